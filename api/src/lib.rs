@@ -1,0 +1,1 @@
+//! The contract between the planes, the shared vocabulary and the configuration schema.

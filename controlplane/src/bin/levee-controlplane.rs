@@ -1,0 +1,2 @@
+//! `levee-controlplane`.
+fn main() {}

@@ -1,0 +1,2 @@
+//! `leveectl`.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Policy, memory and the outside world.

@@ -1,0 +1,1 @@
+//! Everything that decides about packets, without DPDK.

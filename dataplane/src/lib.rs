@@ -1,0 +1,1 @@
+//! The poll-mode process that watches and filters every packet.

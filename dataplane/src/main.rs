@@ -1,0 +1,2 @@
+//! `levee-dataplane`.
+fn main() {}

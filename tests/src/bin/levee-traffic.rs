@@ -1,0 +1,2 @@
+//! `levee-traffic`.
+fn main() {}
