@@ -1,1 +1,13 @@
 //! The contract between the planes, the shared vocabulary and the configuration schema.
+//!
+//! The vocabulary (this crate without features) is what both planes and the engine speak:
+//! [`prefix::Prefix`], [`zone::Zone`], [`role::Role`], [`vector::Vector`], and a filter as a region of
+//! header space ([`filter::HeaderBox`] over the [`lane::Lane`]s).
+
+pub mod filter;
+pub mod lane;
+pub mod prefix;
+pub mod role;
+pub mod time;
+pub mod vector;
+pub mod zone;

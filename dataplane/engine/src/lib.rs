@@ -1,1 +1,15 @@
-//! Everything that decides about packets, without DPDK.
+//! Everything that decides about packets, without DPDK: it runs under miri, loom and fuzzers, in replay and in tests
+//! exactly as it does live.
+//!
+//! * [`packet`]: bytes to header lanes. * [`filter`]: boxes compiled to tables, limiters.
+//! * [`target`]: zones, hosts, counters and memories. * [`pipeline`]: the data path, one burst on one page.
+//! * [`detect`]: thresholds, witnesses, signatures. * [`reflex`]: from a finding to filters.
+//! * [`generation`]: immutable tables handed to workers without locks.
+
+#![deny(clippy::indexing_slicing)]
+
+pub mod packet;
+pub mod sample;
+pub mod verdict;
+
+pub use levee_api::time;

@@ -1,0 +1,32 @@
+//! Samples: copies of packets' headers that workers hand to detection.
+
+use levee_api::role::Role;
+use levee_api::time::Timestamp;
+
+use crate::packet::Lanes;
+
+/// How many payload bytes a sample keeps.
+pub const SAMPLE_PAYLOAD: usize = 32;
+
+/// A copy of what a packet looked like.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Headers.
+    pub lanes: Lanes,
+    /// First bytes after the transport header; absent bytes are zero.
+    pub payload: [u8; SAMPLE_PAYLOAD],
+    /// When it arrived.
+    pub at: Timestamp,
+    /// Keyed hash of its conversation (addresses, ports, protocol).
+    pub conversation: u64,
+    /// Host slot of its destination in the worker that sampled it.
+    pub slot: u32,
+    /// What it was in its conversation.
+    pub role: Role,
+    /// Its fate when it was sampled: true when no filter dropped it.
+    pub passed: bool,
+    /// How many bytes of `payload` are present.
+    pub present: u8,
+    /// Hash of the last two labels of the name in a DNS query; zero when it is none.
+    pub dns_suffix: u16,
+}
