@@ -4,6 +4,8 @@
 //! [`prefix::Prefix`], [`zone::Zone`], [`role::Role`], [`vector::Vector`], and a filter as a region of
 //! header space ([`filter::HeaderBox`] over the [`lane::Lane`]s).
 
+#[cfg(feature = "config")]
+pub mod config;
 pub mod filter;
 pub mod lane;
 pub mod prefix;

@@ -1,0 +1,192 @@
+//! `levee.toml`: the one configuration file, read by both planes.
+//!
+//! A [`Config`] exists only validated. Reading goes through a table reader that knows the place of every value, so that
+//! each problem is told with line, column and what to do, all of them at once; an unknown key is an error that names
+//! the nearest known one. Every key is described for operators in `docs/reference/configuration.md`.
+//!
+//! ```
+//! let text = r#"
+//!     schema = 1
+//!     [[zone]]
+//!     name = "web"
+//!     prefixes = ["203.0.113.0/24"]
+//!     mode = "enforce"
+//! "#;
+//! let config = levee_api::config::Config::parse("levee.toml", text)?;
+//! assert_eq!(config.zones[0].name, "web");
+//! # Ok::<(), levee_api::config::Invalid>(())
+//! ```
+
+mod dataplane;
+mod general;
+mod problem;
+mod quantity;
+mod section;
+mod zone;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use crate::zone::Zone;
+
+pub use dataplane::{Dataplane, Idle, Memory, Wire};
+pub use general::{Appliance, Exception, Exceptions, Guardrails};
+pub use problem::{ConfigError, Invalid, Problem};
+
+use problem::{Fault, Problems};
+use section::Section;
+
+/// The schema this program reads.
+pub const SCHEMA: u64 = 1;
+
+/// Larger files are refused: a million prefixes fit, a wrong path such as a disk image does not.
+pub const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// A valid configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Who this appliance is and what it may do at most.
+    pub appliance: Appliance,
+    /// The wires and how the dataplane runs them.
+    pub dataplane: Dataplane,
+    /// What to do when a decision cannot be made.
+    pub exceptions: Exceptions,
+    /// Rules that no mitigation may break.
+    pub guardrails: Guardrails,
+    /// The zones in the order of the file, their names and prefixes disjoint, their modes lowered to the ceiling.
+    pub zones: Vec<Zone>,
+    /// Identifies the text this was read from.
+    pub hash: ContentHash,
+    /// What is valid and probably not meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// Identifies the text of a file: equal for equal texts, and stable between builds and machines.
+///
+/// Length and CRC-32. It tells "the file has changed since", it does not defend against a forger: who can write the
+/// file can write any policy anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ContentHash(pub u64);
+
+impl Config {
+    /// Reads and validates a file.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`] when there is no readable text file of at most [`MAX_FILE_BYTES`],
+    /// [`ConfigError::Invalid`] with every problem found.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let text = read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let name = path.display().to_string();
+        match std::str::from_utf8(&text) {
+            Ok(text) => Ok(Self::parse(&name, text)?),
+            Err(error) => {
+                let start = error.valid_up_to();
+                // The replacement character that stands here instead is what the snippet points at.
+                let readable = String::from_utf8_lossy(&text);
+                let problems = Problems::of(&readable);
+                let span = start..start + char::REPLACEMENT_CHARACTER.len_utf8();
+                problems.error(span, Fault::new("this is not UTF-8", "a TOML file is UTF-8 text"));
+                Err(problems.into_invalid(&name).into())
+            }
+        }
+    }
+
+    /// Validates a text; `name` is what problems call it.
+    ///
+    /// # Errors
+    /// Every problem found.
+    pub fn parse(name: &str, text: &str) -> Result<Self, Invalid> {
+        let problems = Problems::of(text);
+        let (table, syntax_errors) = DeTable::parse_recoverable(text);
+        for error in &syntax_errors {
+            let span = error.span().unwrap_or(text.len()..text.len());
+            problems.error(span, Fault::new(error.message(), "see https://toml.io for what a TOML file looks like"));
+        }
+        // What follows a syntax error was guessed by the parser: reading on would report problems that are not there.
+        let config = if syntax_errors.is_empty() {
+            read_file(&Section::new("the file".to_owned(), &table, &problems), text)
+        } else {
+            None
+        };
+        let (mut config, warnings) = problems.conclude(name, config)?;
+        config.warnings = warnings;
+        Ok(config)
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {MAX_FILE_BYTES} bytes")));
+    }
+    Ok(text)
+}
+
+fn read_file(file: &Section<'_>, text: &str) -> Option<Config> {
+    let problems = file.problems();
+    if file.has("schema") {
+        let schema = file.integer("schema", 0..=u64::MAX)?;
+        if schema != SCHEMA {
+            // The keys of another schema mean something else: nothing more can be said about them.
+            problems.error(
+                file.place("schema"),
+                Fault::new(
+                    format!("schema {schema} is not known to this version of Levee"),
+                    format!("this version reads schema {SCHEMA}"),
+                ),
+            );
+            return None;
+        }
+    } else {
+        problems.warning(
+            0..0,
+            Fault::new("the file does not say its schema: taken as schema 1", "let the file begin with: schema = 1"),
+        );
+    }
+    let appliance = general::appliance(file);
+    let dataplane = dataplane::read(file);
+    let exceptions = general::exceptions(file);
+    let guardrails = general::guardrails(file);
+    let zones = zone::read(file, appliance.mode, &guardrails);
+    file.refuse_unknown();
+    if zones.is_empty() && !file.has("zone") {
+        let fault = |message: &str| Fault::new(message, "describe what is to be protected in a [[zone]] table");
+        if dataplane.wires.is_empty() {
+            problems.error(0..0, fault("the file has neither zones nor wires"));
+        } else {
+            problems.warning(0..0, fault("the file has no zone: everything is forwarded"));
+        }
+    }
+    Some(Config {
+        appliance,
+        dataplane,
+        exceptions,
+        guardrails,
+        zones,
+        hash: ContentHash::of(text),
+        warnings: Vec::new(),
+    })
+}
+
+impl ContentHash {
+    /// The hash of a text.
+    pub fn of(text: &str) -> Self {
+        // The length above the checksum tells texts of equal checksum and different length apart.
+        Self((text.len() as u64) << 32 | u64::from(crc32fast::hash(text.as_bytes())))
+    }
+}
+
+impl fmt::Display for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests;

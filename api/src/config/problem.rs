@@ -1,0 +1,193 @@
+//! What is wrong with a configuration file, where, and what to do about it.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use miette::{Diagnostic, LabeledSpan, NamedSource, Severity, SourceCode};
+
+/// Why a file did not become a [`Config`](super::Config).
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum ConfigError {
+    /// The file could not be read at all.
+    #[error("cannot read {}: {source}", path.display())]
+    #[diagnostic(help("give the path of a readable levee.toml"))]
+    Read {
+        /// The path as it was given.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file was read and is not valid.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Invalid(#[from] Invalid),
+}
+
+/// All the problems of one file, in the order of their positions.
+#[derive(Debug)]
+pub struct Invalid {
+    source: NamedSource<String>,
+    problems: Vec<Problem>,
+}
+
+impl Invalid {
+    /// The problems, at least one.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// The file as it was named by the caller.
+    pub fn file(&self) -> &str {
+        self.source.name()
+    }
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.problems.len() == 1 { "problem" } else { "problems" };
+        write!(f, "{}: {} {plural}", self.file(), self.problems.len())?;
+        // Logs have room for one line; the snippets of the rest come with `leveectl config check`.
+        match self.problems.first() {
+            Some(first) => write!(f, "; line {}, column {}: {}", first.line, first.column, first.message),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Invalid {}
+
+impl Diagnostic for Invalid {
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(&self.source)
+    }
+
+    fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
+        Some(Box::new(self.problems.iter().map(|problem| problem as &dyn Diagnostic)))
+    }
+}
+
+/// One problem at one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+    /// First line of the place, from 1.
+    pub line: usize,
+    /// First column of the place, in characters from 1.
+    pub column: usize,
+    /// The place, in bytes of the file.
+    pub span: Range<usize>,
+    /// A second place that explains the first, such as an earlier use of the same name.
+    pub other: Option<(Range<usize>, String)>,
+    /// False for a warning, which leaves the file valid.
+    pub is_error: bool,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl Diagnostic for Problem {
+    fn severity(&self) -> Option<Severity> {
+        Some(if self.is_error { Severity::Error } else { Severity::Warning })
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        Some(Box::new(&self.help))
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let here = LabeledSpan::new_primary_with_span(Some("here".to_owned()), self.span.clone());
+        let other = self.other.iter().map(|(span, text)| LabeledSpan::new_with_span(Some(text.clone()), span.clone()));
+        Some(Box::new(std::iter::once(here).chain(other)))
+    }
+}
+
+/// Problems collected while a file is read: reading goes on, so that all are told at once.
+pub(super) struct Problems<'t> {
+    text: &'t str,
+    found: RefCell<Vec<Problem>>,
+}
+
+/// What is wrong with a value, before it is known where the value stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) message: String,
+    pub(super) help: String,
+}
+
+impl Fault {
+    pub(super) fn new(message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { message: message.into(), help: help.into() }
+    }
+}
+
+impl<'t> Problems<'t> {
+    pub(super) fn of(text: &'t str) -> Self {
+        Self { text, found: RefCell::default() }
+    }
+
+    pub(super) fn error(&self, span: Range<usize>, fault: Fault) {
+        self.push(span, fault, None, true);
+    }
+
+    pub(super) fn conflict(&self, span: Range<usize>, fault: Fault, other: Range<usize>, label: &str) {
+        self.push(span, fault, Some((other, label.to_owned())), true);
+    }
+
+    pub(super) fn warning(&self, span: Range<usize>, fault: Fault) {
+        self.push(span, fault, None, false);
+    }
+
+    fn push(&self, span: Range<usize>, fault: Fault, other: Option<(Range<usize>, String)>, is_error: bool) {
+        let (line, column) = position(self.text, span.start);
+        let Fault { message, help } = fault;
+        self.found.borrow_mut().push(Problem { message, help, line, column, span, other, is_error });
+    }
+
+    /// The value and its warnings, or all problems. A value that could not be made has left an error behind.
+    pub(super) fn conclude<T>(self, file: &str, value: Option<T>) -> Result<(T, Vec<Problem>), Invalid> {
+        match value {
+            Some(value) if self.found.borrow().iter().all(|problem| !problem.is_error) => {
+                Ok((value, self.into_invalid(file).problems))
+            }
+            _ => Err(self.into_invalid(file)),
+        }
+    }
+
+    pub(super) fn into_invalid(self, file: &str) -> Invalid {
+        let mut problems = self.found.into_inner();
+        problems.sort_by_key(|problem| problem.span.start);
+        Invalid { source: NamedSource::new(file, self.text.to_owned()), problems }
+    }
+}
+
+/// Line and column, from 1, of a byte of the text; the end of the text for a byte beyond it.
+pub(super) fn position(text: &str, byte: usize) -> (usize, usize) {
+    let before = text.get(..byte).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = before.matches('\n').count() + 1;
+    let column = before.get(line_start..).unwrap_or_default().chars().count() + 1;
+    (line, column)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_lines_and_characters_from_one() {
+        assert_eq!(position("a\nbé = 1", 0), (1, 1));
+        assert_eq!(position("a\nbé = 1", 2), (2, 1));
+        assert_eq!(position("a\nbé = 1", 5), (2, 3));
+        assert_eq!(position("a\nb", 99), (2, 2));
+    }
+}
