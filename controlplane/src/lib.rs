@@ -1,1 +1,3 @@
 //! Policy, memory and the outside world.
+
+pub mod config_check;

@@ -80,7 +80,7 @@ impl Config {
     /// [`ConfigError::Invalid`] with every problem found.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
-        let text = read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let text = read(path).map_err(|reason| ConfigError::Read { path: path.to_owned(), reason })?;
         let name = path.display().to_string();
         match std::str::from_utf8(&text) {
             Ok(text) => Ok(Self::parse(&name, text)?),

@@ -17,7 +17,7 @@ pub enum ConfigError {
         /// The path as it was given.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// The file was read and is not valid.
     #[error(transparent)]
@@ -46,12 +46,13 @@ impl Invalid {
 
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.problems.len() == 1 { "problem" } else { "problems" };
-        write!(f, "{}: {} {plural}", self.file(), self.problems.len())?;
-        // Logs have room for one line; the snippets of the rest come with `leveectl config check`.
-        match self.problems.first() {
-            Some(first) => write!(f, "; line {}, column {}: {}", first.line, first.column, first.message),
-            None => Ok(()),
+        // A log has room for one line; the rest comes with `leveectl config check`.
+        match self.problems.split_first() {
+            Some((first, rest)) => {
+                write!(f, "{}:{}:{}: {}", self.file(), first.line, first.column, first.message)?;
+                if rest.is_empty() { Ok(()) } else { write!(f, " (and {} more)", rest.len()) }
+            }
+            None => write!(f, "{} is not valid", self.file()),
         }
     }
 }

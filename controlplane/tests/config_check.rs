@@ -1,0 +1,82 @@
+//! `leveectl config check` as a process: what it prints and how it exits.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn check(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_leveectl")).args(["config", "check"]).args(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn configs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs")
+}
+
+#[test]
+fn every_shipped_configuration_is_valid_without_a_warning() {
+    let mut checked = 0;
+    for entry in std::fs::read_dir(configs()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let output = check(&[path.to_str().unwrap()]);
+            assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{}", path.display());
+            checked += 1;
+        }
+    }
+    assert!(checked > 0);
+}
+
+#[test]
+fn a_valid_file_is_summed_up() {
+    let file = configs().join("levee.toml");
+    let file = file.to_str().unwrap();
+    let text = stdout(&check(&[file]));
+    assert!(
+        text.starts_with(&format!("{file}: ok, 1 zone, 1 wire\nceiling  monitor\nzone     web: monitor,")),
+        "{text}"
+    );
+
+    let object: serde_json::Value = serde_json::from_str(&stdout(&check(&[file, "--format", "json"]))).unwrap();
+    assert_eq!(object["valid"], true);
+    assert_eq!(object["zones"][0]["mode"], "monitor");
+}
+
+#[test]
+fn an_invalid_file_is_told_with_places_and_exits_78() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.toml");
+    std::fs::write(&path, "schema = 1\n[[zone]]\nname = \"web\"\nprefixes = [\"203.0.113.9/24\"]\nmod = \"enforce\"\n")
+        .unwrap();
+    let path = path.to_str().unwrap();
+
+    let output = check(&[path]);
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(78));
+    for part in ["bad.toml:4:13", "\"203.0.113.0/24\"", "bad.toml:5:1", "did you mean `mode`?", "mod = \"enforce\""] {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+
+    let output = check(&[path, "--format", "json"]);
+    assert_eq!(output.status.code(), Some(78));
+    let object: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(object["valid"], false);
+    assert_eq!((&object["errors"][1]["line"], &object["errors"][1]["column"]), (&5.into(), &1.into()));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_exits_1_and_wrong_usage_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing.toml");
+    let output = check(&[missing.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("missing.toml"), "{}", stderr(&output));
+    assert_eq!(check(&[]).status.code(), Some(2));
+    assert_eq!(check(&["a", "--format", "xml"]).status.code(), Some(2));
+}
