@@ -11,7 +11,7 @@ use miette::{Diagnostic, LabeledSpan, NamedSource, Severity, SourceCode};
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum ConfigError {
     /// The file could not be read at all.
-    #[error("cannot read {}: {source}", path.display())]
+    #[error("cannot read {}: {reason}", path.display())]
     #[diagnostic(help("give the path of a readable levee.toml"))]
     Read {
         /// The path as it was given.
