@@ -1,1 +1,27 @@
 //! Whole-program tests and the traffic generator.
+//!
+//! | module | |
+//! |---|---|
+//! | [`address`] | who sends: public addresses, and the rule that tells attackers from clients |
+//! | [`frame`] | Ethernet frames with correct lengths and checksums |
+//! | [`attack`], [`amplification`] | floods, one frame at a time, the same for the same seed |
+//! | [`conversation`] | what clients and servers say to each other in peace |
+//! | [`scenario`], [`capture`] | both composed into captures with labels of truth |
+//! | [`packet_socket`], [`send`], [`receive`] | onto a wire and off it again, with counts |
+//! | [`time_bins`] | counts over time, as reports carry them |
+//! | [`http`] | a real HTTP client that measures |
+//!
+//! Live traffic is meant for interfaces inside network namespaces; nothing here routes.
+
+pub mod address;
+pub mod amplification;
+pub mod attack;
+pub mod capture;
+pub mod conversation;
+pub mod frame;
+pub mod http;
+pub mod packet_socket;
+pub mod receive;
+pub mod scenario;
+pub mod send;
+pub mod time_bins;
