@@ -10,7 +10,7 @@ pub(super) const MAGIC: [u8; 4] = *b"\n\r\r\n";
 
 /// Type, length and the length again at the end.
 const BLOCK_OVERHEAD: usize = 12;
-/// What Wireshark accepts, far above what any writer makes.
+/// What Wireshark and libpcap accept, far above what any writer makes.
 const MAX_BLOCK_LEN: usize = 16 * 1024 * 1024;
 /// Interface descriptions are kept, so there must be an end to them; no writer comes near.
 const MAX_INTERFACES: usize = 65_536;
@@ -40,7 +40,7 @@ struct Interface {
 enum Kind {
     SectionHeader,
     InterfaceDescription,
-    /// Obsolete since 2009, found in old files.
+    /// Obsolete, but found in old files.
     Packet,
     SimplePacket,
     EnhancedPacket,
@@ -139,7 +139,7 @@ impl Pcapng {
         let Some((major, minor)) = fields.u16().zip(fields.u16()) else {
             return Err(damaged("a section header is too short for its version"));
         };
-        // 1.2 was written by some versions of libpcap; the draft has it read like 1.0.
+        // Some writers say 1.2; the draft has readers take it for 1.0.
         if !matches!((major, minor), (1, 0 | 2)) {
             return Err(Fault::Version { format: "pcapng", major, minor });
         }
