@@ -59,8 +59,8 @@ pub enum Fault {
     },
     /// Packets that do not begin with an Ethernet header.
     #[error(
-        "{} of link type {link_type}, only ETHERNET (1) is supported: capture on the Ethernet port itself, \
-         keep only its packets, or convert with tcprewrite --dlt=enet",
+        "{} of link type {link_type}, only ETHERNET (1) is supported: capture on the Ethernet port itself \
+         or convert with tcprewrite --dlt=enet",
         interface.as_ref().map_or("holds packets".to_owned(), |interface| format!("a packet of {interface}"))
     )]
     LinkType {
