@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use levee_engine::time::Timestamp;
+
 use super::{Fault, OpenError, open};
 
 /// The folder of real captures: `captures` in `$LEVEE_SHARED`, else in `../shared` beside the workspace. They have
@@ -53,7 +55,7 @@ fn capinfos(folder: &Path, names: &[String]) -> Option<BTreeMap<String, Expected
 /// Reads a whole file and compares.
 fn compare(path: &Path, expected: &Expected) -> Result<(), OpenError> {
     let mut reader = open(path)?;
-    let (mut packets, mut bytes_on_wire, mut first, mut last) = (0, 0, u64::MAX, 0);
+    let (mut packets, mut bytes_on_wire, mut first, mut last) = (0, 0, Timestamp::NEVER, Timestamp::ZERO);
     while let Some(record) = reader.next().unwrap_or_else(|error| panic!("{error}")) {
         packets += 1;
         bytes_on_wire += u64::from(record.wire_len);
@@ -65,12 +67,12 @@ fn compare(path: &Path, expected: &Expected) -> Result<(), OpenError> {
     if path.ends_with("tcpdump__aoe-oobr-1.pcap") {
         bytes_on_wire -= 2;
     } else if path.ends_with("malcolm__protocols_RADIUS.pcap") {
-        assert_eq!(first, 1_614_578_398_860_908_000);
-        first = 1_614_578_399_791_491_000;
+        assert_eq!(first, Timestamp(1_614_578_398_860_908_000));
+        first = Timestamp(1_614_578_399_791_491_000);
     }
     assert_eq!((packets, bytes_on_wire), (expected.packets, expected.bytes_on_wire), "{}", path.display());
     for (at, shown) in [first, last].into_iter().zip(expected.times.iter().flatten()) {
-        let time = format!("{}.{:09}", at / 1_000_000_000, at % 1_000_000_000);
+        let time = at.to_string();
         assert!(time.starts_with(shown), "{}: {time} is not {shown}", path.display());
     }
     Ok(())

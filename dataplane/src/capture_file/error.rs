@@ -5,6 +5,8 @@ use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::path::PathBuf;
 
+use levee_engine::time::Timestamp;
+
 use super::{LinkType, MAX_CAPTURED_LEN};
 
 /// Why [`open`](super::open) refused a file.
@@ -141,9 +143,9 @@ pub enum WriteFault {
         len: usize,
     },
     /// pcap counts seconds in 32 bits.
-    #[error("cannot hold the time {at_ns} ns since the epoch: pcap ends in February 2106")]
+    #[error("cannot hold a packet of {at} s since the epoch: pcap ends in February 2106")]
     TooLate {
-        /// The time that was to be written, in nanoseconds since the epoch.
-        at_ns: u64,
+        /// When the packet was captured, since the epoch.
+        at: Timestamp,
     },
 }

@@ -3,6 +3,8 @@
 use std::io::{Cursor, Read};
 use std::path::Path;
 
+use levee_engine::time::Timestamp;
+
 use super::error::{OpenError, ReadError};
 use super::input::ByteOrder::{self, Big, Little};
 use super::{Reader, Record};
@@ -10,18 +12,18 @@ use super::{Reader, Record};
 /// A record that owns its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Packet {
-    pub(super) at: u64,
+    pub(super) at: Timestamp,
     pub(super) data: Vec<u8>,
     pub(super) wire_len: u32,
 }
 
 pub(super) fn packet(at: u64, data: &[u8], wire_len: u32) -> Packet {
-    Packet { at, data: data.to_vec(), wire_len }
+    Packet { at: Timestamp(at), data: data.to_vec(), wire_len }
 }
 
 impl From<Record<'_>> for Packet {
     fn from(record: Record<'_>) -> Self {
-        packet(record.at, record.data, record.wire_len)
+        packet(record.at.0, record.data, record.wire_len)
     }
 }
 

@@ -34,6 +34,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use levee_engine::time::Timestamp;
+
 pub use error::{Fault, Interface, OpenError, ReadError, WriteError, WriteFault};
 pub use link_type::LinkType;
 pub use writer::Writer;
@@ -50,9 +52,9 @@ pub const MAX_CAPTURED_LEN: u32 = 256 * 1024;
 /// One captured Ethernet frame; the bytes live in the reader's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// When it was captured, in nanoseconds since the epoch. A pcapng Simple Packet has no time: it takes that of
-    /// the record before it, 0 if there is none.
-    pub at: u64,
+    /// When it was captured, since the epoch. A pcapng Simple Packet has no time: it takes that of the record
+    /// before it, 0 if there is none.
+    pub at: Timestamp,
     /// The bytes captured, at most [`MAX_CAPTURED_LEN`], from the destination address on.
     pub data: &'a [u8],
     /// Bytes the frame had on the wire; never less than `data.len()`.
@@ -61,7 +63,7 @@ pub struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// A file may claim that fewer bytes were on the wire than were captured: the captured ones are proof.
-    fn new(at: u64, data: &'a [u8], wire_len: u32) -> Self {
+    fn new(at: Timestamp, data: &'a [u8], wire_len: u32) -> Self {
         Self { at, data, wire_len: wire_len.max(u32::try_from(data.len()).unwrap_or(u32::MAX)) }
     }
 }
@@ -202,7 +204,7 @@ mod tests {
         let mut reader = open(&path).unwrap();
         assert_eq!(reader.path(), path);
         assert_eq!(reader.len_hint(), Some(bytes.len() as u64));
-        assert_eq!(reader.next().unwrap(), Some(Record { at: 1_000_000_005, data: b"abc", wire_len: 3 }));
+        assert_eq!(reader.next().unwrap(), Some(Record { at: Timestamp(1_000_000_005), data: b"abc", wire_len: 3 }));
         assert!(reader.bytes_read() < bytes.len() as u64);
         assert_eq!(read(reader).0.len(), 3);
     }

@@ -1,5 +1,7 @@
 //! Classic pcap: one file header, then records of a fixed header and a packet (draft-ietf-opsawg-pcap).
 
+use levee_engine::time::Timestamp;
+
 use super::error::{Fault, Misread};
 use super::input::{ByteOrder, Fields, Input};
 use super::{LinkType, MAX_CAPTURED_LEN, Record};
@@ -86,7 +88,7 @@ impl Pcap {
                 // Tools that shift time write fractions below zero; unsigned, such a record would be an hour away.
                 let fraction_ns = i64::from(fraction.cast_signed()) * ns_per_fraction;
                 let at = (u64::from(seconds) * NS_PER_SECOND).saturating_add_signed(fraction_ns);
-                Ok(Some(Record::new(at, data, wire_len)))
+                Ok(Some(Record::new(Timestamp(at), data, wire_len)))
             }
             None => Err(cut(len, record.len())),
         }

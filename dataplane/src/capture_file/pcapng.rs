@@ -1,6 +1,8 @@
 //! pcapng: a sequence of blocks (draft-ietf-opsawg-pcapng). A section header sets the byte order, interface
 //! descriptions give link type and clock, packet blocks refer to them; every other block is skipped.
 
+use levee_engine::time::Timestamp;
+
 use super::error::{Fault, Interface as InterfaceName, Misread};
 use super::input::{ByteOrder, Fields, Input};
 use super::{LinkType, MAX_CAPTURED_LEN, Record};
@@ -23,7 +25,7 @@ const NS_PER_SECOND: u64 = 1_000_000_000;
 pub(super) struct Pcapng {
     order: ByteOrder,
     interfaces: Vec<Interface>,
-    last_at: u64,
+    last_at: Timestamp,
 }
 
 #[derive(Debug)]
@@ -57,7 +59,7 @@ struct Block {
 
 impl Pcapng {
     pub(super) fn open(input: &mut Input) -> Result<Self, Misread> {
-        let mut this = Self { order: ByteOrder::Little, interfaces: Vec::new(), last_at: 0 };
+        let mut this = Self { order: ByteOrder::Little, interfaces: Vec::new(), last_at: Timestamp::ZERO };
         if let Some(header) = this.block(input)? {
             let body = this.body(header, input)?;
             this.section(body).map_err(|fault| fault.at(header.offset))?;
@@ -263,10 +265,10 @@ impl Interface {
         Ok(())
     }
 
-    /// Nanoseconds since the epoch; `None` when they are negative or do not fit.
-    fn time(&self, ticks: u64) -> Option<u64> {
+    /// Ticks of its clock as time since the epoch; `None` when that is negative or does not fit.
+    fn time(&self, ticks: u64) -> Option<Timestamp> {
         let since_offset = u128::from(ticks) * u128::from(NS_PER_SECOND) / u128::from(self.ticks_per_second);
-        u64::try_from(since_offset.checked_add_signed(self.offset_ns)?).ok()
+        u64::try_from(since_offset.checked_add_signed(self.offset_ns)?).ok().map(Timestamp)
     }
 }
 

@@ -14,7 +14,7 @@ fn file(e: Encoder, options: &[(u16, &[u8])], blocks: &[Vec<u8>]) -> Vec<u8> {
 
 fn at_of(options: &[(u16, &[u8])], ticks: u64) -> u64 {
     let e = BOTH[0];
-    read_sound(&file(e, options, &[e.enhanced(0, ticks, b"x", 1)]))[0].at
+    read_sound(&file(e, options, &[e.enhanced(0, ticks, b"x", 1)]))[0].at.0
 }
 
 #[test]
@@ -61,10 +61,10 @@ fn time_is_shifted_by_the_offset_of_its_interface() {
     for e in BOTH {
         let options: [(u16, &[u8]); 1] = [(14, &e.u64(1_700_000_000))];
         let bytes = file(e, &options, &[e.enhanced(0, 1, b"x", 1)]);
-        assert_eq!(read_sound(&bytes)[0].at, 1_700_000_000_000_001_000);
+        assert_eq!(read_sound(&bytes)[0].at.0, 1_700_000_000_000_001_000);
         let options: [(u16, &[u8]); 1] = [(14, &e.u64(2_u64.wrapping_neg()))];
         let bytes = file(e, &options, &[e.enhanced(0, 2_000_001, b"x", 1)]);
-        assert_eq!(read_sound(&bytes)[0].at, 1_000, "a negative offset");
+        assert_eq!(read_sound(&bytes)[0].at.0, 1_000, "a negative offset");
     }
 }
 

@@ -6,6 +6,8 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use levee_engine::time::Timestamp;
+
 use super::error::{WriteError, WriteFault};
 use super::{LinkType, MAX_CAPTURED_LEN};
 
@@ -50,18 +52,18 @@ impl Writer {
         }
     }
 
-    /// Appends a frame: `at` in nanoseconds since the epoch, `wire_len` the bytes it had on the wire.
+    /// Appends a frame, captured `at` this time since the epoch, of `wire_len` bytes on the wire.
     ///
     /// # Errors
     /// When the time or the length does not fit the format, or the file cannot be written.
-    pub fn write(&mut self, at: u64, data: &[u8], wire_len: u32) -> Result<(), WriteError> {
-        let Ok(seconds) = u32::try_from(at / NS_PER_SECOND) else {
-            return Err(self.error(WriteFault::TooLate { at_ns: at }));
+    pub fn write(&mut self, at: Timestamp, data: &[u8], wire_len: u32) -> Result<(), WriteError> {
+        let Ok(seconds) = u32::try_from(at.0 / NS_PER_SECOND) else {
+            return Err(self.error(WriteFault::TooLate { at }));
         };
         let Some(captured_len) = u32::try_from(data.len()).ok().filter(|&len| len <= MAX_CAPTURED_LEN) else {
             return Err(self.error(WriteFault::TooLong { len: data.len() }));
         };
-        let nanoseconds = u32::try_from(at % NS_PER_SECOND).unwrap_or_default();
+        let nanoseconds = u32::try_from(at.0 % NS_PER_SECOND).unwrap_or_default();
         let header = [seconds, nanoseconds, captured_len, wire_len.max(captured_len)].map(u32::to_le_bytes);
         let written = self.out.write_all(header.as_flattened()).and_then(|()| self.out.write_all(data));
         written.map_err(|error| self.error(error.into()))
@@ -149,7 +151,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("clean.pcap");
         let mut writer = Writer::create(&path).unwrap();
-        writer.write(12_345_000_000_007, b"abc", 60).unwrap();
+        writer.write(Timestamp(12_345_000_000_007), b"abc", 60).unwrap();
         writer.finish().unwrap();
         let expected = b"\x4d\x3c\xb2\xa1\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\x04\0\x01\0\0\0\
             \x39\x30\0\0\x07\0\0\0\x03\0\0\0\x3c\0\0\0abc";
@@ -167,7 +169,7 @@ mod tests {
         fs::write(&path, "older").unwrap();
         fs::write(folder.path().join("clean.pcap.partial"), "left by a killed process").unwrap();
         let mut writer = Writer::create(&path).unwrap();
-        writer.write(1, b"abc", 3).unwrap();
+        writer.write(Timestamp(1), b"abc", 3).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"older");
         drop(writer);
         assert_eq!(names(folder.path()), ["clean.pcap"]);
@@ -190,7 +192,7 @@ mod tests {
     #[test]
     fn a_device_stays_one() {
         let mut writer = Writer::create("/dev/null").unwrap();
-        writer.write(1, b"abc", 3).unwrap();
+        writer.write(Timestamp(1), b"abc", 3).unwrap();
         writer.finish().unwrap();
         assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
     }
@@ -200,10 +202,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("clean.pcap");
         let mut writer = Writer::create(&path).unwrap();
-        let error = writer.write(0, &vec![0; MAX_CAPTURED_LEN as usize + 1], 0).unwrap_err();
+        let error = writer.write(Timestamp(0), &vec![0; MAX_CAPTURED_LEN as usize + 1], 0).unwrap_err();
         assert!(error.to_string().ends_with("clean.pcap: cannot hold a packet of 262145 bytes: the most is 262144"));
-        assert!(writer.write(u64::MAX, b"", 0).unwrap_err().to_string().contains("February 2106"));
-        writer.write(4_294_967_295_999_999_999, &vec![7; MAX_CAPTURED_LEN as usize], 0).unwrap();
+        assert!(writer.write(Timestamp::NEVER, b"", 0).unwrap_err().to_string().contains("February 2106"));
+        writer.write(Timestamp(4_294_967_295_999_999_999), &vec![7; MAX_CAPTURED_LEN as usize], 0).unwrap();
         writer.finish().unwrap();
         let (packets, error) = read(open(&path).unwrap());
         assert!(error.is_none());
