@@ -125,12 +125,15 @@ fn an_interface_that_is_not_ethernet_matters_only_when_it_has_packets() {
 }
 
 #[test]
-fn options_end_where_the_block_ends_and_not_behind_it() {
+fn options_end_at_their_end_mark_or_with_the_block() {
     let e = BOTH[0];
     let head = [&e.u16(1)[..], &e.u16(0), &e.u32(0)].concat();
     let without_end = [&head[..], &e.u16(9), &e.u16(1), &[3, 0, 0, 0]].concat();
     let bytes = [e.section(), e.block(1, &without_end), e.enhanced(0, 1, b"x", 1)].concat();
     assert_eq!(read_sound(&bytes), [packet(MILLI, b"x", 1)]);
+    let behind_the_end = [&head[..], &e.u32(0), &e.u16(9), &e.u16(1), &[3, 0, 0, 0]].concat();
+    let bytes = [e.section(), e.block(1, &behind_the_end), e.enhanced(0, 1, b"x", 1)].concat();
+    assert_eq!(read_sound(&bytes), [packet(1000, b"x", 1)], "microseconds, as no resolution was read");
     let too_long = [&head[..], &e.u16(2), &e.u16(5), &[b'e', 0, 0, 0]].concat();
     let error = read_error(&[e.section(), e.block(1, &too_long)].concat());
     assert!(

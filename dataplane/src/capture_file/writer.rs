@@ -152,12 +152,15 @@ mod tests {
         let path = folder.path().join("clean.pcap");
         let mut writer = Writer::create(&path).unwrap();
         writer.write(Timestamp(12_345_000_000_007), b"abc", 60).unwrap();
+        writer.write(Timestamp(1), b"no less than captured", 0).unwrap();
         writer.finish().unwrap();
         let expected = b"\x4d\x3c\xb2\xa1\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\x04\0\x01\0\0\0\
-            \x39\x30\0\0\x07\0\0\0\x03\0\0\0\x3c\0\0\0abc";
+            \x39\x30\0\0\x07\0\0\0\x03\0\0\0\x3c\0\0\0abc\
+            \0\0\0\0\x01\0\0\0\x15\0\0\0\x15\0\0\0no less than captured";
         let bytes = fs::read(&path).unwrap();
         assert_eq!(bytes, expected);
-        assert_eq!(read_sound(&bytes), [packet(12_345_000_000_007, b"abc", 60)]);
+        let expected = [packet(12_345_000_000_007, b"abc", 60), packet(1, b"no less than captured", 21)];
+        assert_eq!(read_sound(&bytes), expected);
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o007, 0, "nothing for others");
         assert_eq!(names(folder.path()), ["clean.pcap"]);
     }
