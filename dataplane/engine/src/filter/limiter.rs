@@ -1,0 +1,147 @@
+//! Rates: the generic cell rate algorithm (ITU-T I.371), one word per limiter.
+//!
+//! A limiter is the *theoretical arrival time* of the next packet: where the sender would be if it kept exactly to the
+//! rate. One that lies in the past says nothing, so an unused limiter needs no ageing, and where limiters are keyed an
+//! expired one is free to take.
+
+use std::num::NonZeroU32;
+
+use levee_api::time::Timestamp;
+
+/// Quarters of a nanosecond: a rate of 15 million packets per second is kept within a fifth of a percent (the error grows
+/// with the rate), and 146 years fit into a word.
+const PER_NANOSECOND: u64 = 4;
+
+/// A fixed number of limiters, owned by one worker.
+#[derive(Clone, Debug)]
+pub struct Limiters {
+    arrivals: Box<[Arrival]>,
+    workers: NonZeroU32,
+}
+
+/// Theoretical arrival time, in quarters of a nanosecond.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Arrival(u64);
+
+impl Limiters {
+    /// `count` unused limiters. Each worker has limiters of its own and allows one of `workers` equal shares of a rate,
+    /// so that together they keep it without a shared word.
+    pub fn new(count: usize, workers: NonZeroU32) -> Self {
+        Self { arrivals: vec![Arrival::default(); count].into(), workers }
+    }
+
+    /// True when a packet at `now` is within `pps` packets per second and bursts of `burst` packets, both over all
+    /// workers; then it is counted. A burst is at least one packet per worker; a rate of zero allows nothing. An index
+    /// past the end is no limiter and limits nothing.
+    pub fn allow(&mut self, index: u32, pps: u32, burst: u32, now: Timestamp) -> bool {
+        let Some(arrival) = usize::try_from(index).ok().and_then(|index| self.arrivals.get_mut(index)) else {
+            return true;
+        };
+        let second = 1_000_000_000 * PER_NANOSECOND;
+        let pps = u64::from(pps);
+        let Some(tolerance) = (second * u64::from(burst)).checked_div(pps) else { return false };
+        let interval = ((second * u64::from(self.workers.get())).saturating_add(pps / 2) / pps).max(1);
+        arrival.conforms(interval, tolerance, now)
+    }
+}
+
+impl Arrival {
+    /// True when a packet at `now` keeps to one packet every `interval` and is at most `tolerance` ahead of that, both in
+    /// quarters of a nanosecond; then it is counted.
+    fn conforms(&mut self, interval: u64, tolerance: u64, now: Timestamp) -> bool {
+        let now = now.0.saturating_mul(PER_NANOSECOND);
+        if self.0 > now.saturating_add(tolerance.saturating_sub(interval)) {
+            return false;
+        }
+        self.0 = self.0.max(now).saturating_add(interval);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn limiters(workers: u32) -> Limiters {
+        Limiters::new(2, NonZeroU32::new(workers).unwrap())
+    }
+
+    /// The textbook's token bucket; a token is `interval` of credit, and a nanosecond earns one, so that it is exact.
+    struct Bucket {
+        credit: u64,
+        at: u64,
+    }
+
+    impl Bucket {
+        fn allow(&mut self, interval: u64, burst: u64, now: u64) -> bool {
+            self.credit = (self.credit + (now - self.at)).min(interval * burst);
+            self.at = now;
+            let enough = self.credit >= interval;
+            if enough {
+                self.credit -= interval;
+            }
+            enough
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_token_bucket(
+            pps in prop::sample::select(vec![1_u32, 2, 50, 1_000, 1_000_000, 50_000_000]),
+            burst in 1_u32..40,
+            start in 0..u64::MAX / 8,
+            gaps in prop::collection::vec((0_u64..8, 0_u64..400), 1..300),
+        ) {
+            let interval = SECOND / u64::from(pps);
+            let (mut limiters, mut now) = (limiters(1), start + u64::from(burst) * interval);
+            let mut bucket = Bucket { credit: u64::from(burst) * interval, at: now };
+            for (intervals, percent) in gaps {
+                now += interval * intervals / 4 * percent / 100;
+                let expected = bucket.allow(interval, u64::from(burst), now);
+                prop_assert_eq!(limiters.allow(0, pps, burst, Timestamp(now)), expected);
+            }
+        }
+
+        #[test]
+        fn shares_add_up_to_the_rate(pps in 1_000_u32..50_000_000, workers in 1_u32..17, burst in 2_u32..100) {
+            // For as long as each worker's share is 10 000 packets, each is offered twice as many.
+            let length = SECOND * 10_000 * u64::from(workers) / u64::from(pps);
+            let offered = |_| {
+                let mut limiters = limiters(workers);
+                let allow = move |sent| limiters.allow(0, pps, burst * workers, Timestamp(length * sent / 20_000));
+                (0..20_000).map(allow).map(u32::from).sum::<u32>()
+            };
+            let allowed = (0..workers).map(offered).sum::<u32>();
+            prop_assert!(allowed > workers * 9_900, "{allowed}");
+            prop_assert!(allowed < workers * (10_100 + burst), "{allowed}");
+        }
+    }
+
+    #[test]
+    fn a_burst_passes_at_once_and_the_next_packet_does_not() {
+        let (mut limiters, now) = (limiters(1), Timestamp(5 * SECOND));
+        assert!((0..10).all(|_| limiters.allow(1, 100, 10, now)));
+        assert!(!limiters.allow(1, 100, 10, now));
+        assert!(limiters.allow(1, 100, 10, now + Duration::from_millis(10)));
+        assert!(limiters.allow(0, 100, 10, now), "limiters are independent");
+    }
+
+    #[test]
+    fn a_rate_of_zero_allows_nothing() {
+        assert!(!limiters(1).allow(0, 0, 10, Timestamp(SECOND)));
+    }
+
+    #[test]
+    fn the_largest_rate_is_still_a_rate() {
+        let mut limiters = limiters(1);
+        assert!(limiters.allow(0, u32::MAX, 1, Timestamp::ZERO));
+        assert!(!limiters.allow(0, u32::MAX, 1, Timestamp::ZERO));
+        assert!(limiters.allow(0, u32::MAX, u32::MAX, Timestamp::NEVER));
+    }
+}

@@ -1,0 +1,387 @@
+//! What the filters of one target (or one zone, or of everything) compile to.
+
+use levee_api::filter::{Action, Rule};
+use levee_api::lane::LANES;
+use levee_api::role::{Role, RoleSet};
+use levee_api::time::Timestamp;
+
+use super::kernel::{Block, Hits, Kernel, SLOTS, classed};
+use crate::packet::Lanes;
+
+/// Rules that a list holds.
+pub const MAX_RULES: usize = 64;
+/// Exceptions that one rule may have; signature extraction makes at most 8.
+pub const MAX_EXCEPTIONS: usize = 16;
+
+/// One rule of a list, and what happens to a packet that it applies to.
+///
+/// What a packet needs comes first: it shares a cache line with the result of the compare.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Entry {
+    /// The entry applies before this, and no longer.
+    pub deadline: Timestamp,
+    /// What happens.
+    pub action: Action,
+    /// Where hits are counted.
+    pub counter: u32,
+    /// The limiter of [`Action::Limit`].
+    pub limiter: u32,
+    /// The roles it applies to.
+    pub roles: RoleSet,
+    /// What matches.
+    pub rule: Rule,
+}
+
+/// Entries in order, immutable: the first that applies decides.
+#[derive(Clone, Debug)]
+pub struct List {
+    first: Block,
+    more: Box<[Block]>,
+    /// In the order of their boxes in the blocks. Rules that match nothing have no box, and no place here.
+    entries: Box<[Compiled]>,
+}
+
+/// An entry and where its exceptions are.
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+struct Compiled {
+    /// Slots in which the exceptions end, in the same block as the rule.
+    holes: u64,
+    /// How many of the rule's exceptions `holes` stands for: a block is 64 constraints, and the rest did not fit.
+    packed: u8,
+    /// More to look at than the block says: a payload pattern, or exceptions that did not fit.
+    rest: bool,
+    entry: Entry,
+}
+
+/// Why entries do not make a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ListError {
+    /// Too many rules.
+    #[error("{rules} rules in one list, and a list holds at most {MAX_RULES}: remove or merge filters of this target")]
+    Rules {
+        /// How many there were.
+        rules: usize,
+    },
+    /// Too many exceptions.
+    #[error(
+        "rule {rule} of the list has {exceptions} exceptions, and a rule may have at most {MAX_EXCEPTIONS}: split the rule"
+    )]
+    Exceptions {
+        /// Which entry, from 0.
+        rule: usize,
+        /// How many it had.
+        exceptions: usize,
+    },
+}
+
+impl List {
+    /// Compiles at most [`MAX_RULES`] entries; the first that applies to a packet wins.
+    pub fn compile(entries: Vec<Entry>) -> Result<Self, ListError> {
+        if entries.len() > MAX_RULES {
+            return Err(ListError::Rules { rules: entries.len() });
+        }
+        if let Some((rule, entry)) = entries.iter().enumerate().find(|(_, e)| e.rule.except.len() > MAX_EXCEPTIONS) {
+            return Err(ListError::Exceptions { rule, exceptions: entry.rule.except.len() });
+        }
+        let (mut first, mut more, mut at) = (Block::EMPTY, Vec::new(), 0);
+        let mut compiled = Vec::with_capacity(entries.len());
+        for entry in entries.into_iter().filter(|entry| !entry.rule.matches.is_empty()) {
+            let block = more.last_mut().unwrap_or(&mut first);
+            let mut placed = Placed::behind(block, at, &entry.rule);
+            // A rule stays with its exceptions in one block; what does not fit into a whole block stays outside.
+            if placed.as_ref().is_none_or(|placed| placed.exceptions < entry.rule.except.len()) && at > 0 {
+                placed = Placed::behind(&Block::EMPTY, 0, &entry.rule);
+                more.push(Block::EMPTY);
+            }
+            let Some(placed) = placed else { continue };
+            *more.last_mut().unwrap_or(&mut first) = placed.block;
+            at = placed.next;
+            compiled.push(Compiled {
+                holes: placed.holes,
+                packed: u8::try_from(placed.exceptions).unwrap_or(u8::MAX),
+                rest: entry.rule.pattern.is_some() || placed.exceptions < entry.rule.except.len(),
+                entry,
+            });
+        }
+        Ok(Self { first, more: more.into(), entries: compiled.into() })
+    }
+
+    /// The entries that can match at all, in order.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
+        self.entries.iter().map(|compiled| &compiled.entry)
+    }
+
+    /// The first entry that applies: `role` is one of its roles, its deadline is after `now`, and its rule contains the
+    /// packet.
+    ///
+    /// `class` is the packet's source class: it takes the place of the lane, which is not read.
+    pub fn find(
+        &self,
+        kernel: Kernel,
+        lanes: &Lanes,
+        class: u16,
+        role: Role,
+        payload: &[u8],
+        now: Timestamp,
+    ) -> Option<&Entry> {
+        let mut entries = &*self.entries;
+        kernel.scan(&self.first, &self.more, lanes, class, |hits| {
+            let (here, later) = entries.split_at_checked(hits.own.count_ones() as usize)?;
+            entries = later;
+            let mut candidates = hits.boxes & hits.own;
+            while candidates != 0 {
+                let candidate = candidates & candidates.wrapping_neg();
+                let compiled = here.get((hits.own & (candidate - 1)).count_ones() as usize)?;
+                if compiled.applies(hits, lanes, class, role, payload, now) {
+                    return Some(&compiled.entry);
+                }
+                candidates ^= candidate;
+            }
+            None
+        })
+    }
+}
+
+impl Compiled {
+    /// True when the entry applies to a packet that its box contains.
+    #[inline]
+    fn applies(&self, hits: Hits, lanes: &Lanes, class: u16, role: Role, payload: &[u8], now: Timestamp) -> bool {
+        hits.boxes & self.holes == 0
+            && self.entry.roles.contains(role)
+            && now < self.entry.deadline
+            && (!self.rest || self.rest_applies(&classed(lanes, class).0, payload))
+    }
+
+    #[cold]
+    fn rest_applies(&self, lanes: &[u16; LANES], payload: &[u8]) -> bool {
+        let Rule { pattern, except, .. } = &self.entry.rule;
+        pattern.is_none_or(|pattern| pattern.matches(payload))
+            && !except.iter().skip(usize::from(self.packed)).any(|hole| hole.contains(lanes))
+    }
+}
+
+/// A block with one more rule.
+struct Placed {
+    block: Block,
+    next: usize,
+    holes: u64,
+    exceptions: usize,
+}
+
+impl Placed {
+    /// Puts `rule` behind what `block` holds in its first `at` slots, with as many exceptions as there is room for.
+    fn behind(block: &Block, at: usize, rule: &Rule) -> Option<Self> {
+        let mut placed = Self { block: *block, next: at, holes: 0, exceptions: 0 };
+        placed.next = placed.block.place(at, &rule.matches, true)?;
+        for hole in &rule.except {
+            // An empty hole takes nothing out.
+            if !hole.is_empty() {
+                let mut block = placed.block;
+                let Some(next) = block.place(placed.next, hole, false) else { break };
+                placed.holes |= 1 << ((next - 1) % SLOTS);
+                (placed.block, placed.next) = (block, next);
+            }
+            placed.exceptions += 1;
+        }
+        Some(placed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use levee_api::filter::{Constraint, HeaderBox, Masked, Pattern, Side};
+    use levee_api::lane::{Bits, Lane};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
+
+    use super::*;
+
+    fn entry(matches: HeaderBox) -> Entry {
+        Entry {
+            deadline: Timestamp::NEVER,
+            action: Action::Drop,
+            counter: 0,
+            limiter: 0,
+            roles: RoleSet::ALL,
+            rule: Rule::of(matches),
+        }
+    }
+
+    fn ttl(value: u16) -> HeaderBox {
+        HeaderBox::any().exact(Lane::Ttl, value)
+    }
+
+    /// The answer of every kernel, which must be one.
+    fn find<'a>(list: &'a List, lanes: &Lanes, class: u16, role: Role, payload: &[u8], now: u64) -> Option<&'a Entry> {
+        let mut answers =
+            Kernel::available().map(|kernel| list.find(kernel, lanes, class, role, payload, Timestamp(now)));
+        let first = answers.next().unwrap();
+        for (answer, kernel) in answers.zip(Kernel::available().skip(1)) {
+            assert_eq!(answer, first, "{kernel} against scalar");
+        }
+        first
+    }
+
+    fn found(list: &List, pairs: &[(Lane, u16)]) -> Option<u32> {
+        let mut lanes = Lanes::default();
+        for (lane, value) in pairs {
+            lanes.0[lane.index()] = *value;
+        }
+        find(list, &lanes, 0, Role::UdpOpen, &[], 0).map(|entry| entry.counter)
+    }
+
+    fn numbered(mut entries: Vec<Entry>) -> Vec<Entry> {
+        for (counter, entry) in (0..).zip(&mut entries) {
+            entry.counter = counter;
+        }
+        entries
+    }
+
+    fn value() -> impl Strategy<Value = u16> {
+        prop_oneof![select(vec![0, 1, 2, 0x7fff, 0x8000, u16::MAX - 1, u16::MAX]), any::<u16>()]
+    }
+
+    fn constraint() -> impl Strategy<Value = Constraint> {
+        let bits = select(vec![Lane::TcpFlags, Lane::Bits]);
+        let mask = (bits, any::<u16>(), any::<u16>(), 0..20).prop_map(|(lane, mask, value, odd)| {
+            // One in twenty asks for bits outside its mask, which nothing has.
+            let value = if odd == 0 { value } else { value & mask };
+            Constraint::Mask { lane, masked: Masked { mask, value } }
+        });
+        let range = (select(Lane::ALL.to_vec()), value(), value(), 0..20).prop_map(|(lane, a, b, odd)| {
+            // One in twenty is upside down, which nothing is in.
+            let (lo, hi) = if (odd == 0) == (a < b) { (b, a) } else { (a, b) };
+            Constraint::Range { lane, lo, hi }
+        });
+        prop_oneof![1 => mask, 3 => range]
+    }
+
+    fn shape(most: usize) -> impl Strategy<Value = HeaderBox> {
+        prop_oneof![20 => vec(constraint(), 1..=most), 1 => Just(Vec::new())].prop_map(HeaderBox::of)
+    }
+
+    fn entries() -> impl Strategy<Value = Vec<Entry>> {
+        let byte = || 0..2_u8;
+        let pattern = (0..3_u16, 0..5_u8, byte(), select(vec![0xff, 1, 0]))
+            .prop_map(|(offset, length, byte, mask)| Pattern { offset, length, bytes: [byte; 16], mask: [mask; 16] });
+        let shapes = prop_oneof![4 => shape(5), 1 => shape(40)];
+        let holes = prop_oneof![3 => vec(shape(3), 0..=3), 1 => vec(shape(12), 0..=MAX_EXCEPTIONS)];
+        let deadline = prop_oneof![3 => Just(u64::MAX), 1 => 0..4_u64];
+        let roles = prop_oneof![3 => Just(RoleSet::ALL), 1 => any::<u16>().prop_map(RoleSet)];
+        let drawn = (shapes, prop::option::weighted(0.2, pattern), holes, roles, deadline);
+        let drawn = drawn.prop_map(|(matches, pattern, except, roles, deadline)| Entry {
+            roles,
+            deadline: Timestamp(deadline),
+            rule: Rule { matches, pattern, except },
+            ..entry(HeaderBox::any())
+        });
+        prop_oneof![4 => vec(drawn.clone(), 0..12), 1 => vec(drawn, 0..=MAX_RULES)].prop_map(numbered)
+    }
+
+    /// A packet near the edges of some boxes: of the first, all lanes; of the others, what they share with chance.
+    fn packet(entries: &[Entry], noise: &[u16; LANES], near: &[Index], steps: &[u8]) -> Lanes {
+        let boxes: Vec<_> =
+            entries.iter().flat_map(|e| std::iter::once(&e.rule.matches).chain(&e.rule.except)).collect();
+        let mut lanes = Lanes(*noise);
+        if boxes.is_empty() {
+            return lanes;
+        }
+        let mut steps = steps.iter().cycle();
+        for chosen in near.iter().map(|index| index.get(&boxes)) {
+            for constraint in chosen.constraints() {
+                let (lane, value) = match constraint {
+                    Constraint::Range { lane, lo, hi } => (
+                        lane,
+                        match steps.next().unwrap() {
+                            0 => lo.wrapping_sub(1),
+                            1 => hi.wrapping_add(1),
+                            2 | 3 => hi,
+                            _ => lo,
+                        },
+                    ),
+                    Constraint::Mask { lane, masked } => {
+                        let wrong = u16::from(*steps.next().unwrap() == 0) << masked.mask.trailing_zeros().min(15);
+                        (lane, (noise[lane.index()] & !masked.mask | masked.value) ^ wrong)
+                    }
+                };
+                lanes.0[lane.index()] = value;
+            }
+        }
+        lanes
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn finds_the_first_rule_that_contains_the_packet(
+            entries in entries(),
+            packets in vec((any::<[u16; LANES]>(), vec(any::<Index>(), 1..3), vec(0..16_u8, 40)), 20),
+            payload in vec(0..2_u8, 0..8),
+            role in select(Role::ALL.to_vec()),
+            now in 0..4_u64,
+        ) {
+            let list = List::compile(entries.clone()).unwrap();
+            for (noise, near, steps) in packets {
+                let point = packet(&entries, &noise, &near, &steps);
+                let expected = entries.iter().find(|entry| {
+                    entry.roles.contains(role) && now < entry.deadline.0 && entry.rule.contains(&point.0, &payload)
+                });
+                let class = point.0[Lane::SourceClass.index()];
+                let mut stale = point;
+                stale.0[Lane::SourceClass.index()] ^= noise[0];
+                prop_assert_eq!(find(&list, &stale, class, role, &payload, now), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn each_of_64_rules_is_found() {
+        let ports = |n| ttl(n).port(Side::Source, n, n).port(Side::Destination, n + 1, n + 1);
+        let list = List::compile(numbered((0..64).map(|n| entry(ports(n))).collect())).unwrap();
+        for n in 0..64 {
+            let pairs = [(Lane::Ttl, n), (Lane::SrcPort, n), (Lane::DstPort, n + 1), (Lane::Bits, Bits::PORTS.bits())];
+            assert_eq!(found(&list, &pairs), Some(u32::from(n)));
+            assert_eq!(found(&list, &pairs[..3]), None, "without ports");
+        }
+    }
+
+    #[test]
+    fn an_exception_belongs_to_its_own_rule_only() {
+        let mut first = entry(HeaderBox::any().exact(Lane::Protocol, 17));
+        first.rule.except = vec![ttl(64)];
+        let list = List::compile(numbered(vec![first, entry(ttl(64))])).unwrap();
+        assert_eq!(found(&list, &[(Lane::Protocol, 17), (Lane::Ttl, 63)]), Some(0));
+        assert_eq!(found(&list, &[(Lane::Protocol, 17), (Lane::Ttl, 64)]), Some(1));
+    }
+
+    #[test]
+    fn exceptions_that_do_not_fit_into_a_block_still_hold() {
+        let wide = |n: u16| {
+            let lanes = Lane::ALL.into_iter().filter(|lane| *lane != Lane::Ttl);
+            ttl(n).and(&HeaderBox::of(lanes.map(|lane| Constraint::Range { lane, lo: 0, hi: 9 })))
+        };
+        let mut all = entry(HeaderBox::any());
+        all.rule.except = (0..16).map(wide).collect();
+        let list = List::compile(vec![all]).unwrap();
+        for n in 0..16 {
+            assert_eq!(found(&list, &[(Lane::Ttl, n)]), None);
+            assert_eq!(found(&list, &[(Lane::Ttl, n), (Lane::Dscp, 10)]), Some(0));
+        }
+        assert_eq!(found(&list, &[(Lane::Ttl, 16)]), Some(0));
+    }
+
+    #[test]
+    fn limits_are_named() {
+        let error = List::compile(vec![entry(ttl(1)); 65]).unwrap_err();
+        assert_eq!(error, ListError::Rules { rules: 65 });
+        assert!(error.to_string().contains("at most 64"), "{error}");
+        let mut holed = entry(ttl(1));
+        holed.rule.except = vec![ttl(1); 17];
+        let error = List::compile(vec![entry(ttl(1)), holed]).unwrap_err();
+        assert_eq!(error, ListError::Exceptions { rule: 1, exceptions: 17 });
+    }
+}
