@@ -11,6 +11,7 @@
 pub mod filter;
 pub mod packet;
 pub mod sample;
+pub mod target;
 pub mod verdict;
 
 pub use levee_api::time;

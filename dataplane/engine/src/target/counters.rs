@@ -1,0 +1,208 @@
+//! Counters per worker and host slot: one cache line, one writer, monotonic, never reset.
+//!
+//! Readers widen: they keep what they have seen and subtract (bytes wrap in a third of a second at 100 Gbit/s, a tick is
+//! 10 ms).
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use levee_api::role::Role;
+
+/// Roles that have a counter: all but [`Role::Established`], which is the rest.
+pub const COUNTED_ROLES: usize = Role::COUNT - 1;
+
+const PACKETS: usize = 0;
+const BYTES: usize = 1;
+const ROLES: usize = 2;
+const HANDSHAKES: usize = ROLES + COUNTED_ROLES;
+const ANSWERS: usize = HANDSHAKES + 1;
+const EPOCH: usize = ANSWERS + 1;
+const FIELDS: usize = 16;
+const _: () = assert!(EPOCH < FIELDS);
+
+/// What is counted for a host, as a reader sees it: totals since the start, wrapping.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Inbound packets.
+    pub packets: u32,
+    /// Inbound bytes on the wire.
+    pub bytes: u32,
+    /// Inbound packets per role.
+    pub roles: [u32; COUNTED_ROLES],
+    /// Handshakes that clients completed.
+    pub handshakes: u32,
+    /// First answers of inside to a datagram.
+    pub answers: u32,
+    /// Inbound packets per role that a filter dropped.
+    pub dropped: [u32; COUNTED_ROLES],
+    /// Outbound packets.
+    pub outbound: u32,
+}
+
+impl Totals {
+    /// What was counted since `earlier`.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut delta = Self {
+            packets: self.packets.wrapping_sub(earlier.packets),
+            bytes: self.bytes.wrapping_sub(earlier.bytes),
+            handshakes: self.handshakes.wrapping_sub(earlier.handshakes),
+            answers: self.answers.wrapping_sub(earlier.answers),
+            outbound: self.outbound.wrapping_sub(earlier.outbound),
+            ..Self::default()
+        };
+        for (out, (now, then)) in delta.roles.iter_mut().zip(self.roles.iter().zip(&earlier.roles)) {
+            *out = now.wrapping_sub(*then);
+        }
+        for (out, (now, then)) in delta.dropped.iter_mut().zip(self.dropped.iter().zip(&earlier.dropped)) {
+            *out = now.wrapping_sub(*then);
+        }
+        delta
+    }
+
+    /// Adds the counts of another worker.
+    pub fn add(&mut self, other: &Self) {
+        self.packets = self.packets.wrapping_add(other.packets);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+        self.handshakes = self.handshakes.wrapping_add(other.handshakes);
+        self.answers = self.answers.wrapping_add(other.answers);
+        self.outbound = self.outbound.wrapping_add(other.outbound);
+        for (sum, more) in self.roles.iter_mut().zip(&other.roles) {
+            *sum = sum.wrapping_add(*more);
+        }
+        for (sum, more) in self.dropped.iter_mut().zip(&other.dropped) {
+            *sum = sum.wrapping_add(*more);
+        }
+    }
+}
+
+#[derive(Default)]
+#[repr(align(64))]
+struct Line([AtomicU32; FIELDS]);
+
+/// The counters of one worker. The worker writes, anybody reads.
+pub struct Counters {
+    arrivals: Box<[Line]>,
+    /// What filters did and what went out: touched only when a filter dropped a packet, and by outbound traffic.
+    fates: Box<[Line]>,
+}
+
+impl Counters {
+    /// Counters for `slots` hosts: 128 bytes each.
+    pub fn new(slots: usize) -> Self {
+        let lines = || (0..slots).map(|_| Line::default()).collect();
+        Self { arrivals: lines(), fates: lines() }
+    }
+
+    /// Number of slots.
+    pub fn slots(&self) -> usize {
+        self.arrivals.len()
+    }
+
+    /// Counts an inbound packet; true when it is the first of its slot in this epoch. Only the owning worker may call it.
+    pub fn arrival(&self, slot: u32, role: Role, bytes: u32, epoch: u32) -> bool {
+        let Some(line) = line(&self.arrivals, slot) else { return false };
+        add(line, PACKETS, 1);
+        add(line, BYTES, bytes);
+        if role != Role::Established {
+            add(line, ROLES + role.index(), 1);
+        }
+        first_of_epoch(line, epoch)
+    }
+
+    /// Counts a completed handshake; true when the slot was untouched in this epoch.
+    pub fn handshake(&self, slot: u32, epoch: u32) -> bool {
+        let Some(line) = line(&self.arrivals, slot) else { return false };
+        add(line, HANDSHAKES, 1);
+        first_of_epoch(line, epoch)
+    }
+
+    /// Counts a first answer; true when the slot was untouched in this epoch.
+    pub fn answer(&self, slot: u32, epoch: u32) -> bool {
+        let Some(line) = line(&self.arrivals, slot) else { return false };
+        add(line, ANSWERS, 1);
+        first_of_epoch(line, epoch)
+    }
+
+    /// Counts a packet that a filter dropped.
+    pub fn dropped(&self, slot: u32, role: Role) {
+        if let Some(line) = line(&self.fates, slot) {
+            add(line, role.index(), 1);
+        }
+    }
+
+    /// Counts an outbound packet.
+    pub fn outbound(&self, slot: u32) {
+        if let Some(line) = line(&self.fates, slot) {
+            add(line, COUNTED_ROLES + 1, 1);
+        }
+    }
+
+    /// Reads the totals of a slot.
+    pub fn read(&self, slot: u32) -> Totals {
+        let (Some(arrivals), Some(fates)) = (line(&self.arrivals, slot), line(&self.fates, slot)) else {
+            return Totals::default();
+        };
+        Totals {
+            packets: get(arrivals, PACKETS),
+            bytes: get(arrivals, BYTES),
+            roles: std::array::from_fn(|role| get(arrivals, ROLES + role)),
+            handshakes: get(arrivals, HANDSHAKES),
+            answers: get(arrivals, ANSWERS),
+            dropped: std::array::from_fn(|role| get(fates, role)),
+            outbound: get(fates, COUNTED_ROLES + 1),
+        }
+    }
+}
+
+fn line(lines: &[Line], slot: u32) -> Option<&Line> {
+    usize::try_from(slot).ok().and_then(|slot| lines.get(slot))
+}
+
+fn get(line: &Line, field: usize) -> u32 {
+    line.0.get(field).map_or(0, |counter| counter.load(Ordering::Relaxed))
+}
+
+/// One writer: a load and a store, no locked instruction.
+fn add(line: &Line, field: usize, by: u32) {
+    if let Some(counter) = line.0.get(field) {
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+    }
+}
+
+fn first_of_epoch(line: &Line, epoch: u32) -> bool {
+    let Some(stamp) = line.0.get(EPOCH) else { return false };
+    if stamp.load(Ordering::Relaxed) == epoch {
+        return false;
+    }
+    stamp.store(epoch, Ordering::Relaxed);
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences_survive_wrapping() {
+        let counters = Counters::new(1);
+        counters.arrival(0, Role::Syn, u32::MAX, 1);
+        let before = counters.read(0);
+        counters.arrival(0, Role::Syn, 100, 1);
+        let delta = counters.read(0).since(&before);
+        assert_eq!((delta.packets, delta.bytes, delta.roles[Role::Syn.index()]), (1, 100, 1));
+    }
+
+    #[test]
+    fn a_slot_is_reported_dirty_once_per_epoch() {
+        let counters = Counters::new(2);
+        assert!(counters.arrival(1, Role::Established, 60, 7));
+        assert!(!counters.arrival(1, Role::Syn, 60, 7));
+        assert!(!counters.handshake(1, 7));
+        assert!(counters.arrival(1, Role::Syn, 60, 8));
+    }
+
+    #[test]
+    fn a_slot_that_does_not_exist_is_ignored() {
+        assert!(!Counters::new(1).arrival(9, Role::Syn, 60, 1));
+    }
+}

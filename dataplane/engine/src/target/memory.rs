@@ -1,0 +1,304 @@
+//! Memory of conversations: fixed-size, keyed, ageing, evicting; created by outbound packets only, or a flood would
+//! enter itself.
+//!
+//! TCP connections on which inside has sent (a RST does not count), UDP tuples that inside answered or opened, and, in a
+//! table of their own, the firsts of fragmented packets. One worker owns one memory; a symmetric hash over the addresses
+//! steers both directions to the same worker. A bucket is one cache line of four entries. When it is full the victim is
+//! an expired entry, else one that never got past its first exchange (what a flood leaves behind), else the oldest.
+
+use std::hash::Hasher;
+use std::time::Duration;
+
+use levee_api::lane::{Bits, Lane};
+use levee_api::time::Timestamp;
+use siphasher::sip::SipHasher13;
+
+use crate::packet::{Direction, Lanes};
+
+bitflags::bitflags! {
+    /// What has happened in a conversation.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct State: u16 {
+        /// Inside sent a SYN: inside opened the connection.
+        const INSIDE_SYN = 1 << 0;
+        /// Inside answered a SYN with a SYN-ACK.
+        const INSIDE_SYN_ACK = 1 << 1;
+        /// The client acknowledged the SYN-ACK: its address is proven. Or inside opened the conversation.
+        const PROVEN = 1 << 2;
+        /// The client has sent data on a proven connection.
+        const REQUEST = 1 << 3;
+        /// Either side has sent FIN or RST.
+        const CLOSING = 1 << 4;
+        /// UDP: the first packet from inside answered a datagram to a served port.
+        const ANSWERED = 1 << 5;
+        /// UDP: the client went on after the answer.
+        const CONTINUED = 1 << 6;
+        /// Fragments: the first was dropped.
+        const DROPPED = 1 << 7;
+    }
+}
+
+impl State {
+    /// True when the conversation has got past its first exchange.
+    const fn is_settled(self) -> bool {
+        self.intersects(Self::PROVEN.union(Self::CONTINUED).union(Self::INSIDE_SYN))
+    }
+}
+
+/// How long entries live after the last packet.
+pub mod lifetime {
+    use std::time::Duration;
+
+    /// A SYN-ACK that the client has not acknowledged: Linux retransmits for about a minute, clients give up sooner.
+    pub const HALF_OPEN: Duration = Duration::from_secs(30);
+    /// A proven connection.
+    pub const CONNECTION: Duration = Duration::from_secs(300);
+    /// After FIN or RST: late segments and retransmissions.
+    pub const CLOSING: Duration = Duration::from_secs(30);
+    /// A UDP tuple: what home routers keep at least (RFC 4787 asks for two minutes).
+    pub const DATAGRAMS: Duration = Duration::from_secs(120);
+    /// Fragments follow their first at once, or after a reordering.
+    pub const FRAGMENTS: Duration = Duration::from_secs(2);
+}
+
+const WAYS: usize = 4;
+/// Time unit of expiry: 2^27 ns, about 134 ms; 32 bits of them last 18 years.
+const UNIT_SHIFT: u32 = 27;
+
+#[derive(Clone, Copy, Default)]
+struct Entry {
+    tag: u32,
+    expires: u32,
+    note: u32,
+    state: State,
+    used: bool,
+}
+
+#[derive(Clone, Copy, Default)]
+#[repr(align(64))]
+struct Bucket([Entry; WAYS]);
+
+/// A fixed-size table from conversation keys to their state.
+pub struct Memory {
+    buckets: Box<[Bucket]>,
+    evicted: u64,
+    created: u64,
+}
+
+/// A found conversation. Changes are written in place.
+pub struct Conversation<'a> {
+    entry: &'a mut Entry,
+}
+
+impl Memory {
+    /// A memory for about `entries` conversations (rounded up to a power of two), 16 bytes each.
+    pub fn new(entries: usize) -> Self {
+        let buckets = (entries / WAYS).max(1).next_power_of_two();
+        Self { buckets: vec![Bucket::default(); buckets].into_boxed_slice(), evicted: 0, created: 0 }
+    }
+
+    fn bucket(&mut self, key: u64) -> Option<&mut Bucket> {
+        let at = usize::try_from(key).unwrap_or(0) & (self.buckets.len() - 1);
+        self.buckets.get_mut(at)
+    }
+
+    /// The conversation of a key, if it is remembered.
+    pub fn find(&mut self, key: u64, now: Timestamp) -> Option<Conversation<'_>> {
+        let (tag, now) = (tag(key), unit(now));
+        self.bucket(key)?
+            .0
+            .iter_mut()
+            .find(|entry| entry.used && entry.tag == tag && entry.expires > now)
+            .map(|entry| Conversation { entry })
+    }
+
+    /// The conversation of a key, made if it is not remembered; `true` when it is new.
+    pub fn find_or_create(&mut self, key: u64, now: Timestamp) -> Option<(Conversation<'_>, bool)> {
+        let (tag, now) = (tag(key), unit(now));
+        let bucket = self.bucket(key)?;
+        let known = bucket.0.iter().position(|entry| entry.used && entry.tag == tag && entry.expires > now);
+        let (at, new, evicted) = match known {
+            Some(at) => (at, false, false),
+            None => {
+                let (at, victim) = bucket.0.iter().enumerate().min_by_key(|(_, entry)| {
+                    let alive = entry.used && entry.expires > now;
+                    (alive, entry.state.is_settled(), entry.expires)
+                })?;
+                (at, true, victim.used && victim.expires > now)
+            }
+        };
+        self.evicted += u64::from(evicted);
+        self.created += u64::from(new);
+        let entry = self.bucket(key)?.0.get_mut(at)?;
+        if new {
+            *entry = Entry { tag, expires: now + 1, note: 0, state: State::empty(), used: true };
+        }
+        Some((Conversation { entry }, new))
+    }
+
+    /// Living entries that had to make room so far.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Entries made so far.
+    pub fn created(&self) -> u64 {
+        self.created
+    }
+}
+
+impl Conversation<'_> {
+    /// What has happened.
+    pub fn state(&self) -> State {
+        self.entry.state
+    }
+
+    /// Adds to what has happened.
+    pub fn mark(&mut self, state: State) {
+        self.entry.state |= state;
+    }
+
+    /// A number that belongs to the state (TCP: sequence number of the SYN-ACK).
+    pub fn note(&self) -> u32 {
+        self.entry.note
+    }
+
+    /// Sets the number.
+    pub fn set_note(&mut self, note: u32) {
+        self.entry.note = note;
+    }
+
+    /// Lives for `lifetime` from now.
+    pub fn keep(&mut self, now: Timestamp, lifetime: Duration) {
+        self.entry.expires = unit(now + lifetime).max(unit(now) + 1);
+    }
+}
+
+fn unit(at: Timestamp) -> u32 {
+    u32::try_from(at.0 >> UNIT_SHIFT & 0xffff_ffff).unwrap_or(u32::MAX)
+}
+
+fn tag(key: u64) -> u32 {
+    u32::try_from(key >> 32).unwrap_or(u32::MAX)
+}
+
+/// Hashes with a secret per boot: nobody outside can aim at a bucket.
+#[derive(Clone, Copy)]
+pub struct Keyed {
+    secret: (u64, u64),
+}
+
+impl Keyed {
+    /// A hasher with this secret.
+    pub const fn new(secret: (u64, u64)) -> Self {
+        Self { secret }
+    }
+
+    /// Key of the conversation a packet belongs to; the same for both directions.
+    pub fn conversation(&self, lanes: &Lanes, direction: Direction) -> u64 {
+        let (outside, inside, outside_port, inside_port) = match direction {
+            Direction::Inbound => (Lane::Src0, Lane::Dst0, Lane::SrcPort, Lane::DstPort),
+            Direction::Outbound => (Lane::Dst0, Lane::Src0, Lane::DstPort, Lane::SrcPort),
+        };
+        let ports = u64::from(lane(lanes, outside_port)) << 32
+            | u64::from(lane(lanes, inside_port)) << 16
+            | u64::from(lane(lanes, Lane::Protocol));
+        self.addresses(lanes, outside, inside, ports)
+    }
+
+    /// Key of the fragments of one datagram.
+    pub fn fragments(&self, lanes: &Lanes, identification: u32) -> u64 {
+        let rest = 1 << 63 | u64::from(identification) << 16 | u64::from(lane(lanes, Lane::Protocol));
+        self.addresses(lanes, Lane::Src0, Lane::Dst0, rest)
+    }
+
+    /// Key of an address.
+    pub fn address(&self, address: u128) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
+        hasher.write_u128(address);
+        hasher.finish()
+    }
+
+    fn addresses(&self, lanes: &Lanes, first: Lane, second: Lane, rest: u64) -> u64 {
+        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
+        hasher.write_u64(rest);
+        if lane(lanes, Lane::Bits) & Bits::IPV6.bits() == 0 {
+            hasher.write_u64(word(lanes, first.index() + 6) << 32 | word(lanes, second.index() + 6));
+        } else {
+            for at in (0..8).step_by(4) {
+                hasher.write_u64(word(lanes, first.index() + at) << 32 | word(lanes, first.index() + at + 2));
+                hasher.write_u64(word(lanes, second.index() + at) << 32 | word(lanes, second.index() + at + 2));
+            }
+        }
+        hasher.finish()
+    }
+}
+
+fn lane(lanes: &Lanes, lane: Lane) -> u16 {
+    lanes.0.get(lane.index()).copied().unwrap_or(0)
+}
+
+/// Two lanes as one number.
+fn word(lanes: &Lanes, at: usize) -> u64 {
+    let piece = |at: usize| u64::from(lanes.0.get(at).copied().unwrap_or(0));
+    piece(at) << 16 | piece(at + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYED: Keyed = Keyed::new((1, 2));
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn both_directions_have_the_same_key() {
+        let mut inbound = Lanes::default();
+        inbound.0[6] = 0xcb00;
+        inbound.0[7] = 1;
+        inbound.0[14] = 0xc633;
+        inbound.0[15] = 2;
+        inbound.0[16] = 40_000;
+        inbound.0[17] = 443;
+        let mut outbound = inbound;
+        for at in 0..8 {
+            outbound.0.swap(at, at + 8);
+        }
+        outbound.0.swap(16, 17);
+        assert_eq!(
+            KEYED.conversation(&inbound, Direction::Inbound),
+            KEYED.conversation(&outbound, Direction::Outbound)
+        );
+        assert_ne!(KEYED.conversation(&inbound, Direction::Inbound), KEYED.conversation(&inbound, Direction::Outbound));
+    }
+
+    #[test]
+    fn entries_end_after_their_lifetime() {
+        let mut memory = Memory::new(64);
+        let start = Timestamp(5_000_000_000);
+        memory.find_or_create(7, start).unwrap().0.keep(start, SECOND * 10);
+        assert!(memory.find(7, start + SECOND * 9).is_some());
+        assert!(memory.find(7, start + SECOND * 11).is_none());
+    }
+
+    #[test]
+    fn a_flood_of_half_open_conversations_evicts_no_proven_one() {
+        let mut memory = Memory::new(256);
+        let now = Timestamp(5_000_000_000);
+        let proven: Vec<u64> = (0..40).map(|n| KEYED.address(n)).collect();
+        for key in &proven {
+            let (mut entry, new) = memory.find_or_create(*key, now).unwrap();
+            assert!(new);
+            entry.mark(State::PROVEN);
+            entry.keep(now, lifetime::CONNECTION);
+        }
+        for n in 1_000..50_000 {
+            let (mut entry, _) = memory.find_or_create(KEYED.address(n), now).unwrap();
+            entry.mark(State::INSIDE_SYN_ACK);
+            entry.keep(now, lifetime::HALF_OPEN);
+        }
+        let kept = proven.iter().filter(|key| memory.find(**key, now).is_some()).count();
+        assert!(kept >= 38, "{kept} of 40 left: only buckets full of proven ones may lose any");
+        assert!(memory.evicted() > 40_000);
+    }
+}
