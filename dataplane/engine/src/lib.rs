@@ -8,6 +8,7 @@
 
 #![deny(clippy::indexing_slicing)]
 
+pub mod detect;
 pub mod filter;
 pub mod packet;
 pub mod sample;

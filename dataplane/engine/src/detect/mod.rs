@@ -1,0 +1,8 @@
+//! Detection: from counters and samples to anomalies, from anomalies to signatures.
+
+pub mod event;
+pub mod reservoir;
+pub mod threshold;
+pub mod track;
+pub mod window;
+pub mod witness;

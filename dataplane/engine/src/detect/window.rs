@@ -1,0 +1,71 @@
+//! Sums over about the last half second, for witnesses: exponentially forgetting, so a target needs five numbers
+//! instead of fifty ticks of history.
+
+use std::time::Duration;
+
+use levee_api::time::Timestamp;
+
+use crate::target::counters::Totals;
+use levee_api::role::Role;
+
+/// Time constant: half a second of traffic weighs as much as a full window of that length.
+const TIME_CONSTANT_S: f32 = 0.5;
+
+/// Forgetting sums of what witnesses compare.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Window {
+    /// SYNs.
+    pub syns: f32,
+    /// Completed handshakes.
+    pub handshakes: f32,
+    /// Datagrams to served ports that nobody inside had answered.
+    pub datagrams: f32,
+    /// First answers to such datagrams.
+    pub answers: f32,
+    /// Packets from inside.
+    pub outbound: f32,
+    /// When they were last brought up to date.
+    pub updated: Timestamp,
+}
+
+impl Window {
+    /// Adds what was counted until `now`.
+    pub fn add(&mut self, delta: &Totals, now: Timestamp) {
+        self.forget(now);
+        let role = |role: Role| delta.roles.get(role.index()).copied().unwrap_or(0);
+        self.syns += as_f32(role(Role::Syn));
+        self.handshakes += as_f32(delta.handshakes);
+        self.datagrams += as_f32(role(Role::UdpOpen));
+        self.answers += as_f32(delta.answers);
+        self.outbound += as_f32(delta.outbound);
+    }
+
+    /// Forgets as time passes.
+    pub fn forget(&mut self, now: Timestamp) {
+        let elapsed: Duration = now.since(self.updated);
+        self.updated = now;
+        if elapsed.is_zero() {
+            return;
+        }
+        let keep = (-elapsed.as_secs_f32() / TIME_CONSTANT_S).exp();
+        for sum in [&mut self.syns, &mut self.handshakes, &mut self.datagrams, &mut self.answers, &mut self.outbound] {
+            *sum *= keep;
+        }
+    }
+
+    /// SYNs without a handshake.
+    pub fn half_open(&self) -> f32 {
+        (self.syns - self.handshakes).max(0.0)
+    }
+
+    /// Datagrams without an answer, where `ratio` answers per datagram are usual.
+    pub fn unanswered(&self, ratio: f32) -> f32 {
+        (self.datagrams - self.answers / ratio.max(0.05)).max(0.0)
+    }
+}
+
+/// Counts of a tick are far below 2^24, where an f32 is exact; larger ones only round.
+#[expect(clippy::cast_precision_loss, reason = "rounding of huge counts does not change a decision")]
+pub fn as_f32(count: u32) -> f32 {
+    count as f32
+}
