@@ -7,7 +7,10 @@
 #[cfg(feature = "config")]
 pub mod config;
 pub mod filter;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod lane;
+pub mod overlap;
 pub mod prefix;
 pub mod role;
 pub mod time;

@@ -10,6 +10,7 @@ use super::general::{Guardrails, MODES, name, prefix, values};
 use super::problem::{Fault, Problems};
 use super::quantity;
 use super::section::{Located, Section, choose, unknown};
+use crate::overlap::overlaps;
 use crate::prefix::Prefix;
 use crate::role::Role;
 use crate::zone::{Mode, Service, Visibility, Zone};
@@ -29,7 +30,7 @@ pub(super) fn read(file: &Section<'_>, ceiling: Mode, guardrails: &Guardrails) -
     let mut covered = Vec::new();
     let zones =
         tables.into_iter().filter_map(|table| zone(table, ceiling, guardrails, &mut names, &mut covered)).collect();
-    refuse_overlaps(covered, file.problems());
+    refuse_overlaps(&covered, file.problems());
     zones
 }
 
@@ -117,35 +118,26 @@ fn warn_of_guardrails(prefix: Prefix, span: &Range<usize>, guardrails: &Guardrai
     }
 }
 
-/// Sorted by first address, wider first, only the prefixes that contain the current one can overlap with it.
-fn refuse_overlaps(mut covered: Vec<Covered>, problems: &Problems<'_>) {
-    covered.sort_by_key(|c| (!c.prefix.is_ipv4(), c.prefix.address(), c.prefix.length(), c.span.start));
-    let mut open: Vec<&Covered> = Vec::new();
-    for current in &covered {
-        while open.last().is_some_and(|outer| !outer.prefix.covers(&current.prefix)) {
-            open.pop();
+fn refuse_overlaps(covered: &[Covered], problems: &Problems<'_>) {
+    let prefixes: Vec<Prefix> = covered.iter().map(|covered| covered.prefix).collect();
+    for (first, second) in overlaps(&prefixes) {
+        let (Some(first), Some(second)) = (covered.get(first), covered.get(second)) else { continue };
+        if first.zone == second.zone {
+            let fault = Fault::new(
+                format!("{} overlaps with {}", second.prefix, first.prefix),
+                "the wider of the two is enough",
+            );
+            problems.warning(second.span.clone(), fault);
+        } else {
+            let fault = Fault::new(
+                format!(
+                    "{} of zone {:?} overlaps with {} of zone {:?}",
+                    second.prefix, second.zone, first.prefix, first.zone
+                ),
+                "an address can belong to one zone only: take one of the two out",
+            );
+            problems.conflict(second.span.clone(), fault, first.span.clone(), "the other one");
         }
-        if let Some(outer) = open.last() {
-            let (first, second) =
-                if outer.span.start < current.span.start { (*outer, current) } else { (current, *outer) };
-            if first.zone == second.zone {
-                let fault = Fault::new(
-                    format!("{} overlaps with {}", second.prefix, first.prefix),
-                    "the wider of the two is enough",
-                );
-                problems.warning(second.span.clone(), fault);
-            } else {
-                let fault = Fault::new(
-                    format!(
-                        "{} of zone {:?} overlaps with {} of zone {:?}",
-                        second.prefix, second.zone, first.prefix, first.zone
-                    ),
-                    "an address can belong to one zone only: take one of the two out",
-                );
-                problems.conflict(second.span.clone(), fault, first.span.clone(), "the other one");
-            }
-        }
-        open.push(current);
     }
 }
 

@@ -1,0 +1,29 @@
+//! The contract between the planes: generated messages and services, and their conversion from and to the vocabulary.
+//!
+//! What comes over the contract is not trusted: every conversion into the vocabulary checks what the vocabulary
+//! promises, and its error names the field. See `proto/` for what each message means.
+
+mod convert;
+
+pub use convert::{FieldError, FilterRequest, filter_in_force};
+
+/// Version of the contract that this program speaks.
+pub const VERSION: dataplane::v1::Version = dataplane::v1::Version { major: 1, minor: 0 };
+
+/// Package `levee.v1`: the vocabulary as messages.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+pub mod v1 {
+    tonic::include_proto!("levee.v1");
+}
+
+/// Package `levee.dataplane`.
+pub mod dataplane {
+    /// Package `levee.dataplane.v1`: the dataplane's service and its messages.
+    #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+    pub mod v1 {
+        tonic::include_proto!("levee.dataplane.v1");
+    }
+}
+
+#[cfg(test)]
+mod tests;
