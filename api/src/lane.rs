@@ -55,7 +55,7 @@ lanes! {
     Protocol = 18, "protocol", "protocol after extension headers";
     TcpFlags = 19, "tcp_flags", "TCP flags, bit lane: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32, ECE 64, CWR 128, NS 256";
     IpLength = 20, "ip_length", "IP total length in bytes (IPv6: 40 + payload)";
-    PayloadLength = 21, "payload_length", "bytes after the transport header (no transport header known: after the IP headers)";
+    PayloadLength = 21, "payload_length", "bytes after the transport header (no transport header known: after the IP headers); UDP: its length field - 8, also in a first fragment";
     Ttl = 22, "ttl", "TTL or hop limit";
     Dscp = 23, "dscp", "DSCP and ECN: the traffic class octet";
     TcpWindow = 24, "tcp_window", "TCP window, not scaled";

@@ -52,8 +52,8 @@ reasons! {
     Ipv4Length, "malformed_ipv4_length", "IPv4 total length smaller than the header or larger than the frame";
     Ipv4SourceRoute, "malformed_ipv4_source_route", "IPv4 loose or strict source route (RFC 7126)";
     Ipv4Options, "malformed_ipv4_options", "IPv4 options whose lengths do not add up";
-    Ipv6Length, "malformed_ipv6_length", "IPv6 payload length larger than the frame";
-    Ipv6Extensions, "malformed_ipv6_extensions", "more than 8 IPv6 extension headers, or more than 256 bytes of them, or one past the end of the packet";
+    Ipv6Length, "malformed_ipv6_length", "IPv6 payload length larger than the frame, or a jumbogram";
+    Ipv6Extensions, "malformed_ipv6_extensions", "more than 8 IPv6 extension headers, or more than 256 bytes of them, or one past the end of the packet, or a second fragment header";
     Ipv6RoutingHeader, "malformed_ipv6_routing_header", "IPv6 routing header type 0 (RFC 5095)";
     FragmentTiny, "malformed_fragment_tiny", "first fragment without the whole transport header (RFC 1858, RFC 7112)";
     FragmentOffsetOne, "malformed_fragment_offset_one", "TCP fragment at offset 1, which would overwrite flags (RFC 1858)";
