@@ -1,6 +1,7 @@
 //! Detection: from counters and samples to anomalies, from anomalies to signatures.
 
 pub mod event;
+pub mod extract;
 pub mod reservoir;
 pub mod threshold;
 pub mod track;

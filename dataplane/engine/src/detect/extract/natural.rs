@@ -1,0 +1,140 @@
+//! How common something is among legitimate packets when nothing is known about this network: the stand-in for a
+//! reservoir that is empty or too small to speak, and the order among rules that the reservoir cannot tell apart.
+//!
+//! The numbers are orders of magnitude of what stacks send by themselves, rounded against us. Where an application
+//! decides (payload, sizes of datagrams, ports of UDP clients) a whole population may look alike, so that next to nothing
+//! can be concluded and the numbers say so.
+
+use levee_api::role::Role;
+
+use super::features::Kind;
+
+/// Aspects that vary independently of each other; within one, conditions follow from each other (a stack that sends no
+/// options sends no MSS either), so that only the rarest counts.
+const ASPECTS: usize = 4;
+
+/// The estimated share of legitimate packets that satisfy a conjunction.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Natural([f64; ASPECTS]);
+
+impl Natural {
+    /// Of no condition: everything.
+    pub(super) const ALL: Self = Self([1.0; ASPECTS]);
+
+    /// Of one condition.
+    pub(super) fn of(role: Role, kind: Kind, value: u64) -> Self {
+        let mut natural = Self::ALL;
+        if let Some(share) = natural.0.get_mut(aspect(role, kind)) {
+            *share = share_of(role, kind, value);
+        }
+        natural
+    }
+
+    /// Of both.
+    pub(super) fn and(self, other: Self) -> Self {
+        let mut both = self;
+        for (share, other) in both.0.iter_mut().zip(other.0) {
+            *share = share.min(other);
+        }
+        both
+    }
+
+    /// The share, 0..=1.
+    pub(super) fn share(self) -> f64 {
+        self.0.iter().product()
+    }
+}
+
+fn is_tcp(role: Role) -> bool {
+    matches!(role, Role::Syn | Role::OutOfState | Role::UnsolicitedSynAck | Role::Request)
+}
+
+/// 0: stack, 1: application, 2: path, 3: source port.
+fn aspect(role: Role, kind: Kind) -> usize {
+    match kind {
+        Kind::Length | Kind::LengthRange if role == Role::Syn => 0,
+        Kind::Options
+        | Kind::Window
+        | Kind::WindowRange
+        | Kind::Mss
+        | Kind::Ident
+        | Kind::TcpFlags
+        | Kind::AckZero
+        | Kind::SequenceLowZero
+        | Kind::Urgent
+        | Kind::DontFragment
+        | Kind::IpOptions => 0,
+        Kind::PayloadBytes
+        | Kind::PayloadByte
+        | Kind::PayloadByteRange
+        | Kind::PayloadLength
+        | Kind::Length
+        | Kind::LengthRange
+        | Kind::DestinationPort
+        | Kind::Protocol
+        | Kind::Fragment
+        | Kind::IcmpType
+        | Kind::IcmpCode => 1,
+        Kind::Ttl | Kind::TtlRange | Kind::TrafficClass | Kind::Version | Kind::SourcePrefix | Kind::SourceClass => 2,
+        Kind::SourcePort | Kind::SourcePortRange | Kind::EqualPorts => 3,
+    }
+}
+
+fn share_of(role: Role, kind: Kind, value: u64) -> f64 {
+    let syn = role == Role::Syn;
+    let tcp = is_tcp(role);
+    match kind {
+        // Every stack in use sends an MSS (RFC 9293 section 3.7.1) and most send more; tools often send none.
+        Kind::Options | Kind::Mss if syn && value == 0 => 0.005,
+        Kind::Options => 0.6,
+        Kind::Mss if matches!(value, 1300..=1460 | 8960) => 0.7,
+        Kind::Mss => 0.1,
+        // Initial windows are a few multiples of the MSS or 64 KiB; hping's default is 512, Mirai's SYN has 0.
+        Kind::Window if syn && value <= 1024 => 0.005,
+        Kind::Window if syn && matches!(value, 64_240 | 65_535 | 29_200 | 14_600 | 8_192 | 5_840 | 32_120) => 0.6,
+        Kind::Window => 0.1,
+        Kind::WindowRange => 0.8,
+        Kind::Ident if value == 0 => 0.5,
+        Kind::Ident => 0.001,
+        // ECN setup (RFC 3168) is the only other thing that a real SYN carries.
+        Kind::TcpFlags if syn && value != 0 && value != 2 && value != 0xc2 => 0.002,
+        Kind::SequenceLowZero | Kind::Urgent | Kind::IpOptions if value == 1 => 0.005,
+        Kind::AckZero if syn && value == 0 => 0.005,
+        // 40 and 44 bytes: no options, or only the MSS.
+        Kind::Length if syn && matches!(value, 40 | 44) => 0.01,
+        Kind::Length if syn => 0.6,
+        // What ping sends by default on Linux, Windows and macOS, IPv4 and IPv6, and what tracers send.
+        Kind::Length | Kind::PayloadLength
+            if role == Role::IcmpOther && matches!(value, 32 | 36 | 56 | 60 | 64 | 80 | 84 | 92 | 104 | 1500) =>
+        {
+            0.6
+        }
+        Kind::Length | Kind::PayloadLength if role == Role::IcmpOther => 0.02,
+        // Nobody asked: an answer of one size, or with this content, is no accident.
+        Kind::Length | Kind::PayloadLength | Kind::PayloadBytes if role == Role::UnsolicitedResponse => 0.05,
+        Kind::PayloadBytes | Kind::Length | Kind::PayloadLength => 0.3,
+        Kind::SourcePort if role == Role::UnsolicitedResponse => 0.02,
+        Kind::EqualPorts if value == 0 => 1.0,
+        Kind::SourcePort | Kind::EqualPorts if tcp => 0.002,
+        // UDP clients of games, telephones, VPNs and clocks send from their service's own port.
+        Kind::SourcePort | Kind::EqualPorts => 0.3,
+        Kind::Ttl => 0.1,
+        Kind::SourcePrefix => 0.3,
+        _ => 1.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_from_each_other_is_counted_once() {
+        let bare = Natural::of(Role::Syn, Kind::Options, 0);
+        let no_mss = Natural::of(Role::Syn, Kind::Mss, 0);
+        assert!((bare.and(no_mss).share() - 0.005).abs() < 1e-12);
+        let ttl = Natural::of(Role::Syn, Kind::Ttl, 250);
+        assert!((bare.and(ttl).share() - 0.0005).abs() < 1e-12, "the path is independent of the stack");
+        assert!((Natural::ALL.and(ttl).share() - 0.1).abs() < 1e-12);
+    }
+}
