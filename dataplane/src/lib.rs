@@ -1,3 +1,8 @@
 //! The poll-mode process that watches and filters every packet.
 
 pub mod capture_file;
+pub mod dpdk;
+pub mod ports;
+pub mod privileges;
+pub mod run;
+pub mod worker;

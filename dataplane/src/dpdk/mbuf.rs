@@ -1,0 +1,221 @@
+//! Bursts of packet buffers. A buffer is owned by exactly one burst, or by DPDK.
+
+use dpdk_sys::rte_mbuf;
+use levee_engine::packet::{HEAD_BYTES, Packet};
+
+/// Packets handled together.
+pub const BURST: usize = 64;
+
+/// Up to [`BURST`] packets. What is still inside when it goes is freed.
+#[derive(Debug)]
+pub struct Burst {
+    /// The first `len` are mbufs of ours.
+    mbufs: [*mut rte_mbuf; BURST],
+    len: usize,
+}
+
+// SAFETY: the burst owns its mbufs, and pools may be used from any thread.
+unsafe impl Send for Burst {}
+
+/// Room for the heads of packets whose first segment is short, so that a verdict does not depend on segmentation.
+#[derive(Debug)]
+pub struct HeadScratch(Box<[[u8; HEAD_BYTES]; BURST]>);
+
+impl Default for HeadScratch {
+    fn default() -> Self {
+        Self(Box::new([[0; HEAD_BYTES]; BURST]))
+    }
+}
+
+impl Default for Burst {
+    fn default() -> Self {
+        Self { mbufs: [std::ptr::null_mut(); BURST], len: 0 }
+    }
+}
+
+impl Burst {
+    /// How many packets there are.
+    #[inline]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none.
+    #[inline]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Asks for the first two cache lines of every packet (IPv6 headers reach into the second), to be there when
+    /// [`Self::packets`] is read after other work.
+    #[inline]
+    pub fn prefetch(&self) {
+        for &mbuf in self.owned() {
+            // SAFETY: an owned mbuf is valid; its address is computed, and prefetching reads nothing.
+            let data = unsafe { first_byte(mbuf) };
+            prefetch_line(data);
+            prefetch_line(data.wrapping_add(64));
+        }
+    }
+
+    /// The packets as byte slices, written to the front of `packets`.
+    #[inline]
+    pub fn packets<'a, 'p>(
+        &'a self,
+        scratch: &'a mut HeadScratch,
+        packets: &'p mut [Packet<'a>; BURST],
+    ) -> &'p [Packet<'a>] {
+        for ((&mbuf, head), packet) in self.owned().iter().zip(scratch.0.iter_mut()).zip(packets.iter_mut()) {
+            // SAFETY: the mbufs are ours and not written while self is borrowed.
+            *packet = unsafe { read(mbuf, head) };
+        }
+        packets.get(..self.len).unwrap_or_default()
+    }
+
+    /// Moves the packets for which `keep` (given the position) is false to the end of `rest`.
+    #[inline]
+    pub fn split(&mut self, mut keep: impl FnMut(usize) -> bool, rest: &mut Self) {
+        let mut kept = 0;
+        for position in 0..self.len {
+            let Some(&mbuf) = self.mbufs.get(position) else { break };
+            if keep(position) {
+                if let Some(slot) = self.mbufs.get_mut(kept) {
+                    *slot = mbuf;
+                    kept += 1;
+                }
+            } else {
+                rest.push(mbuf);
+            }
+        }
+        self.len = kept;
+    }
+
+    /// Moves everything from position `first` on to the end of `rest`.
+    #[inline]
+    pub(super) fn split_off(&mut self, first: usize, rest: &mut Self) {
+        self.split(|position| position < first, rest);
+    }
+
+    /// Frees all packets with one call.
+    #[inline]
+    pub fn free(&mut self) {
+        if self.len == 0 {
+            return;
+        }
+        // SAFETY: the first `len` pointers are mbufs owned by this burst, at most BURST; afterwards none is.
+        unsafe { dpdk_sys::rte_pktmbuf_free_bulk(self.mbufs.as_mut_ptr(), u32::from(count(self.len))) };
+        self.len = 0;
+    }
+
+    /// Makes every packet one segment long, for drivers that cannot send more; those that cannot be (no room) go to
+    /// `rest`.
+    pub(super) fn linearise(&mut self, rest: &mut Self) {
+        let mbufs = self.mbufs;
+        self.split(
+            |position| {
+                let Some(&mbuf) = mbufs.get(position) else { return false };
+                // SAFETY: an owned mbuf; the function moves bytes between its segments and frees the emptied ones.
+                unsafe { (*mbuf).nb_segs == 1 || dpdk_sys::rte_pktmbuf_linearize(mbuf) == 0 }
+            },
+            rest,
+        );
+    }
+
+    /// Lets `fill` write mbufs that it hands over to the free end of the array and say how many.
+    #[inline]
+    pub(super) fn fill(&mut self, fill: impl FnOnce(*mut *mut rte_mbuf, u16) -> u16) {
+        let Some(free) = self.mbufs.get_mut(self.len..) else { return };
+        let room = count(free.len());
+        self.len += usize::from(fill(free.as_mut_ptr(), room).min(room));
+    }
+
+    /// Lets `take` take over a number of mbufs from the front; the others go to the end of `rest`.
+    #[inline]
+    pub(super) fn drain(&mut self, rest: &mut Self, take: impl FnOnce(*mut *mut rte_mbuf, u16) -> u16) -> usize {
+        let offered = count(self.len);
+        let taken = usize::from(take(self.mbufs.as_mut_ptr(), offered).min(offered));
+        if taken < self.len {
+            self.split_off(taken, rest);
+        }
+        self.len = 0;
+        taken
+    }
+
+    #[inline]
+    fn push(&mut self, mbuf: *mut rte_mbuf) {
+        if self.len == BURST {
+            self.free();
+        }
+        if let Some(slot) = self.mbufs.get_mut(self.len) {
+            *slot = mbuf;
+            self.len += 1;
+        }
+    }
+
+    #[inline]
+    fn owned(&self) -> &[*mut rte_mbuf] {
+        self.mbufs.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl Drop for Burst {
+    fn drop(&mut self) {
+        self.free();
+    }
+}
+
+/// A number of packets in the type that DPDK counts bursts in.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "at most BURST")]
+const fn count(packets: usize) -> u16 {
+    packets as u16
+}
+
+/// The first byte of the frame.
+///
+/// # Safety
+/// `mbuf` is valid.
+#[inline]
+unsafe fn first_byte(mbuf: *const rte_mbuf) -> *const u8 {
+    // SAFETY: valid by the caller's promise; data_off lies within the buffer.
+    unsafe { (*mbuf).buf_addr.cast::<u8>().add(usize::from((*mbuf).data_off)).cast_const() }
+}
+
+/// The packet in `mbuf`; its head is copied to `scratch` when the first segment holds too little of it.
+///
+/// # Safety
+/// `mbuf` is valid, and it is not written or freed during `'a`.
+#[inline]
+unsafe fn read<'a>(mbuf: *const rte_mbuf, scratch: &'a mut [u8; HEAD_BYTES]) -> Packet<'a> {
+    // SAFETY: valid by the caller's promise.
+    let (first, wire_len) = unsafe { (usize::from((*mbuf).data_len), (*mbuf).pkt_len) };
+    let whole = usize::try_from(wire_len).unwrap_or(usize::MAX);
+    if first >= whole.min(HEAD_BYTES) {
+        // SAFETY: the segment's data_len bytes are initialised by the driver and stay as they are during 'a.
+        let head = unsafe { std::slice::from_raw_parts(first_byte(mbuf), first) };
+        return Packet { head, wire_len };
+    }
+    let mut filled = 0;
+    let mut segment = mbuf;
+    while !segment.is_null() && filled < HEAD_BYTES {
+        // SAFETY: segments of a valid mbuf are valid and hold data_len bytes each.
+        let (bytes, next) = unsafe {
+            (std::slice::from_raw_parts(first_byte(segment), usize::from((*segment).data_len)), (*segment).next)
+        };
+        for (to, from) in scratch.iter_mut().skip(filled).zip(bytes) {
+            *to = *from;
+        }
+        filled = HEAD_BYTES.min(filled + bytes.len());
+        segment = next;
+    }
+    Packet { head: scratch.get(..filled).unwrap_or_default(), wire_len }
+}
+
+#[inline]
+fn prefetch_line(_address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a hint; no address can make it fault.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(_address.cast());
+    }
+}

@@ -1,0 +1,384 @@
+//! Ports: attached, then started, which is what gives them queues; stopped when the queues are back.
+
+use std::cell::Cell;
+use std::ffi::CString;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use thiserror::Error;
+
+use super::eal::Eal;
+use super::mbuf::Burst;
+use super::mempool::Mempool;
+use super::port_info::PortInfo;
+use super::port_name::PortName;
+use super::{Errno, check, text};
+
+/// Descriptors asked for in each ring. 1024 of them fill in 69 µs at 10 Gbit/s and 64-byte frames, three times the
+/// longest sleep of an idle worker.
+pub const DESCRIPTORS: u16 = 1024;
+
+/// Why a port could not be attached.
+#[derive(Debug, Error)]
+pub enum AttachError {
+    /// No driver knows the virtual device, or its arguments are wrong (DPDK's log says which).
+    #[error("{port}: {errno}; is the driver there, and what its arguments name?")]
+    Probe {
+        /// As in the configuration.
+        port: String,
+        /// DPDK's reason.
+        errno: Errno,
+    },
+    /// The address has no device that DPDK drives.
+    #[error("{port}: no such port; is the card there (lspci -D) and bound to vfio-pci (dpdk-devbind.py --status)?")]
+    NotFound {
+        /// As in the configuration.
+        port: String,
+    },
+}
+
+/// Why a port did not start. Each names the port.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "each message names its fields")]
+pub enum StartError {
+    /// The driver does not describe its port.
+    #[error("{port}: the driver does not describe the port: {errno}")]
+    Info { port: String, errno: Errno },
+    /// The hardware is too small.
+    #[error("{port}: an MTU of {mtu} is not possible, the port carries {min} to {max}")]
+    Mtu { port: String, mtu: u16, min: u16, max: u16 },
+    /// The driver refused the MTU although it lies within its range.
+    #[error("{port}: the driver refuses an MTU of {mtu}: {errno}")]
+    SetMtu { port: String, mtu: u16, errno: Errno },
+    /// `rte_eth_dev_configure` failed.
+    #[error("{port}: cannot be configured with {queues} queues: {errno}")]
+    Configure { port: String, queues: u16, errno: Errno },
+    /// A receive or transmit queue could not be set up.
+    #[error("{port}: queue {queue} cannot be set up: {errno}")]
+    Queue { port: String, queue: u16, errno: Errno },
+    /// `rte_eth_dev_start` failed.
+    #[error("{port}: does not start: {errno}")]
+    Start { port: String, errno: Errno },
+    /// A bridge has to receive what is not addressed to it.
+    #[error("{port}: cannot be made promiscuous: {errno}")]
+    Promiscuous { port: String, errno: Errno },
+}
+
+/// Why a port did not stop.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "each message names its fields")]
+pub enum StopError {
+    /// Somebody still polls.
+    #[error("{port}: {queues} of its queues are still in use")]
+    InUse { port: String, queues: usize },
+    /// `rte_eth_dev_stop` or `rte_eth_dev_close` failed.
+    #[error("{port}: does not stop: {errno}")]
+    Device { port: String, errno: Errno },
+}
+
+/// How to run a port.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Largest IP packet in bytes.
+    pub mtu: u16,
+    /// Receive and transmit queues.
+    pub queues: u16,
+    /// Where received packets go. It outlives the port.
+    pub pool: Mempool,
+}
+
+/// An attached port. Closed when dropped.
+#[derive(Debug)]
+pub struct Port {
+    device: Device,
+}
+
+/// A running port. [`StartedPort::stop`] needs all queues back.
+#[derive(Debug)]
+pub struct StartedPort {
+    shared: Arc<Device>,
+}
+
+/// The receiving end of one queue.
+#[derive(Debug)]
+pub struct RxQueue {
+    port: u16,
+    queue: u16,
+    _shared: Arc<Device>,
+    _not_sync: PhantomData<Cell<()>>,
+}
+
+/// The sending end of one queue.
+#[derive(Debug)]
+pub struct TxQueue {
+    port: u16,
+    queue: u16,
+    takes_segments: bool,
+    _shared: Arc<Device>,
+    _not_sync: PhantomData<Cell<()>>,
+}
+
+/// The port's own counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCounters {
+    /// Packets received.
+    pub received: u64,
+    /// Packets sent.
+    pub sent: u64,
+    /// Lost because the receive queue was full.
+    pub missed: u64,
+    /// Received damaged.
+    pub errors: u64,
+    /// Lost because no buffer was free.
+    pub no_buffer: u64,
+}
+
+impl PortCounters {
+    /// What the port lost before we saw it.
+    pub const fn lost_before(&self) -> u64 {
+        self.missed + self.errors + self.no_buffer
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Attached,
+    Started,
+    Closed,
+}
+
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) id: u16,
+    pub(super) name: String,
+    state: State,
+    /// Outlives the queues that put packets into it.
+    pool: Option<Mempool>,
+    _eal: Eal,
+    /// Control functions of one port may not run at the same time.
+    control: Mutex<()>,
+}
+
+impl Port {
+    /// Attaches the port, creating it if it is a virtual device.
+    pub fn attach(eal: &Eal, name: &PortName) -> Result<Self, AttachError> {
+        let not_found = || AttachError::NotFound { port: name.to_string() };
+        if matches!(name, PortName::Virtual { .. }) {
+            let device = CString::new(name.to_string()).map_err(|_| not_found())?;
+            // SAFETY: DPDK is initialised, as the Eal shows, and copies the terminated string.
+            check(unsafe { dpdk_sys::rte_dev_probe(device.as_ptr()) })
+                .map_err(|errno| AttachError::Probe { port: name.to_string(), errno })?;
+        }
+        let device = CString::new(name.device()).map_err(|_| not_found())?;
+        let mut id = 0;
+        // SAFETY: the string is terminated, `id` is ours to write.
+        check(unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(device.as_ptr(), &raw mut id) }).map_err(|_| not_found())?;
+        Ok(Self::from_id(eal, id, name.device().to_owned()))
+    }
+
+    /// All ports that DPDK has attached, for listing.
+    pub fn all(eal: &Eal) -> Vec<Self> {
+        let mut ports = Vec::new();
+        let mut from = 0;
+        loop {
+            // SAFETY: reads DPDK's list of ports.
+            let id = unsafe { dpdk_sys::rte_eth_find_next(from) };
+            if u32::from(id) >= dpdk_sys::RTE_MAX_ETHPORTS {
+                return ports;
+            }
+            ports.push(Self::from_id(eal, id, name_of(id)));
+            from = id + 1;
+        }
+    }
+
+    fn from_id(eal: &Eal, id: u16, name: String) -> Self {
+        Self { device: Device { id, name, state: State::Attached, pool: None, _eal: eal.clone(), control: Mutex::new(()) } }
+    }
+
+    /// What the driver says about it.
+    pub fn info(&self) -> Result<PortInfo, StartError> {
+        PortInfo::of(&self.device)
+    }
+
+    /// NUMA node that the port is attached to; `SOCKET_ID_ANY` (-1) when there is none.
+    pub fn numa_node(&self) -> i32 {
+        // SAFETY: a valid port id.
+        unsafe { dpdk_sys::rte_eth_dev_socket_id(self.device.id) }
+    }
+
+    /// Configures and starts the port, promiscuous. The queues are returned in order.
+    pub fn start(mut self, setup: &Setup) -> Result<(StartedPort, Vec<(RxQueue, TxQueue)>), StartError> {
+        let port = || self.device.name.clone();
+        let id = self.device.id;
+        let info = PortInfo::raw(&self.device)?;
+        if !(info.min_mtu..=info.max_mtu).contains(&setup.mtu) {
+            return Err(StartError::Mtu { port: port(), mtu: setup.mtu, min: info.min_mtu, max: info.max_mtu });
+        }
+        // SAFETY: all-zero is DPDK's documented default configuration.
+        let mut configuration: dpdk_sys::rte_eth_conf = unsafe { MaybeUninit::zeroed().assume_init() };
+        configuration.rxmode.mtu = u32::from(setup.mtu);
+        configuration.rxmode.offloads = info.rx_offload_capa & dpdk_sys::LEVEE_RX_OFFLOAD_SCATTER;
+        configuration.txmode.offloads = info.tx_offload_capa & dpdk_sys::LEVEE_TX_OFFLOAD_MULTI_SEGS;
+        // SAFETY: a valid port id that is not started; the configuration is read during the call.
+        check(unsafe { dpdk_sys::rte_eth_dev_configure(id, setup.queues, setup.queues, &raw const configuration) })
+            .map_err(|errno| StartError::Configure { port: port(), queues: setup.queues, errno })?;
+        self.set_mtu(setup.mtu)?;
+        self.set_up_queues(setup)?;
+        // SAFETY: configured, with all queues set up.
+        check(unsafe { dpdk_sys::rte_eth_dev_start(id) }).map_err(|errno| StartError::Start { port: port(), errno })?;
+        // SAFETY: a valid port id.
+        match check(unsafe { dpdk_sys::rte_eth_promiscuous_enable(id) }) {
+            // Files, rings and sockets receive everything anyway and have no such mode.
+            Err(errno) if errno.code() != nix::errno::Errno::ENOTSUP as i32 => {
+                // SAFETY: started above.
+                unsafe { dpdk_sys::rte_eth_dev_stop(id) };
+                return Err(StartError::Promiscuous { port: port(), errno });
+            }
+            _ => {}
+        }
+        self.device.state = State::Started;
+        self.device.pool = Some(setup.pool.clone());
+        let takes_segments = configuration.txmode.offloads & dpdk_sys::LEVEE_TX_OFFLOAD_MULTI_SEGS != 0;
+        let shared = Arc::new(self.device);
+        let queues = (0..setup.queues)
+            .map(|queue| {
+                let (rx, tx) = (Arc::clone(&shared), Arc::clone(&shared));
+                (
+                    RxQueue { port: id, queue, _shared: rx, _not_sync: PhantomData },
+                    TxQueue { port: id, queue, takes_segments, _shared: tx, _not_sync: PhantomData },
+                )
+            })
+            .collect();
+        Ok((StartedPort { shared }, queues))
+    }
+
+    fn set_mtu(&self, mtu: u16) -> Result<(), StartError> {
+        // SAFETY: a configured port.
+        match check(unsafe { dpdk_sys::rte_eth_dev_set_mtu(self.device.id, mtu) }) {
+            // Without the function, the MTU given at configuration is all there is.
+            Err(errno) if errno.code() != nix::errno::Errno::ENOTSUP as i32 => {
+                Err(StartError::SetMtu { port: self.device.name.clone(), mtu, errno })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn set_up_queues(&self, setup: &Setup) -> Result<(), StartError> {
+        let id = self.device.id;
+        let (mut rx_descriptors, mut tx_descriptors) = (DESCRIPTORS, DESCRIPTORS);
+        // SAFETY: a configured port; both numbers are ours to write. On failure they stay as they are.
+        unsafe { dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &raw mut rx_descriptors, &raw mut tx_descriptors) };
+        let node = u32::from_ne_bytes(self.numa_node().to_ne_bytes());
+        for queue in 0..setup.queues {
+            let error = |errno| StartError::Queue { port: self.device.name.clone(), queue, errno };
+            // SAFETY: a configured port; a null configuration means the driver's own; the pool is kept by the device.
+            check(unsafe {
+                dpdk_sys::rte_eth_rx_queue_setup(id, queue, rx_descriptors, node, std::ptr::null(), setup.pool.as_ptr())
+            })
+            .map_err(error)?;
+            // SAFETY: as above.
+            check(unsafe { dpdk_sys::rte_eth_tx_queue_setup(id, queue, tx_descriptors, node, std::ptr::null()) })
+                .map_err(error)?;
+        }
+        Ok(())
+    }
+}
+
+impl StartedPort {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// The port's counters, `None` when the driver has none.
+    pub fn counters(&self) -> Option<PortCounters> {
+        let _turn = self.shared.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stats = MaybeUninit::<dpdk_sys::rte_eth_stats>::zeroed();
+        // SAFETY: a valid port id; DPDK clears and fills the structure.
+        check(unsafe { dpdk_sys::rte_eth_stats_get(self.shared.id, stats.as_mut_ptr()) }).ok()?;
+        // SAFETY: numbers, initialised to zero above.
+        let stats = unsafe { stats.assume_init() };
+        Some(PortCounters {
+            received: stats.ipackets,
+            sent: stats.opackets,
+            missed: stats.imissed,
+            errors: stats.ierrors,
+            no_buffer: stats.rx_nombuf,
+        })
+    }
+
+    /// What the driver says about it.
+    pub fn info(&self) -> Result<PortInfo, StartError> {
+        let _turn = self.shared.control.lock().unwrap_or_else(PoisonError::into_inner);
+        PortInfo::of(&self.shared)
+    }
+
+    /// Stops and closes the port.
+    pub fn stop(self) -> Result<(), StopError> {
+        let queues = Arc::strong_count(&self.shared) - 1;
+        let name = self.shared.name.clone();
+        let mut device = Arc::into_inner(self.shared).ok_or(StopError::InUse { port: name, queues })?;
+        device.stop().map_err(|errno| StopError::Device { port: device.name.clone(), errno })
+    }
+}
+
+impl RxQueue {
+    /// Receives what there is and fits into `burst`; returns how many packets came.
+    #[inline]
+    pub fn receive(&mut self, burst: &mut Burst) -> usize {
+        let before = burst.len();
+        burst.fill(|mbufs, room| {
+            // SAFETY: the queue belongs to a started port (kept by _shared) and is polled by this thread alone (&mut, not
+            // Sync); DPDK writes at most `room` mbufs, which become the burst's.
+            unsafe { dpdk_sys::rte_eth_rx_burst(self.port, self.queue, mbufs, room) }
+        });
+        burst.len() - before
+    }
+}
+
+impl TxQueue {
+    /// Sends `burst`, which is empty afterwards, and returns how many packets the port took; the others are in `rest`.
+    #[inline]
+    pub fn send(&mut self, burst: &mut Burst, rest: &mut Burst) -> usize {
+        if !self.takes_segments {
+            burst.linearise(rest);
+        }
+        burst.drain(rest, |mbufs, count| {
+            // SAFETY: as for receive; the port takes over the first mbufs, as many as it returns.
+            unsafe { dpdk_sys::rte_eth_tx_burst(self.port, self.queue, mbufs, count) }
+        })
+    }
+}
+
+impl Device {
+    fn stop(&mut self) -> Result<(), Errno> {
+        let stopped = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Closed => return Ok(()),
+            // SAFETY: a started port whose queues are gone.
+            State::Started => check(unsafe { dpdk_sys::rte_eth_dev_stop(self.id) }),
+            State::Attached => Ok(()),
+        };
+        // SAFETY: a port that does not run.
+        let closed = check(unsafe { dpdk_sys::rte_eth_dev_close(self.id) });
+        stopped.and(closed)
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let Err(errno) = self.stop() {
+            tracing::warn!("{}: does not stop: {errno}", self.name);
+        }
+    }
+}
+
+fn name_of(id: u16) -> String {
+    let mut name = [0; dpdk_sys::RTE_ETH_NAME_MAX_LEN as usize];
+    // SAFETY: room for RTE_ETH_NAME_MAX_LEN bytes, which DPDK fills with a terminated string.
+    match check(unsafe { dpdk_sys::rte_eth_dev_get_name_by_port(id, name.as_mut_ptr()) }) {
+        // SAFETY: as above.
+        Ok(()) => unsafe { text(name.as_ptr()) }.unwrap_or_default(),
+        Err(_) => String::new(),
+    }
+}
