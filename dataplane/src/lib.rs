@@ -5,4 +5,5 @@ pub mod dpdk;
 pub mod ports;
 pub mod privileges;
 pub mod run;
+pub mod wires;
 pub mod worker;

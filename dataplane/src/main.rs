@@ -1,2 +1,62 @@
-//! `levee-dataplane`.
-fn main() {}
+//! `levee-dataplane`. One module per subcommand.
+//!
+//! Exit status: 0 done, 1 it could not be done, 2 wrong usage, 78 the configuration is not valid (`EX_CONFIG` of
+//! sysexits.h).
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use levee_dataplane::run::RunError;
+use levee_dataplane::{ports, run};
+
+const EX_CONFIG: u8 = 78;
+
+/// Watches and filters every packet between two ports.
+#[derive(Debug, Parser)]
+#[command(name = "levee-dataplane", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Forward and filter on the wires of a configuration, until SIGTERM or SIGINT.
+    Run(run::Arguments),
+    /// List the ports that DPDK sees.
+    Ports(ports::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    match arguments.command {
+        Command::Run(arguments) => match run::run(&arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(RunError::Config(error)) => {
+                eprintln!("{:?}", miette::Report::new(error));
+                ExitCode::from(EX_CONFIG)
+            }
+            Err(error) => {
+                eprintln!("levee-dataplane: {error}");
+                if error.is_configuration() { ExitCode::from(EX_CONFIG) } else { ExitCode::FAILURE }
+            }
+        },
+        Command::Ports(arguments) => match ports::list(&arguments) {
+            Ok(text) => {
+                // A reader that has seen enough closes the pipe.
+                let _ = std::io::stdout().write_all(text.as_bytes());
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("levee-dataplane: {error}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}

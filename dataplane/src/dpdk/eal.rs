@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{Errno, check};
+use super::{Errno, check, text};
 
 /// Where packet memory comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +138,7 @@ impl Eal {
         if unsafe { dpdk_sys::rte_eal_init(argc, argv.as_mut_ptr()) } < 0 {
             return Err(StartError::Init { errno: Errno::last(), arguments: words.join(" ") });
         }
+        remove_runtime_folder();
         Ok(Self(Arc::new(Running { _arguments: arguments })))
     }
 
@@ -201,7 +202,9 @@ fn command_line(options: &Options) -> Vec<String> {
     match options.memory {
         Memory::Hugepages { mib } => words.extend(["--in-memory".into(), "-m".into(), mib.to_string()]),
         // DPDK 22.11 refuses --in-memory together with --no-huge.
-        Memory::NoHuge { mib } => words.extend(["--no-huge".into(), "--no-shconf".into(), "-m".into(), mib.to_string()]),
+        Memory::NoHuge { mib } => {
+            words.extend(["--no-huge".into(), "--no-shconf".into(), "-m".into(), mib.to_string()])
+        }
     }
     // virtio_user hands its memory to the other side by file descriptor, of which there may be eight.
     words.push("--single-file-segments".into());
@@ -218,6 +221,16 @@ fn command_line(options: &Options) -> Vec<String> {
     words
 }
 
+/// Nothing is shared with other processes, so DPDK's folder for that is empty. Removed now, it is gone even after a
+/// SIGKILL.
+fn remove_runtime_folder() {
+    // SAFETY: returns a string that stays as it is once DPDK is initialised.
+    if let Some(folder) = unsafe { text(dpdk_sys::rte_eal_get_runtime_dir()) } {
+        // With hugepages DPDK makes none.
+        let _ = std::fs::remove_dir(folder);
+    }
+}
+
 fn join(cpus: &[usize]) -> String {
     cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(",")
 }
@@ -225,7 +238,8 @@ fn join(cpus: &[usize]) -> String {
 fn require_hugepages(wanted_mib: u64) -> Result<(), StartError> {
     const PAGE_MIB: u64 = 2;
     let sizes = Path::new("/sys/kernel/mm/hugepages");
-    let free_kib: u64 = std::fs::read_dir(sizes).into_iter().flatten().flatten().filter_map(|size| free_kib(&size.path())).sum();
+    let free_kib: u64 =
+        std::fs::read_dir(sizes).into_iter().flatten().flatten().filter_map(|size| free_kib(&size.path())).sum();
     let free_mib = free_kib / 1024;
     if free_mib >= wanted_mib {
         return Ok(());

@@ -18,7 +18,9 @@ const CACHE_BUFFERS: u32 = 256;
 
 /// A pool could not be made.
 #[derive(Debug, Error)]
-#[error("cannot allocate {count} packet buffers of {room} bytes ({mib} MiB) on NUMA node {socket}: {errno}; raise memory under [dataplane]")]
+#[error(
+    "cannot allocate {count} packet buffers of {room} bytes ({mib} MiB) on NUMA node {socket}: {errno}; raise memory under [dataplane]"
+)]
 pub struct CreateError {
     count: u32,
     room: u16,
@@ -71,13 +73,8 @@ unsafe impl Sync for Pool {}
 impl Mempool {
     /// Allocates a pool called `name` (at most 25 bytes, unique in the process) on a NUMA node.
     pub fn create(eal: &Eal, name: &str, shape: Shape, socket: i32) -> Result<Self, CreateError> {
-        let error = |errno| CreateError {
-            count: shape.count,
-            room: shape.frame_room,
-            mib: shape.bytes() >> 20,
-            socket,
-            errno,
-        };
+        let error =
+            |errno| CreateError { count: shape.count, room: shape.frame_room, mib: shape.bytes() >> 20, socket, errno };
         let invalid = || error(Errno(nix::errno::Errno::EINVAL as i32));
         let data_room = shape.data_room().ok_or_else(invalid)?;
         let name = CString::new(name).map_err(|_| invalid())?;

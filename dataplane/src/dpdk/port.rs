@@ -18,17 +18,19 @@ use super::{Errno, check, text};
 /// Descriptors asked for in each ring. 1024 of them fill in 69 µs at 10 Gbit/s and 64-byte frames, three times the
 /// longest sleep of an idle worker.
 pub const DESCRIPTORS: u16 = 1024;
+/// The only queue.
+const QUEUE: u16 = 0;
 
 /// Why a port could not be attached.
 #[derive(Debug, Error)]
 pub enum AttachError {
-    /// No driver knows the virtual device, or its arguments are wrong (DPDK's log says which).
-    #[error("{port}: {errno}; is the driver there, and what its arguments name?")]
+    /// No driver knows the virtual device, or what its arguments name is not there.
+    #[error(
+        "{port}: no driver can open it: check the driver's name and that what its arguments name exists (DPDK says more above)"
+    )]
     Probe {
         /// As in the configuration.
         port: String,
-        /// DPDK's reason.
-        errno: Errno,
     },
     /// The address has no device that DPDK drives.
     #[error("{port}: no such port; is the card there (lspci -D) and bound to vfio-pci (dpdk-devbind.py --status)?")]
@@ -52,11 +54,11 @@ pub enum StartError {
     #[error("{port}: the driver refuses an MTU of {mtu}: {errno}")]
     SetMtu { port: String, mtu: u16, errno: Errno },
     /// `rte_eth_dev_configure` failed.
-    #[error("{port}: cannot be configured with {queues} queues: {errno}")]
-    Configure { port: String, queues: u16, errno: Errno },
+    #[error("{port}: cannot be configured: {errno}")]
+    Configure { port: String, errno: Errno },
     /// A receive or transmit queue could not be set up.
-    #[error("{port}: queue {queue} cannot be set up: {errno}")]
-    Queue { port: String, queue: u16, errno: Errno },
+    #[error("{port}: its queues cannot be set up: {errno}")]
+    Queue { port: String, errno: Errno },
     /// `rte_eth_dev_start` failed.
     #[error("{port}: does not start: {errno}")]
     Start { port: String, errno: Errno },
@@ -82,8 +84,6 @@ pub enum StopError {
 pub struct Setup {
     /// Largest IP packet in bytes.
     pub mtu: u16,
-    /// Receive and transmit queues.
-    pub queues: u16,
     /// Where received packets go. It outlives the port.
     pub pool: Mempool,
 }
@@ -100,20 +100,18 @@ pub struct StartedPort {
     shared: Arc<Device>,
 }
 
-/// The receiving end of one queue.
+/// The receiving end of a port.
 #[derive(Debug)]
 pub struct RxQueue {
     port: u16,
-    queue: u16,
     _shared: Arc<Device>,
     _not_sync: PhantomData<Cell<()>>,
 }
 
-/// The sending end of one queue.
+/// The sending end of a port.
 #[derive(Debug)]
 pub struct TxQueue {
     port: u16,
-    queue: u16,
     takes_segments: bool,
     _shared: Arc<Device>,
     _not_sync: PhantomData<Cell<()>>,
@@ -163,18 +161,26 @@ pub(super) struct Device {
 impl Port {
     /// Attaches the port, creating it if it is a virtual device.
     pub fn attach(eal: &Eal, name: &PortName) -> Result<Self, AttachError> {
+        Self::probe(eal, name)?;
         let not_found = || AttachError::NotFound { port: name.to_string() };
-        if matches!(name, PortName::Virtual { .. }) {
-            let device = CString::new(name.to_string()).map_err(|_| not_found())?;
-            // SAFETY: DPDK is initialised, as the Eal shows, and copies the terminated string.
-            check(unsafe { dpdk_sys::rte_dev_probe(device.as_ptr()) })
-                .map_err(|errno| AttachError::Probe { port: name.to_string(), errno })?;
-        }
         let device = CString::new(name.device()).map_err(|_| not_found())?;
         let mut id = 0;
         // SAFETY: the string is terminated, `id` is ours to write.
-        check(unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(device.as_ptr(), &raw mut id) }).map_err(|_| not_found())?;
+        check(unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(device.as_ptr(), &raw mut id) })
+            .map_err(|_| not_found())?;
         Ok(Self::from_id(eal, id, name.device().to_owned()))
+    }
+
+    /// Creates a virtual device; [`Self::all`] lists it from then on. PCI devices are there from the start.
+    pub fn probe(_eal: &Eal, name: &PortName) -> Result<(), AttachError> {
+        if matches!(name, PortName::Pci(_)) {
+            return Ok(());
+        }
+        let refused = || AttachError::Probe { port: name.to_string() };
+        let device = CString::new(name.to_string()).map_err(|_| refused())?;
+        // SAFETY: DPDK is initialised, as the Eal shows, and copies the terminated string. The code it returns is the
+        // driver's, mostly -1 for anything.
+        check(unsafe { dpdk_sys::rte_dev_probe(device.as_ptr()) }).map_err(|_| refused())
     }
 
     /// All ports that DPDK has attached, for listing.
@@ -193,7 +199,9 @@ impl Port {
     }
 
     fn from_id(eal: &Eal, id: u16, name: String) -> Self {
-        Self { device: Device { id, name, state: State::Attached, pool: None, _eal: eal.clone(), control: Mutex::new(()) } }
+        Self {
+            device: Device { id, name, state: State::Attached, pool: None, _eal: eal.clone(), control: Mutex::new(()) },
+        }
     }
 
     /// What the driver says about it.
@@ -207,8 +215,8 @@ impl Port {
         unsafe { dpdk_sys::rte_eth_dev_socket_id(self.device.id) }
     }
 
-    /// Configures and starts the port, promiscuous. The queues are returned in order.
-    pub fn start(mut self, setup: &Setup) -> Result<(StartedPort, Vec<(RxQueue, TxQueue)>), StartError> {
+    /// Configures and starts the port, promiscuous, with one queue in each direction.
+    pub fn start(mut self, setup: &Setup) -> Result<(StartedPort, RxQueue, TxQueue), StartError> {
         let port = || self.device.name.clone();
         let id = self.device.id;
         let info = PortInfo::raw(&self.device)?;
@@ -221,8 +229,8 @@ impl Port {
         configuration.rxmode.offloads = info.rx_offload_capa & dpdk_sys::LEVEE_RX_OFFLOAD_SCATTER;
         configuration.txmode.offloads = info.tx_offload_capa & dpdk_sys::LEVEE_TX_OFFLOAD_MULTI_SEGS;
         // SAFETY: a valid port id that is not started; the configuration is read during the call.
-        check(unsafe { dpdk_sys::rte_eth_dev_configure(id, setup.queues, setup.queues, &raw const configuration) })
-            .map_err(|errno| StartError::Configure { port: port(), queues: setup.queues, errno })?;
+        check(unsafe { dpdk_sys::rte_eth_dev_configure(id, 1, 1, &raw const configuration) })
+            .map_err(|errno| StartError::Configure { port: port(), errno })?;
         self.set_mtu(setup.mtu)?;
         self.set_up_queues(setup)?;
         // SAFETY: configured, with all queues set up.
@@ -241,16 +249,9 @@ impl Port {
         self.device.pool = Some(setup.pool.clone());
         let takes_segments = configuration.txmode.offloads & dpdk_sys::LEVEE_TX_OFFLOAD_MULTI_SEGS != 0;
         let shared = Arc::new(self.device);
-        let queues = (0..setup.queues)
-            .map(|queue| {
-                let (rx, tx) = (Arc::clone(&shared), Arc::clone(&shared));
-                (
-                    RxQueue { port: id, queue, _shared: rx, _not_sync: PhantomData },
-                    TxQueue { port: id, queue, takes_segments, _shared: tx, _not_sync: PhantomData },
-                )
-            })
-            .collect();
-        Ok((StartedPort { shared }, queues))
+        let rx = RxQueue { port: id, _shared: Arc::clone(&shared), _not_sync: PhantomData };
+        let tx = TxQueue { port: id, takes_segments, _shared: Arc::clone(&shared), _not_sync: PhantomData };
+        Ok((StartedPort { shared }, rx, tx))
     }
 
     fn set_mtu(&self, mtu: u16) -> Result<(), StartError> {
@@ -270,18 +271,15 @@ impl Port {
         // SAFETY: a configured port; both numbers are ours to write. On failure they stay as they are.
         unsafe { dpdk_sys::rte_eth_dev_adjust_nb_rx_tx_desc(id, &raw mut rx_descriptors, &raw mut tx_descriptors) };
         let node = u32::from_ne_bytes(self.numa_node().to_ne_bytes());
-        for queue in 0..setup.queues {
-            let error = |errno| StartError::Queue { port: self.device.name.clone(), queue, errno };
-            // SAFETY: a configured port; a null configuration means the driver's own; the pool is kept by the device.
-            check(unsafe {
-                dpdk_sys::rte_eth_rx_queue_setup(id, queue, rx_descriptors, node, std::ptr::null(), setup.pool.as_ptr())
-            })
-            .map_err(error)?;
-            // SAFETY: as above.
-            check(unsafe { dpdk_sys::rte_eth_tx_queue_setup(id, queue, tx_descriptors, node, std::ptr::null()) })
-                .map_err(error)?;
-        }
-        Ok(())
+        let error = |errno| StartError::Queue { port: self.device.name.clone(), errno };
+        // SAFETY: a configured port; a null configuration means the driver's own; the pool is kept by the device.
+        check(unsafe {
+            dpdk_sys::rte_eth_rx_queue_setup(id, QUEUE, rx_descriptors, node, std::ptr::null(), setup.pool.as_ptr())
+        })
+        .map_err(error)?;
+        // SAFETY: as above.
+        check(unsafe { dpdk_sys::rte_eth_tx_queue_setup(id, QUEUE, tx_descriptors, node, std::ptr::null()) })
+            .map_err(error)
     }
 }
 
@@ -331,7 +329,7 @@ impl RxQueue {
         burst.fill(|mbufs, room| {
             // SAFETY: the queue belongs to a started port (kept by _shared) and is polled by this thread alone (&mut, not
             // Sync); DPDK writes at most `room` mbufs, which become the burst's.
-            unsafe { dpdk_sys::rte_eth_rx_burst(self.port, self.queue, mbufs, room) }
+            unsafe { dpdk_sys::rte_eth_rx_burst(self.port, QUEUE, mbufs, room) }
         });
         burst.len() - before
     }
@@ -346,7 +344,7 @@ impl TxQueue {
         }
         burst.drain(rest, |mbufs, count| {
             // SAFETY: as for receive; the port takes over the first mbufs, as many as it returns.
-            unsafe { dpdk_sys::rte_eth_tx_burst(self.port, self.queue, mbufs, count) }
+            unsafe { dpdk_sys::rte_eth_tx_burst(self.port, QUEUE, mbufs, count) }
         })
     }
 }

@@ -1,0 +1,97 @@
+//! Giving up root: once the ports run, nothing that a packet could reach may do more than it needs.
+//!
+//! Capabilities and `no_new_privs` belong to threads. Threads started later inherit them from the main thread; DPDK's
+//! interrupt thread exists already and is asked to give up its own. A change of user, which the C library makes in all
+//! threads at once, covers what drivers have started besides.
+
+use std::time::Duration;
+
+use caps::{CapSet, Capability, CapsHashSet};
+use nix::unistd::{User, setgroups, setresgid, setresuid};
+use thiserror::Error;
+
+use crate::dpdk::eal::{Eal, InterruptThreadError};
+
+/// Who the dataplane becomes if this user exists.
+const USER: &str = "levee";
+const INTERRUPT_THREAD_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Why privileges could not be dropped. The process must not go on.
+#[derive(Debug, Error)]
+pub enum PrivilegeError {
+    /// The capability sets of a thread.
+    #[error("cannot give up capabilities: {0}")]
+    Capabilities(#[from] caps::errors::CapsError),
+    /// Changing the user.
+    #[error("cannot become user {USER}: {0}")]
+    User(nix::errno::Errno),
+    /// `no_new_privs`.
+    #[error("cannot set no_new_privs: {0}")]
+    NoNewPrivileges(nix::errno::Errno),
+    /// The thread that DPDK started.
+    #[error(transparent)]
+    InterruptThread(#[from] InterruptThreadError),
+}
+
+/// Changes to user `levee` if it exists, and gives up every capability but `keep`, which stay with the main thread and
+/// those it starts.
+pub fn drop_privileges(eal: &Eal, keep: &CapsHashSet) -> Result<(), PrivilegeError> {
+    drop_bounding_set()?;
+    become_user(!keep.is_empty())?;
+    confine_this_thread(keep)?;
+    eal.on_interrupt_thread(|| confine_this_thread(&CapsHashSet::new()), INTERRUPT_THREAD_DEADLINE)??;
+    for thread in threads_with_more_than(keep) {
+        tracing::warn!(
+            "thread {thread}, started by a driver, keeps root's capabilities: create a user {USER} for the dataplane to run as"
+        );
+    }
+    Ok(())
+}
+
+/// Gives up the calling thread's capabilities, for threads that need none of what the main thread kept.
+pub fn confine_worker() -> Result<(), PrivilegeError> {
+    confine_this_thread(&CapsHashSet::new())
+}
+
+/// What a later `execve` could get at most. Needs a capability itself, so it goes first.
+fn drop_bounding_set() -> Result<(), PrivilegeError> {
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
+        caps::clear(None, CapSet::Bounding)?;
+    }
+    Ok(())
+}
+
+fn become_user(keep_capabilities: bool) -> Result<(), PrivilegeError> {
+    let user = User::from_name(USER).map_err(PrivilegeError::User)?;
+    let Some(user) = user.filter(|_| nix::unistd::geteuid().is_root()) else {
+        tracing::info!("running on as user {}: there is no user {USER}, or this is not root", nix::unistd::geteuid());
+        return Ok(());
+    };
+    nix::sys::prctl::set_keepcaps(keep_capabilities).map_err(PrivilegeError::User)?;
+    setgroups(&[user.gid]).map_err(PrivilegeError::User)?;
+    setresgid(user.gid, user.gid, user.gid).map_err(PrivilegeError::User)?;
+    setresuid(user.uid, user.uid, user.uid).map_err(PrivilegeError::User)
+}
+
+fn confine_this_thread(keep: &CapsHashSet) -> Result<(), PrivilegeError> {
+    nix::sys::prctl::set_no_new_privs().map_err(PrivilegeError::NoNewPrivileges)?;
+    caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Inheritable)?;
+    caps::set(None, CapSet::Effective, keep)?;
+    caps::set(None, CapSet::Permitted, keep)?;
+    Ok(())
+}
+
+/// Names of threads whose effective capabilities exceed `keep`.
+fn threads_with_more_than(keep: &CapsHashSet) -> Vec<String> {
+    let allowed = keep.iter().fold(0, |bits, capability| bits | 1_u64 << capability.index());
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    tasks
+        .filter_map(|task| {
+            let status = std::fs::read_to_string(task.path().join("status")).ok()?;
+            let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+            let effective = u64::from_str_radix(field("CapEff:")?, 16).ok()?;
+            (effective & !allowed != 0).then(|| field("Name:").unwrap_or("?").to_owned())
+        })
+        .collect()
+}

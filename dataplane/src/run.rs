@@ -1,0 +1,331 @@
+//! `levee-dataplane run`: the order in which things start, and the reverse in which they end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use caps::{Capability, CapsHashSet};
+use levee_api::config::{Config, ConfigError, Dataplane, Idle};
+use levee_engine::packet::{Direction, Packet};
+use levee_engine::time::Timestamp;
+use levee_engine::verdict::{Reason, Verdict};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use thiserror::Error;
+
+use crate::dpdk;
+use crate::dpdk::clock::Clock;
+use crate::dpdk::eal::{self, Eal};
+use crate::dpdk::thread::{self, SpawnError};
+use crate::privileges::{self, PrivilegeError};
+use crate::wires::{BringUpError, Plan, PlanError, Wires};
+use crate::worker::{Judge, Path, Worker};
+
+/// How often `--exit-when-idle` looks at the counters.
+const IDLE_CHECK: Duration = Duration::from_millis(50);
+/// How long ports may take to send what they have taken over.
+const DRAIN: Duration = Duration::from_millis(100);
+/// How long each stage of the shutdown may take before the process ends without it.
+const STAGE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How to run.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The configuration file, usually levee.toml.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// End when no packet has come on any port for this long: for captures through net_pcap, which has no end of file.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    exit_when_idle: Option<Duration>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "give a number of seconds".to_owned())?;
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())?;
+    if duration < IDLE_CHECK { Err(format!("at least {} seconds", IDLE_CHECK.as_secs_f64())) } else { Ok(duration) }
+}
+
+/// Why the dataplane did not run.
+#[derive(Debug, Error)]
+#[expect(missing_docs, reason = "each wraps the error of one step")]
+pub enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Eal(#[from] eal::StartError),
+    #[error(transparent)]
+    BringUp(#[from] BringUpError),
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
+    #[error("worker {index}: {reason}")]
+    Spawn { index: usize, reason: SpawnError },
+    #[error("cannot listen for signals: {0}")]
+    Signals(std::io::Error),
+    #[error("worker {index} ended by itself: this is a defect, please report it with the log above")]
+    WorkerDied { index: usize },
+}
+
+impl RunError {
+    /// Whether the configuration is to blame (exit status 78, `EX_CONFIG` of sysexits.h).
+    pub const fn is_configuration(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::Plan(_))
+    }
+}
+
+/// What ends a run.
+enum Event {
+    Signal(i32),
+    WorkerEnded(usize),
+}
+
+/// Runs until a signal comes.
+pub fn run(arguments: &Arguments) -> Result<(), RunError> {
+    let config = Config::load(&arguments.config)?;
+    for warning in &config.warnings {
+        tracing::warn!(
+            "{}:{}:{}: {}; {}",
+            arguments.config.display(),
+            warning.line,
+            warning.column,
+            warning.message,
+            warning.help
+        );
+    }
+    // From here on a signal ends the process in order, not at once.
+    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(RunError::Signals)?;
+    let plan = Plan::of(&config.dataplane)?;
+    let eal = Eal::start(&plan.eal)?;
+    let clock = Clock::start(&eal);
+
+    // Tables and the last policy: here, before the first packet.
+
+    let (wires, paths) = Wires::start(&eal, &plan)?;
+    let wires = Arc::new(wires);
+
+    // What needs root for the last time (binding the service's socket): here.
+
+    privileges::drop_privileges(&eal, &capabilities(&plan))?;
+
+    // The service, tick, analysis and writer threads: here, without privileges, before the workers.
+
+    let (events, ended) = mpsc::channel();
+    let signal_events = events.clone();
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            // The receiver is gone only when the process is about to end.
+            let _ = signal_events.send(Event::Signal(signal));
+        }
+    });
+    let stop = Arc::new(AtomicBool::new(false));
+    let workers = start_workers(&eal, &config.dataplane, paths, clock, &stop, &events)?;
+    tracing::info!("{} forwards on {} wires with {} workers", dpdk::version(), wires.iter().len(), workers.len());
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!("cannot tell systemd that forwarding has begun: {error}");
+    }
+
+    let outcome = wait(&ended, &wires, arguments.exit_when_idle);
+    shut_down(eal, wires, workers, &stop, &ended);
+    outcome
+}
+
+/// What drivers still need when they run. Measured: `net_af_packet` needs nothing to receive, send and close;
+/// `net_af_xdp` takes its program off the interface and `net_tap` takes its interface down when they close.
+fn capabilities(plan: &Plan) -> CapsHashSet {
+    let mut keep = CapsHashSet::new();
+    if plan.uses(&["net_af_xdp", "net_tap"]) {
+        keep.insert(Capability::CAP_NET_ADMIN);
+    }
+    keep
+}
+
+fn start_workers(
+    eal: &Eal,
+    config: &Dataplane,
+    paths: Vec<Path>,
+    clock: Clock,
+    stop: &Arc<AtomicBool>,
+    events: &Sender<Event>,
+) -> Result<Vec<JoinHandle<Option<()>>>, RunError> {
+    let cpus = worker_cpus(config);
+    // Both directions of a wire meet the same memory: they stay on one worker.
+    let mut shares: Vec<Vec<Path>> = cpus.iter().map(|_| Vec::new()).collect();
+    let share_count = shares.len();
+    for path in paths {
+        if let Some(share) = shares.get_mut(path.wire % share_count.max(1)) {
+            share.push(path);
+        }
+    }
+    let mut workers = Vec::new();
+    for (index, (cpu, paths)) in cpus.into_iter().zip(shares).enumerate() {
+        if paths.is_empty() {
+            tracing::warn!(
+                "worker {index} on CPU {cpu} is not started: each wire runs on one worker, and there is no wire left"
+            );
+            continue;
+        }
+        let worker = Worker::new(paths, ForwardAll, clock, config.idle, Arc::clone(stop));
+        let idle = config.idle;
+        let ended = events.clone();
+        let thread = thread::spawn(eal, &format!("levee-worker-{index}"), cpu, move || {
+            // Told also when the worker panics.
+            let _told = Told { events: ended, index };
+            prepare_worker(idle);
+            worker.run();
+        })
+        .map_err(|reason| RunError::Spawn { index, reason })?;
+        workers.push(thread);
+    }
+    Ok(workers)
+}
+
+/// Sends word that a worker has ended, when dropped.
+struct Told {
+    events: Sender<Event>,
+    index: usize,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        // The receiver is gone only when the process is about to end.
+        let _ = self.events.send(Event::WorkerEnded(self.index));
+    }
+}
+
+fn prepare_worker(idle: Idle) {
+    if let Err(error) = privileges::confine_worker() {
+        tracing::warn!("a worker keeps the capabilities of its drivers: {error}");
+    }
+    if idle == Idle::Adaptive {
+        // Sleeps of 20 µs would otherwise take 70: the kernel rounds them up by 50.
+        if let Err(error) = nix::sys::prctl::set_timerslack(1) {
+            tracing::warn!("an idle worker sleeps longer than it should: {error}");
+        }
+    }
+}
+
+/// The configured CPUs, or the last one that is ours: the first is where the system's own work tends to be.
+fn worker_cpus(config: &Dataplane) -> Vec<usize> {
+    if config.workers.is_empty() {
+        return thread::allowed_cpus().last().copied().into_iter().collect();
+    }
+    config.workers.iter().map(|&cpu| usize::try_from(cpu).unwrap_or(usize::MAX)).collect()
+}
+
+fn wait(ended: &Receiver<Event>, wires: &Wires, exit_when_idle: Option<Duration>) -> Result<(), RunError> {
+    let mut last_packet = (0, Instant::now());
+    loop {
+        let event = match exit_when_idle {
+            None => ended.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(_) => ended.recv_timeout(IDLE_CHECK),
+        };
+        match event {
+            Ok(Event::Signal(signal)) => {
+                tracing::info!("ending on signal {signal}");
+                return Ok(());
+            }
+            Ok(Event::WorkerEnded(index)) => return Err(RunError::WorkerDied { index }),
+            Err(_) => {}
+        }
+        let received =
+            wires.iter().map(|wire| wire.inbound.read().received + wire.outbound.read().received).sum::<u64>();
+        if received != last_packet.0 {
+            last_packet = (received, Instant::now());
+        } else if exit_when_idle.is_some_and(|limit| last_packet.1.elapsed() >= limit) {
+            tracing::info!("ending: no packet for {:?}", last_packet.1.elapsed());
+            return Ok(());
+        }
+    }
+}
+
+fn shut_down(
+    eal: Eal,
+    wires: Arc<Wires>,
+    workers: Vec<JoinHandle<Option<()>>>,
+    stop: &AtomicBool,
+    events: &Receiver<Event>,
+) {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    stage("stopping the workers", || {
+        stop.store(true, Ordering::Relaxed);
+        for worker in workers {
+            if worker.join().is_err() {
+                tracing::error!("a worker had panicked");
+            }
+        }
+    });
+    drain(&wires, events);
+    report(&wires);
+    stage("stopping the ports", || match Arc::into_inner(wires) {
+        Some(wires) => wires.stop(),
+        None => tracing::warn!("the ports are left as they are: another thread still reads their counters"),
+    });
+    stage("cleaning up DPDK", || {
+        if let Err(error) = eal.close() {
+            tracing::warn!("{error}");
+        }
+    });
+}
+
+/// Lets ports send what they have taken over, as far as they do so within [`DRAIN`].
+fn drain(wires: &Wires, events: &Receiver<Event>) {
+    let deadline = Instant::now() + DRAIN;
+    while wires.iter().any(|wire| wire.unsent() > 0) && Instant::now() < deadline {
+        // Waits a moment; what comes meanwhile is a second signal, and the end is near already.
+        let _ = events.recv_timeout(Duration::from_millis(1));
+    }
+}
+
+/// Where all packets went.
+fn report(wires: &Wires) {
+    for wire in wires.iter() {
+        for (direction, path, port) in
+            [("inbound", &wire.inbound, &wire.outside), ("outbound", &wire.outbound, &wire.inside)]
+        {
+            let count = path.read();
+            let dropped: Vec<String> = Reason::ALL
+                .iter()
+                .zip(count.dropped)
+                .filter(|(_, packets)| *packets > 0)
+                .map(|(reason, packets)| format!("{reason} {packets}"))
+                .collect();
+            tracing::info!(
+                "wire {:?} {direction}: received {}, forwarded {}, dropped [{}], lost before {}",
+                wire.name,
+                count.received,
+                count.forwarded,
+                dropped.join(", "),
+                port.counters().map_or("unknown".to_owned(), |counters| counters.lost_before().to_string()),
+            );
+        }
+    }
+}
+
+/// Does a part of the shutdown, and ends the process if it hangs.
+fn stage<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
+    let (finished, wait) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if wait.recv_timeout(STAGE_DEADLINE) == Err(RecvTimeoutError::Timeout) {
+            tracing::error!("{name} took longer than {STAGE_DEADLINE:?}: ending without it");
+            std::process::exit(1);
+        }
+    });
+    let result = work();
+    drop(finished);
+    result
+}
+
+/// A wire that judges nothing.
+struct ForwardAll;
+
+impl Judge for ForwardAll {
+    fn burst(&mut self, _: usize, _: Direction, _: &[Packet<'_>], _: Timestamp, verdicts: &mut [Verdict]) {
+        verdicts.fill(Verdict::Forward);
+    }
+    fn idle(&mut self, _: Timestamp) {}
+    fn offline(&mut self) {}
+}
