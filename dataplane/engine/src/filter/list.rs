@@ -1,7 +1,8 @@
 //! What the filters of one target (or one zone, or of everything) compile to.
 
+use std::sync::Arc;
+
 use levee_api::filter::{Action, Rule};
-use levee_api::lane::LANES;
 use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
 
@@ -14,10 +15,7 @@ pub const MAX_RULES: usize = 64;
 pub const MAX_EXCEPTIONS: usize = 16;
 
 /// One rule of a list, and what happens to a packet that it applies to.
-///
-/// What a packet needs comes first: it shares a cache line with the result of the compare.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[repr(C)]
 pub struct Entry {
     /// The entry applies before this, and no longer.
     pub deadline: Timestamp,
@@ -29,8 +27,8 @@ pub struct Entry {
     pub limiter: u32,
     /// The roles it applies to.
     pub roles: RoleSet,
-    /// What matches.
-    pub rule: Rule,
+    /// What matches; apart, so that what a packet needs stays together.
+    pub rule: Arc<Rule>,
 }
 
 /// Entries in order, immutable: the first that applies decides.
@@ -42,9 +40,9 @@ pub struct List {
     entries: Box<[Compiled]>,
 }
 
-/// An entry and where its exceptions are.
+/// An entry and where its exceptions are: one cache line.
 #[derive(Clone, Debug)]
-#[repr(C, align(64))]
+#[repr(align(64))]
 struct Compiled {
     /// Slots in which the exceptions end, in the same block as the rule.
     holes: u64,
@@ -126,21 +124,35 @@ impl List {
         payload: &[u8],
         now: Timestamp,
     ) -> Option<&Entry> {
-        let mut entries = &*self.entries;
-        kernel.scan(&self.first, &self.more, lanes, class, |hits| {
-            let (here, later) = entries.split_at_checked(hits.own.count_ones() as usize)?;
-            entries = later;
+        kernel.find(self, lanes, class, role, payload, now)
+    }
+
+    /// What every kernel does with the boxes that it finds: inlined into each, to be compiled for its CPU.
+    #[inline(always)]
+    pub(super) fn first_applying(
+        &self,
+        hits: impl Fn(&Block) -> Hits,
+        lanes: &Lanes,
+        class: u16,
+        role: Role,
+        payload: &[u8],
+        now: Timestamp,
+    ) -> Option<&Entry> {
+        let (mut block, mut more, mut before) = (&self.first, self.more.iter(), 0);
+        loop {
+            let hits = hits(block);
             let mut candidates = hits.boxes & hits.own;
             while candidates != 0 {
-                let candidate = candidates & candidates.wrapping_neg();
-                let compiled = here.get((hits.own & (candidate - 1)).count_ones() as usize)?;
+                let below = (candidates & candidates.wrapping_neg()) - 1;
+                let compiled = self.entries.get(before + (hits.own & below).count_ones() as usize)?;
                 if compiled.applies(hits, lanes, class, role, payload, now) {
                     return Some(&compiled.entry);
                 }
-                candidates ^= candidate;
+                candidates &= candidates - 1;
             }
-            None
-        })
+            before += hits.own.count_ones() as usize;
+            block = more.next()?;
+        }
     }
 }
 
@@ -151,14 +163,15 @@ impl Compiled {
         hits.boxes & self.holes == 0
             && self.entry.roles.contains(role)
             && now < self.entry.deadline
-            && (!self.rest || self.rest_applies(&classed(lanes, class).0, payload))
+            && (!self.rest || self.rest_applies(lanes, class, payload))
     }
 
     #[cold]
-    fn rest_applies(&self, lanes: &[u16; LANES], payload: &[u8]) -> bool {
-        let Rule { pattern, except, .. } = &self.entry.rule;
+    fn rest_applies(&self, lanes: &Lanes, class: u16, payload: &[u8]) -> bool {
+        let lanes = classed(lanes, class);
+        let Rule { pattern, except, .. } = &*self.entry.rule;
         pattern.is_none_or(|pattern| pattern.matches(payload))
-            && !except.iter().skip(usize::from(self.packed)).any(|hole| hole.contains(lanes))
+            && !except.iter().skip(usize::from(self.packed)).any(|hole| hole.contains(&lanes.0))
     }
 }
 
@@ -192,7 +205,7 @@ impl Placed {
 #[cfg(test)]
 mod tests {
     use levee_api::filter::{Constraint, HeaderBox, Masked, Pattern, Side};
-    use levee_api::lane::{Bits, Lane};
+    use levee_api::lane::{Bits, LANES, Lane};
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::sample::{Index, select};
@@ -206,7 +219,7 @@ mod tests {
             counter: 0,
             limiter: 0,
             roles: RoleSet::ALL,
-            rule: Rule::of(matches),
+            rule: Arc::new(Rule::of(matches)),
         }
     }
 
@@ -275,7 +288,7 @@ mod tests {
         let drawn = drawn.prop_map(|(matches, pattern, except, roles, deadline)| Entry {
             roles,
             deadline: Timestamp(deadline),
-            rule: Rule { matches, pattern, except },
+            rule: Arc::new(Rule { matches, pattern, except }),
             ..entry(HeaderBox::any())
         });
         prop_oneof![4 => vec(drawn.clone(), 0..12), 1 => vec(drawn, 0..=MAX_RULES)].prop_map(numbered)
@@ -352,7 +365,7 @@ mod tests {
     #[test]
     fn an_exception_belongs_to_its_own_rule_only() {
         let mut first = entry(HeaderBox::any().exact(Lane::Protocol, 17));
-        first.rule.except = vec![ttl(64)];
+        Arc::make_mut(&mut first.rule).except = vec![ttl(64)];
         let list = List::compile(numbered(vec![first, entry(ttl(64))])).unwrap();
         assert_eq!(found(&list, &[(Lane::Protocol, 17), (Lane::Ttl, 63)]), Some(0));
         assert_eq!(found(&list, &[(Lane::Protocol, 17), (Lane::Ttl, 64)]), Some(1));
@@ -365,7 +378,7 @@ mod tests {
             ttl(n).and(&HeaderBox::of(lanes.map(|lane| Constraint::Range { lane, lo: 0, hi: 9 })))
         };
         let mut all = entry(HeaderBox::any());
-        all.rule.except = (0..16).map(wide).collect();
+        Arc::make_mut(&mut all.rule).except = (0..16).map(wide).collect();
         let list = List::compile(vec![all]).unwrap();
         for n in 0..16 {
             assert_eq!(found(&list, &[(Lane::Ttl, n)]), None);
@@ -380,7 +393,7 @@ mod tests {
         assert_eq!(error, ListError::Rules { rules: 65 });
         assert!(error.to_string().contains("at most 64"), "{error}");
         let mut holed = entry(ttl(1));
-        holed.rule.except = vec![ttl(1); 17];
+        Arc::make_mut(&mut holed.rule).except = vec![ttl(1); 17];
         let error = List::compile(vec![entry(ttl(1)), holed]).unwrap_err();
         assert_eq!(error, ListError::Exceptions { rule: 1, exceptions: 17 });
     }

@@ -1,139 +1,120 @@
 //! The compare for AVX2: a block in four quarters of 16 slots.
-#![cfg_attr(target_arch = "x86_64", expect(unsafe_code, reason = "vector loads, and calls that need a CPU feature"))]
+#![expect(unsafe_code, reason = "vector loads, and calls that need a CPU feature")]
 
-use super::{Block, Hits};
+use std::arch::x86_64::*;
+
+use levee_api::role::Role;
+use levee_api::time::Timestamp;
+
+use super::{Block, Hits, LANE};
+use crate::filter::list::{Entry, List};
 use crate::packet::Lanes;
 
-/// Shows that this CPU has AVX2.
+/// Shows that this CPU has AVX2, and the bit counting that comes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Detected(());
 
 impl Detected {
     /// Asks the CPU.
     pub(super) fn detect() -> Option<Self> {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        if is_x86_feature_detected!("avx2") {
+        #[cfg(not(miri))]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt") && is_x86_feature_detected!("bmi1") {
             return Some(Self(()));
         }
         None
     }
 }
 
-/// See [`super::Kernel::scan`].
-#[cfg(target_arch = "x86_64")]
+/// See [`List::find`].
 #[inline]
-pub(super) fn scan<R>(
+pub(super) fn find<'a>(
     Detected(()): Detected,
-    first: &Block,
-    more: &[Block],
+    list: &'a List,
     lanes: &Lanes,
     class: u16,
-    accept: impl FnMut(Hits) -> Option<R>,
-) -> Option<R> {
-    // SAFETY: `Detected` is only made after the CPU said that it has the feature.
-    unsafe { x86::scan(first, more, lanes, class, accept) }
+    role: Role,
+    payload: &[u8],
+    now: Timestamp,
+) -> Option<&'a Entry> {
+    // SAFETY: `Detected` is only made after the CPU said that it has these features.
+    unsafe { find_avx2(list, lanes, class, role, payload, now) }
 }
 
-/// Never called: without this architecture there is no `Detected`.
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) fn scan<R>(
-    Detected(()): Detected,
-    first: &Block,
-    more: &[Block],
+/// Eight lanes, in both halves of a register: what a byte shuffle can choose from.
+type Eight = __m256i;
+
+#[target_feature(enable = "avx2,popcnt,bmi1")]
+fn find_avx2<'a>(
+    list: &'a List,
     lanes: &Lanes,
     class: u16,
-    accept: impl FnMut(Hits) -> Option<R>,
-) -> Option<R> {
-    super::scalar(first, more, lanes, class, accept)
+    role: Role,
+    payload: &[u8],
+    now: Timestamp,
+) -> Option<&'a Entry> {
+    let (eights, []) = lanes.0.as_chunks::<8>() else { return None };
+    let [a, b, c, d] = eights else { return None };
+    // In the register: storing the class to the lanes just before this load would stall on store forwarding.
+    let d = _mm_insert_epi16::<6>(load(d), i32::from(class));
+    let point = [load(a), load(b), load(c), d].map(|eight| _mm256_broadcastsi128_si256(eight));
+    list.first_applying(|block| hits(block, &point), lanes, class, role, payload, now)
 }
 
-#[cfg(target_arch = "x86_64")]
-mod x86 {
-    use std::arch::x86_64::*;
-
-    use super::super::LANE;
-    use super::*;
-
-    /// Eight lanes, in both halves of a register: what a byte shuffle can choose from.
-    type Eight = __m256i;
-
-    #[target_feature(enable = "avx2")]
-    pub(super) fn scan<R>(
-        first: &Block,
-        more: &[Block],
-        lanes: &Lanes,
-        class: u16,
-        mut accept: impl FnMut(Hits) -> Option<R>,
-    ) -> Option<R> {
-        let (eights, []) = lanes.0.as_chunks::<8>() else { return None };
-        let [a, b, c, d] = eights else { return None };
-        // In the register: storing the class to the lanes just before this load would stall on store forwarding.
-        let d = _mm_insert_epi16::<6>(load(d), i32::from(class));
-        let lanes = [load(a), load(b), load(c), d].map(|eight| _mm256_broadcastsi128_si256(eight));
-        let mut found = accept(hits(first, &lanes));
-        let mut more = more.iter();
-        while found.is_none() {
-            found = accept(hits(more.next()?, &lanes));
-        }
-        found
+#[target_feature(enable = "avx2,popcnt,bmi1")]
+fn hits(block: &Block, lanes: &[Eight; 4]) -> Hits {
+    let bounds = block.lo.as_chunks::<16>().0.iter().zip(block.hi.as_chunks::<16>().0);
+    let ignored = block.ignore.as_chunks::<8>().0;
+    let (mut hold, mut last, mut own) = (0, 0, 0);
+    for (quarter, ((tags, (lo, hi)), ignore)) in
+        block.tags.as_chunks::<16>().0.iter().zip(bounds).zip(ignored).enumerate()
+    {
+        // SAFETY: reads the 16 bytes of an array of 16 bytes.
+        let tags = unsafe { _mm_loadu_si128(tags.as_ptr().cast()) };
+        let values = _mm256_andnot_si256(_mm256_cvtepu16_epi32(load(ignore)), values(tags, lanes));
+        let [lo, hi] = [load16(lo), load16(hi)];
+        let above = _mm256_cmpeq_epi16(_mm256_max_epu16(values, lo), values);
+        let below = _mm256_cmpeq_epi16(_mm256_min_epu16(values, hi), values);
+        let both = _mm256_and_si256(above, below);
+        let both = _mm_packs_epi16(_mm256_castsi256_si128(both), _mm256_extracti128_si256::<1>(both));
+        let shift = 16 * quarter;
+        hold |= top_bits(both) << shift;
+        last |= top_bits(tags) << shift;
+        // A tag's second bit becomes its top bit.
+        own |= top_bits(_mm_slli_epi16::<1>(tags)) << shift;
     }
+    Hits::of(hold, last, own)
+}
 
-    #[target_feature(enable = "avx2")]
-    fn hits(block: &Block, lanes: &[Eight; 4]) -> Hits {
-        let bounds = block.lo.as_chunks::<16>().0.iter().zip(block.hi.as_chunks::<16>().0);
-        let ignored = block.ignore.as_chunks::<8>().0;
-        let (mut hold, mut last, mut own) = (0, 0, 0);
-        for (quarter, ((tags, (lo, hi)), ignore)) in
-            block.tags.as_chunks::<16>().0.iter().zip(bounds).zip(ignored).enumerate()
-        {
-            // SAFETY: reads the 16 bytes of an array of 16 bytes.
-            let tags = unsafe { _mm_loadu_si128(tags.as_ptr().cast()) };
-            let values = _mm256_andnot_si256(_mm256_cvtepu16_epi32(load(ignore)), values(tags, lanes));
-            let [lo, hi] = [load16(lo), load16(hi)];
-            let above = _mm256_cmpeq_epi16(_mm256_max_epu16(values, lo), values);
-            let below = _mm256_cmpeq_epi16(_mm256_min_epu16(values, hi), values);
-            let both = _mm256_and_si256(above, below);
-            let both = _mm_packs_epi16(_mm256_castsi256_si128(both), _mm256_extracti128_si256::<1>(both));
-            let shift = 16 * quarter;
-            hold |= top_bits(both) << shift;
-            last |= top_bits(tags) << shift;
-            // A tag's second bit becomes its top bit.
-            own |= top_bits(_mm_slli_epi16::<1>(tags)) << shift;
-        }
-        Hits::of(hold, last, own)
+/// What 16 slots look at.
+#[target_feature(enable = "avx2,popcnt,bmi1")]
+fn values(tags: __m128i, lanes: &[Eight; 4]) -> __m256i {
+    // Lane n is bytes 2n and 2n + 1.
+    let lane = _mm256_and_si256(_mm256_cvtepu8_epi16(tags), _mm256_set1_epi16(i16::from(LANE)));
+    let bytes = _mm256_or_si256(_mm256_slli_epi16::<1>(lane), _mm256_slli_epi16::<9>(lane));
+    let bytes = _mm256_or_si256(bytes, _mm256_set1_epi16(0x0100));
+    let mut values = _mm256_setzero_si256();
+    for (eight, from) in lanes.iter().zip([0, 0x10, 0x20, 0x30]) {
+        // A shuffle takes zero where the top bit is set: after this, wherever the byte is in another eight.
+        let within = _mm256_xor_si256(bytes, _mm256_set1_epi8(from));
+        let within = _mm256_adds_epu8(within, _mm256_set1_epi8(0x70));
+        values = _mm256_or_si256(values, _mm256_shuffle_epi8(*eight, within));
     }
+    values
+}
 
-    /// What 16 slots look at.
-    #[target_feature(enable = "avx2")]
-    fn values(tags: __m128i, lanes: &[Eight; 4]) -> __m256i {
-        // Lane n is bytes 2n and 2n + 1.
-        let lane = _mm256_and_si256(_mm256_cvtepu8_epi16(tags), _mm256_set1_epi16(i16::from(LANE)));
-        let bytes = _mm256_or_si256(_mm256_slli_epi16::<1>(lane), _mm256_slli_epi16::<9>(lane));
-        let bytes = _mm256_or_si256(bytes, _mm256_set1_epi16(0x0100));
-        let mut values = _mm256_setzero_si256();
-        for (eight, from) in lanes.iter().zip([0, 0x10, 0x20, 0x30]) {
-            // A shuffle takes zero where the top bit is set: after this, wherever the byte is in another eight.
-            let within = _mm256_xor_si256(bytes, _mm256_set1_epi8(from));
-            let within = _mm256_adds_epu8(within, _mm256_set1_epi8(0x70));
-            values = _mm256_or_si256(values, _mm256_shuffle_epi8(*eight, within));
-        }
-        values
-    }
+#[target_feature(enable = "avx2,popcnt,bmi1")]
+fn top_bits(bytes: __m128i) -> u64 {
+    u64::from(_mm_movemask_epi8(bytes).cast_unsigned())
+}
 
-    #[target_feature(enable = "avx2")]
-    fn top_bits(bytes: __m128i) -> u64 {
-        u64::from(_mm_movemask_epi8(bytes).cast_unsigned())
-    }
+#[target_feature(enable = "avx2,popcnt,bmi1")]
+fn load(words: &[u16; 8]) -> __m128i {
+    // SAFETY: reads the 16 bytes of an array of 8 words.
+    unsafe { _mm_loadu_si128(words.as_ptr().cast()) }
+}
 
-    #[target_feature(enable = "avx2")]
-    fn load(words: &[u16; 8]) -> __m128i {
-        // SAFETY: reads the 16 bytes of an array of 8 words.
-        unsafe { _mm_loadu_si128(words.as_ptr().cast()) }
-    }
-
-    #[target_feature(enable = "avx2")]
-    fn load16(words: &[u16; 16]) -> __m256i {
-        // SAFETY: reads the 32 bytes of an array of 16 words.
-        unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
-    }
+#[target_feature(enable = "avx2,popcnt,bmi1")]
+fn load16(words: &[u16; 16]) -> __m256i {
+    // SAFETY: reads the 32 bytes of an array of 16 words.
+    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
 }

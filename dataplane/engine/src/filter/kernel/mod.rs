@@ -6,14 +6,19 @@
 //! word, and one addition finds the complete runs in it ([`Hits::of`]): the time depends neither on how many boxes
 //! there are nor on which of them matches.
 
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 
 use std::fmt;
 
 use levee_api::filter::{Constraint, HeaderBox};
 use levee_api::lane::Lane;
+use levee_api::role::Role;
+use levee_api::time::Timestamp;
 
+use super::list::{Entry, List};
 use crate::packet::Lanes;
 
 /// Slots of a block.
@@ -99,7 +104,9 @@ pub struct Kernel(Isa);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Isa {
     Scalar,
+    #[cfg(target_arch = "x86_64")]
     Avx2(avx2::Detected),
+    #[cfg(target_arch = "x86_64")]
     Avx512(avx512::Detected),
 }
 
@@ -114,34 +121,44 @@ impl Kernel {
 
     /// All that this CPU can, the slowest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        let avx2 = avx2::Detected::detect().map(Isa::Avx2);
-        let avx512 = avx512::Detected::detect().map(Isa::Avx512);
-        [Some(Isa::Scalar), avx2, avx512].into_iter().flatten().map(Self)
+        let kernels = [
+            Some(Isa::Scalar),
+            #[cfg(target_arch = "x86_64")]
+            avx2::Detected::detect().map(Isa::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            avx512::Detected::detect().map(Isa::Avx512),
+        ];
+        kernels.into_iter().flatten().map(Self)
     }
 
     /// The name in logs and benchmarks.
     pub const fn name(self) -> &'static str {
         match self.0 {
             Isa::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) => "avx512",
         }
     }
 
-    /// Compares block after block until `accept` returns something. `class` replaces the lane of the source class.
+    /// See [`List::find`].
     #[inline]
-    pub(super) fn scan<R>(
+    pub(super) fn find<'a>(
         self,
-        first: &Block,
-        more: &[Block],
+        list: &'a List,
         lanes: &Lanes,
         class: u16,
-        accept: impl FnMut(Hits) -> Option<R>,
-    ) -> Option<R> {
+        role: Role,
+        payload: &[u8],
+        now: Timestamp,
+    ) -> Option<&'a Entry> {
         match self.0 {
-            Isa::Scalar => scalar(first, more, lanes, class, accept),
-            Isa::Avx2(cpu) => avx2::scan(cpu, first, more, lanes, class, accept),
-            Isa::Avx512(cpu) => avx512::scan(cpu, first, more, lanes, class, accept),
+            Isa::Scalar => scalar(list, lanes, class, role, payload, now),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(cpu) => avx2::find(cpu, list, lanes, class, role, payload, now),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(cpu) => avx512::find(cpu, list, lanes, class, role, payload, now),
         }
     }
 }
@@ -161,15 +178,16 @@ pub(super) fn classed(lanes: &Lanes, class: u16) -> Lanes {
     lanes
 }
 
-fn scalar<R>(
-    first: &Block,
-    more: &[Block],
+fn scalar<'a>(
+    list: &'a List,
     lanes: &Lanes,
     class: u16,
-    accept: impl FnMut(Hits) -> Option<R>,
-) -> Option<R> {
+    role: Role,
+    payload: &[u8],
+    now: Timestamp,
+) -> Option<&'a Entry> {
     let lanes = classed(lanes, class);
-    std::iter::once(first).chain(more).map(|block| scalar_hits(block, &lanes)).find_map(accept)
+    list.first_applying(|block| scalar_hits(block, &lanes), &lanes, class, role, payload, now)
 }
 
 fn scalar_hits(block: &Block, lanes: &Lanes) -> Hits {
