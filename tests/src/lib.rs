@@ -10,6 +10,7 @@
 //! | [`packet_socket`], [`send`], [`receive`] | onto a wire and off it again, with counts |
 //! | [`time_bins`] | counts over time, as reports carry them |
 //! | [`http`] | a real HTTP client that measures |
+//! | [`events`], [`timeline`] | what Levee said and what was measured, for people |
 //!
 //! Live traffic is meant for interfaces inside network namespaces; nothing here routes.
 
@@ -18,6 +19,7 @@ pub mod amplification;
 pub mod attack;
 pub mod capture;
 pub mod conversation;
+pub mod events;
 pub mod frame;
 pub mod http;
 pub mod packet_socket;
@@ -25,3 +27,4 @@ pub mod receive;
 pub mod scenario;
 pub mod send;
 pub mod time_bins;
+pub mod timeline;

@@ -1,9 +1,10 @@
 //! `levee-traffic`: floods, clients and captures for tests.
 
 use std::{
+    fs,
     io::{self, Write},
     net::{Ipv4Addr, SocketAddrV4},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -14,12 +15,13 @@ use ipnet::Ipv4Net;
 use levee_tests::{
     address,
     attack::{Attack, Kind},
+    events,
     frame::{Link, Mac},
-    http, packet_socket, receive, scenario, send,
+    http, packet_socket, receive, scenario, send, timeline,
 };
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 /// Generates, sends, receives and records test traffic. Meant for network namespaces and files, never for a network
 /// that is not yours.
@@ -107,6 +109,27 @@ enum Command {
         #[arg(long, value_parser = seconds, default_value = "1")]
         patience: Duration,
     },
+    /// Tell what an attack did from the reports of `send`, `receive` and `http`; fail if Levee's promises were not kept.
+    Timeline {
+        /// Kind of the attack.
+        #[arg(long)]
+        kind: String,
+        /// What was attacked.
+        #[arg(long)]
+        target: String,
+        /// What `send` printed.
+        #[arg(long)]
+        sent: PathBuf,
+        /// What `receive` printed.
+        #[arg(long)]
+        received: PathBuf,
+        /// What `http` printed.
+        #[arg(long)]
+        http: PathBuf,
+        /// Event lines of the control plane; left out when the file does not exist.
+        #[arg(long)]
+        events: Option<PathBuf>,
+    },
     /// Print client addresses that no attack uses, one a line.
     Clients {
         /// How many.
@@ -120,7 +143,7 @@ enum Command {
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("levee-traffic: {error}");
             ExitCode::FAILURE
@@ -128,7 +151,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
+fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
@@ -138,23 +161,47 @@ fn run(command: Command) -> Result<(), Box<dyn std::error::Error>> {
             let link = Link { source: packet_socket::mac(&interface)?, destination: to_mac };
             let mut attack = Attack::new(kind, target, port, seed, link);
             let pace = send::Pace { rate_pps: rate, duration: seconds, packets };
-            print(&send::run(&mut attack, &interface, pace, &stop)?)
+            print(&send::run(&mut attack, &interface, pace, &stop)?)?;
         }
-        Command::Receive { interface, seconds } => print(&receive::run(&interface, seconds, &stop)?),
+        Command::Receive { interface, seconds } => print(&receive::run(&interface, seconds, &stop)?)?,
         Command::Write { scenario, outside, inside, labels } => {
-            Ok(scenario::Scenario::read(&scenario)?.write(&outside, &inside, labels.as_deref())?)
+            scenario::Scenario::read(&scenario)?.write(&outside, &inside, labels.as_deref())?;
         }
         Command::Http { server, sources, rate, requests, seconds, patience } => {
             let load = http::Load { server, sources, connections_per_s: rate, requests, duration: seconds, patience };
-            print(&http::run(&load, &stop)?)
+            print(&http::run(&load, &stop)?)?;
         }
         Command::Clients { count, seed } => {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let mut out = io::stdout().lock();
             (0..count).try_for_each(|_| writeln!(out, "{}", address::client(&mut rng)))?;
-            Ok(())
+        }
+        Command::Timeline { kind, target, sent, received, http, events } => {
+            let (sent, received, clients) = (parse(&sent)?, parse(&received)?, parse(&http)?);
+            let happenings = match events.filter(|path| path.exists()) {
+                Some(path) => events::read(&path)?,
+                None => Vec::new(),
+            };
+            let page = timeline::Page {
+                kind: &kind,
+                target: &target,
+                sent: &sent,
+                received: &received,
+                clients: &clients,
+                happenings: &happenings,
+            };
+            writeln!(io::stdout(), "{page}")?;
+            if !timeline::Outcome::of(&sent, &received, &clients).broken_promises().is_empty() {
+                return Ok(ExitCode::FAILURE);
+            }
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parse<T: DeserializeOwned>(path: &Path) -> Result<T, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn print(report: &impl Serialize) -> Result<(), Box<dyn std::error::Error>> {
