@@ -1,0 +1,74 @@
+//! The pages of `docs/reference` that are made from tables in the code say what the code says.
+//!
+//! With `LEVEE_WRITE_DOCS=1` in the environment they are written instead of checked.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+use std::path::Path;
+
+use levee_api::lane::{Bits, Lane, TcpFlags};
+use levee_engine::verdict::Reason;
+
+fn check(page: &str, expected: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference").join(page);
+    if std::env::var_os("LEVEE_WRITE_DOCS").is_some_and(|value| value == "1") {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, expected).unwrap();
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == expected,
+        "docs/reference/{page} differs from the code: run `LEVEE_WRITE_DOCS=1 cargo test -p levee-engine --test \
+         reference_pages` and review the change"
+    );
+}
+
+/// A table with a header line; cells are escaped.
+fn table(head: [&str; 3], rows: impl Iterator<Item = [String; 3]>) -> String {
+    let line = |cells: [String; 3]| format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "));
+    let mut table = line(head.map(str::to_owned)) + "|---|---|---|\n";
+    table.extend(rows.map(line));
+    table
+}
+
+fn bits(name: &str, value: u16) -> [String; 3] {
+    [value.trailing_zeros().to_string(), format!("{value:#06x}"), name.replace('_', " ")]
+}
+
+#[test]
+fn lanes_are_documented() {
+    let lanes = table(
+        ["lane", "name", "what it holds"],
+        Lane::ALL
+            .into_iter()
+            .map(|lane| [lane.index().to_string(), format!("`{lane}`"), lane.description().to_owned()]),
+    );
+    let properties = table(
+        ["bit", "value", "property"],
+        Bits::all().iter_names().map(|(name, bit)| bits(&name.to_lowercase(), bit.bits())),
+    );
+    let flags =
+        table(["bit", "value", "flag"], TcpFlags::all().iter_names().map(|(name, flag)| bits(name, flag.bits())));
+    let page = format!(
+        "# Lanes\n\nA packet is read into 32 lanes of 16 bits, and everything after that decides on them alone: they are what a \
+         filter can match. Values are in host order; what a packet does not have is zero. Of malformed packets the lanes hold \
+         what was read before the mistake.\n\n{lanes}\n## Properties: the lane `bits`\n\n{properties}\n## TCP flags: the lane \
+         `tcp_flags`\n\n{flags}"
+    );
+    check("lanes.md", &page);
+}
+
+#[test]
+fn drop_reasons_are_documented() {
+    let reasons = table(
+        ["reason", "in reports and metrics", "what it means"],
+        Reason::ALL
+            .iter()
+            .map(|reason| [reason.index().to_string(), format!("`{reason}`"), reason.description().to_owned()]),
+    );
+    let page = format!(
+        "# Drop reasons\n\nEvery packet that Levee drops is counted under exactly one of these reasons, per wire and direction: \
+         received = forwarded + replied + the sum of them. Those that begin with `malformed_` are \
+         for packets that break a standard in a way that only tools and damage do.\n\n{reasons}"
+    );
+    check("drop-reasons.md", &page);
+}
