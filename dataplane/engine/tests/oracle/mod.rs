@@ -93,6 +93,9 @@ pub(crate) fn compare(head: &[u8], layers: &Layers, lanes: &Lanes) -> bool {
             assert_eq!(lanes.get(Lane::PayloadLength), udp.length() - 8);
             assert_eq!(layers.payload(head), udp.payload().get(..layers.payload(head).len()).unwrap_or(udp.payload()));
         }
+        // Over the other version of IP, which etherparse accepts, it is a protocol like any other.
+        Some(TransportSlice::Icmpv4(_)) if is_ipv6 => assert_eq!(layers.kind, Kind::OtherProtocol),
+        Some(TransportSlice::Icmpv6(_)) if !is_ipv6 => assert_eq!(layers.kind, Kind::OtherProtocol),
         Some(TransportSlice::Icmpv4(icmp)) => {
             assert!(matches!(layers.kind, Kind::IcmpError | Kind::IcmpOther));
             assert_eq!(lanes.get(Lane::SrcPort), u16::from(icmp.type_u8()));
