@@ -1,0 +1,169 @@
+//! A lab of a test's own, gone when the test ends, however it ends.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper that fails fails its test")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use nix::{sys::signal, unistd::Pid};
+use serde::de::DeserializeOwned;
+
+/// A running lab.
+pub(crate) struct Lab {
+    name: String,
+    _machine: MutexGuard<'static, ()>,
+}
+
+/// Labs may run beside each other, but what they measure then is how they share the processors.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// Why the lab cannot be used here, if it cannot.
+pub(crate) fn skip_reason(with_levee: bool) -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("network namespaces need root".into());
+    }
+    let program = programs(with_levee).join("levee-dataplane");
+    (with_levee && !program.exists())
+        .then(|| format!("{} is missing: cargo build --release --workspace --bins", program.display()))
+}
+
+impl Lab {
+    /// A lab with a name of its own.
+    pub(crate) fn up(name: &str, arguments: &[&str]) -> Self {
+        let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+        let lab = Self { name: format!("test-{}-{name}", std::process::id()), _machine: machine };
+        if let Err(output) = lab.run("up", arguments) {
+            panic!("the lab did not come up: {output}");
+        }
+        lab
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn namespace(&self, part: &str) -> String {
+        format!("{}-{part}", self.name)
+    }
+
+    /// A file of the lab's.
+    pub(crate) fn state(&self, file: &str) -> PathBuf {
+        Path::new("/run/levee-lab").join(&self.name).join(file)
+    }
+
+    /// `scripts/lab COMMAND ARGUMENTS`.
+    pub(crate) fn command(&self, command: &str, arguments: &[&str]) -> Command {
+        let mut lab = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/lab"));
+        let with_levee = !(arguments.contains(&"--without-levee") || self.is_plain());
+        lab.arg(command).args(arguments).env("LEVEE_LAB", &self.name).env("LEVEE_BIN", programs(with_levee));
+        lab
+    }
+
+    /// Runs a command of the lab to its end; its output is the error.
+    pub(crate) fn run(&self, command: &str, arguments: &[&str]) -> Result<(), String> {
+        let output = self.command(command, arguments).output().map_err(|error| error.to_string())?;
+        let text = [output.stdout, output.stderr].concat();
+        println!("{}", String::from_utf8_lossy(&text));
+        if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&text).into()) }
+    }
+
+    /// Attacks; an error if the promises were not kept.
+    pub(crate) fn attack(&self, kind: &str, arguments: &[&str]) -> Result<(), String> {
+        self.run("attack", &[&[kind], arguments].concat())
+    }
+
+    /// A report of an attack that is over.
+    pub(crate) fn report<T: DeserializeOwned>(&self, name: &str) -> T {
+        let path = self.state("runs").join(name).with_extension("json");
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    /// Ids of the processes in one namespace.
+    pub(crate) fn processes(&self, part: &str) -> Vec<Pid> {
+        let output = Command::new("ip").args(["netns", "pids", &self.namespace(part)]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).lines().map(|line| Pid::from_raw(line.parse().unwrap())).collect()
+    }
+
+    /// The process in one namespace that runs a program.
+    pub(crate) fn process(&self, part: &str, program: &str) -> Pid {
+        let runs = |pid: &Pid| Path::new(&command_line(*pid)[0]).file_name().is_some_and(|name| name == program);
+        self.processes(part).into_iter().find(runs).unwrap_or_else(|| panic!("no {program} in {part}"))
+    }
+
+    /// Returns when a request of a client has been answered.
+    pub(crate) fn await_request(&self) {
+        let mut curl = Command::new("ip");
+        curl.args(["netns", "exec", &self.namespace("internet"), "curl", "-s", "-f", "-m", "1", "-o", "/dev/null"])
+            .arg("http://203.0.113.10/");
+        await_until("a request is answered", || curl.status().unwrap().success());
+    }
+
+    /// Returns when the outer port is busier than clients alone make it.
+    pub(crate) fn await_packets_from_the_flood(&self) {
+        let packets = || -> u64 {
+            let output = Command::new("ip")
+                .args([
+                    "netns",
+                    "exec",
+                    &self.namespace("levee"),
+                    "cat",
+                    "/sys/class/net/outside/statistics/rx_packets",
+                ])
+                .output()
+                .unwrap();
+            String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
+        };
+        let before = packets();
+        await_until("the flood begins", || packets() > before + 20_000);
+    }
+
+    fn is_plain(&self) -> bool {
+        !self.state("levee.toml").exists() && self.state("").exists()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = self.command("down", &[]).status();
+    }
+}
+
+/// Names of the network namespaces of this machine.
+pub(crate) fn namespaces() -> Vec<String> {
+    let entries = fs::read_dir("/run/netns").into_iter().flatten();
+    entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// SIGKILL, to one process.
+pub(crate) fn kill(process: Pid) {
+    // It may have ended by itself, together with its parent.
+    let _ = signal::kill(process, signal::SIGKILL);
+}
+
+/// Program and arguments of a process.
+pub(crate) fn command_line(process: Pid) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).trim_end_matches('\0').split('\0').map(str::to_owned).collect()
+}
+
+fn await_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(Instant::now() < deadline, "{what}: not within 30 s");
+        std::thread::yield_now();
+    }
+}
+
+/// Levee itself is tested optimised, the tools beside it as they were built for the test.
+fn programs(with_levee: bool) -> PathBuf {
+    let built = Path::new(env!("CARGO_BIN_EXE_levee-traffic")).parent().unwrap().to_owned();
+    match std::env::var_os("LEVEE_BIN") {
+        _ if !with_levee => built,
+        Some(path) => path.into(),
+        None => built.parent().unwrap().join("release"),
+    }
+}
