@@ -64,12 +64,11 @@ impl Outcome {
         let share =
             |from, to| Share { part: clients.succeeded.between(from, to), whole: clients.begun.between(from, to) };
         let quiet = first + DROPPED_AFTER;
+        let late = sent.over_time.between(quiet, u64::MAX);
         Self {
             leaked: Share { part: received.attack.packets, whole: sent.packets },
-            leaked_late: Share {
-                part: arrived.between(quiet, u64::MAX),
-                whole: sent.over_time.between(quiet, u64::MAX),
-            },
+            // Packets on their way at that moment are late arrivals, yet not among those sent late.
+            leaked_late: Share { part: arrived.between(quiet, u64::MAX).min(late), whole: late },
             dropped_after: dropped_after(sent, received),
             length: Duration::from_nanos(last - first),
             clients: [
