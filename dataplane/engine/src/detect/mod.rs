@@ -1,5 +1,6 @@
 //! Detection: from counters and samples to anomalies, from anomalies to signatures.
 
+pub mod classify;
 pub mod event;
 pub mod extract;
 pub mod reservoir;

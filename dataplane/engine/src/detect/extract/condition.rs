@@ -71,11 +71,6 @@ pub(super) fn payload(sample: &Sample) -> &[u8] {
     sample.payload.get(..usize::from(sample.present).min(SAMPLE_PAYLOAD)).unwrap_or(&sample.payload)
 }
 
-/// The value of one lane of a sample.
-pub(super) fn lane(sample: &Sample, lane: Lane) -> u16 {
-    sample.lanes.0.get(lane.index()).copied().unwrap_or(0)
-}
-
 /// Samples, turned so that one condition is asked of all of them at once.
 pub(super) struct Population<'a> {
     pub(super) samples: Vec<&'a Sample>,
@@ -84,7 +79,7 @@ pub(super) struct Population<'a> {
 
 impl<'a> Population<'a> {
     pub(super) fn of(samples: Vec<&'a Sample>) -> Self {
-        let columns = Lane::ALL.iter().map(|of| samples.iter().map(|sample| lane(sample, *of)).collect()).collect();
+        let columns = Lane::ALL.iter().map(|of| samples.iter().map(|sample| sample.lanes.get(*of)).collect()).collect();
         Self { samples, columns }
     }
 

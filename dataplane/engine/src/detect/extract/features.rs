@@ -9,7 +9,7 @@ use levee_api::lane::{Bits, Lane, TcpFlags};
 use levee_api::prefix::Prefix;
 use levee_api::role::Role;
 
-use super::condition::{Condition, Population, lane, payload};
+use super::condition::{Condition, Population, payload};
 use crate::sample::Sample;
 
 /// What a condition is about.
@@ -111,18 +111,18 @@ pub(super) const HEADER: &[Feature] = &[
     Feature { kind: Kind::IcmpCode, value: |s| icmp(s, Lane::DstPort), condition: |v| exact(Lane::DstPort, v) },
     Feature {
         kind: Kind::Length,
-        value: |s| Some(u64::from(lane(s, Lane::IpLength))),
+        value: |s| Some(u64::from(s.lanes.get(Lane::IpLength))),
         condition: |v| exact(Lane::IpLength, v),
     },
     Feature {
         kind: Kind::PayloadLength,
-        value: |s| Some(u64::from(lane(s, Lane::PayloadLength))),
+        value: |s| Some(u64::from(s.lanes.get(Lane::PayloadLength))),
         condition: |v| exact(Lane::PayloadLength, v),
     },
-    Feature { kind: Kind::Ttl, value: |s| Some(u64::from(lane(s, Lane::Ttl))), condition: |v| exact(Lane::Ttl, v) },
+    Feature { kind: Kind::Ttl, value: |s| Some(u64::from(s.lanes.get(Lane::Ttl))), condition: |v| exact(Lane::Ttl, v) },
     Feature {
         kind: Kind::TrafficClass,
-        value: |s| Some(u64::from(lane(s, Lane::Dscp))),
+        value: |s| Some(u64::from(s.lanes.get(Lane::Dscp))),
         condition: |v| exact(Lane::Dscp, v),
     },
 ];
@@ -137,7 +137,7 @@ pub(super) const RULE_ONLY: &[Feature] = &[
     Feature { kind: Kind::PayloadBytes, value: last_bytes_value, condition: last_bytes },
     Feature {
         kind: Kind::Protocol,
-        value: |s| Some(u64::from(lane(s, Lane::Protocol))),
+        value: |s| Some(u64::from(s.lanes.get(Lane::Protocol))),
         condition: |v| exact(Lane::Protocol, v),
     },
     Feature { kind: Kind::SourcePrefix, value: |s| source(s, 8, 32), condition: |v| source_prefix(v, 8, 32) },
@@ -145,7 +145,7 @@ pub(super) const RULE_ONLY: &[Feature] = &[
     Feature { kind: Kind::SourcePrefix, value: |s| source(s, 24, 64), condition: |v| source_prefix(v, 24, 64) },
     Feature {
         kind: Kind::SourceClass,
-        value: |s| Some(u64::from(lane(s, Lane::SourceClass))),
+        value: |s| Some(u64::from(s.lanes.get(Lane::SourceClass))),
         condition: |v| exact(Lane::SourceClass, v),
     },
 ];
@@ -225,19 +225,19 @@ fn exact(lane: Lane, value: u64) -> Condition {
 }
 
 fn of_protocol(sample: &Sample, protocols: &[u16], of: Lane) -> Option<u64> {
-    protocols.contains(&lane(sample, Lane::Protocol)).then(|| u64::from(lane(sample, of)))
+    protocols.contains(&sample.lanes.get(Lane::Protocol)).then(|| u64::from(sample.lanes.get(of)))
 }
 
 fn tcp(sample: &Sample, of: Lane) -> Option<u64> {
-    of_protocol(sample, &[6], of).filter(|_| lane(sample, Lane::Bits) & Bits::LATER_FRAGMENT.bits() == 0)
+    of_protocol(sample, &[6], of).filter(|_| sample.lanes.get(Lane::Bits) & Bits::LATER_FRAGMENT.bits() == 0)
 }
 
 fn icmp(sample: &Sample, of: Lane) -> Option<u64> {
-    of_protocol(sample, &[1, 58], of).filter(|_| lane(sample, Lane::Bits) & Bits::LATER_FRAGMENT.bits() == 0)
+    of_protocol(sample, &[1, 58], of).filter(|_| sample.lanes.get(Lane::Bits) & Bits::LATER_FRAGMENT.bits() == 0)
 }
 
 fn port(sample: &Sample, of: Lane) -> Option<u64> {
-    (lane(sample, Lane::Bits) & Bits::PORTS.bits() != 0).then(|| u64::from(lane(sample, of)))
+    (sample.lanes.get(Lane::Bits) & Bits::PORTS.bits() != 0).then(|| u64::from(sample.lanes.get(of)))
 }
 
 fn tcp_flags(value: u64) -> Condition {
@@ -245,13 +245,13 @@ fn tcp_flags(value: u64) -> Condition {
 }
 
 fn ident(sample: &Sample) -> Option<u64> {
-    (lane(sample, Lane::Bits) & Bits::IPV6.bits() == 0).then(|| u64::from(lane(sample, Lane::Ident)))
+    (sample.lanes.get(Lane::Bits) & Bits::IPV6.bits() == 0).then(|| u64::from(sample.lanes.get(Lane::Ident)))
 }
 
 /// The first bytes as the two payload lanes hold them, if the packet has that many.
 fn first_bytes(sample: &Sample, count: u16) -> Option<u64> {
-    let first = u64::from(lane(sample, Lane::Payload0)) << 16 | u64::from(lane(sample, Lane::Payload2));
-    (lane(sample, Lane::PayloadLength) >= count).then(|| first >> (32 - 8 * u32::from(count)))
+    let first = u64::from(sample.lanes.get(Lane::Payload0)) << 16 | u64::from(sample.lanes.get(Lane::Payload2));
+    (sample.lanes.get(Lane::PayloadLength) >= count).then(|| first >> (32 - 8 * u32::from(count)))
 }
 
 /// Absent bytes are zero in the lanes: when the last of `count` bytes is zero, the length must tell that it is there.
@@ -270,7 +270,7 @@ fn first_two(value: u64) -> Condition {
 }
 
 fn second_two_value(sample: &Sample) -> Option<u64> {
-    (lane(sample, Lane::PayloadLength) >= 4).then(|| u64::from(lane(sample, Lane::Payload2)))
+    (sample.lanes.get(Lane::PayloadLength) >= 4).then(|| u64::from(sample.lanes.get(Lane::Payload2)))
 }
 
 fn second_two(value: u64) -> Condition {
@@ -300,9 +300,9 @@ fn window(value: u64, offset: u16, length: u8) -> Condition {
 /// because a rule counts from the front.
 fn last_bytes_value(sample: &Sample) -> Option<u64> {
     let present = payload(sample);
-    let whole = usize::from(lane(sample, Lane::PayloadLength)) == present.len() && present.len() > 8;
+    let whole = usize::from(sample.lanes.get(Lane::PayloadLength)) == present.len() && present.len() > 8;
     let last = whole.then(|| window_value(sample, present.len() - 4, 4)).flatten()?;
-    Some(u64::from(lane(sample, Lane::PayloadLength)) << 32 | last)
+    Some(u64::from(sample.lanes.get(Lane::PayloadLength)) << 32 | last)
 }
 
 fn last_bytes(value: u64) -> Condition {
@@ -314,8 +314,8 @@ fn last_bytes(value: u64) -> Condition {
 /// The network of a source: IPv4 as it is; IPv6 by its first 64 bits, with the top bit set to tell it apart. Global
 /// IPv6 addresses begin with 001 (RFC 4291), so that bit is free; others are no network to filter on.
 fn source(sample: &Sample, ipv4_length: u32, ipv6_length: u32) -> Option<u64> {
-    let pair = |first, second| u64::from(lane(sample, first)) << 16 | u64::from(lane(sample, second));
-    if lane(sample, Lane::Bits) & Bits::IPV6.bits() == 0 {
+    let pair = |first, second| u64::from(sample.lanes.get(first)) << 16 | u64::from(sample.lanes.get(second));
+    if sample.lanes.get(Lane::Bits) & Bits::IPV6.bits() == 0 {
         return Some(pair(Lane::Src6, Lane::Src7) & u64::from(u32::MAX << (32 - ipv4_length)));
     }
     let first = pair(Lane::Src0, Lane::Src1) << 32 | pair(Lane::Src2, Lane::Src3);

@@ -29,7 +29,7 @@ use levee_api::zone::Service;
 use self::accept::{MAX_RHO, MIN_COVERED, MIN_GAIN, Scale, share};
 use self::atoms::Atom;
 use self::beam::{DEPTH, Node};
-use self::condition::{Condition, Population, lane, payload};
+use self::condition::{Condition, Population, payload};
 use self::exceptions::Hole;
 use self::features::Kind;
 use self::members::Members;
@@ -285,7 +285,7 @@ fn lengths(atoms: &[Atom], chosen: &[usize], attack: &Population<'_>, hits: &Mem
     if !ranged || hits.count() < MIN_COMMON {
         return None;
     }
-    let found = || hits.iter().filter_map(|index| attack.samples.get(index)).map(|s| lane(s, Lane::IpLength));
+    let found = || hits.iter().filter_map(|index| attack.samples.get(index)).map(|s| s.lanes.get(Lane::IpLength));
     let (least, most) = (found().min()?, found().max()?);
     let margin = (most - least) / 16;
     Some(Condition::header(HeaderBox::any().range(
@@ -298,7 +298,7 @@ fn lengths(atoms: &[Atom], chosen: &[usize], attack: &Population<'_>, hits: &Mem
 /// The protocol that all hits have, where the role does not imply it.
 fn protocol(role: Role, attack: &Population<'_>, hits: &Members) -> Option<Condition> {
     let open = matches!(role, Role::IcmpOther | Role::LaterFragment | Role::OtherProtocol | Role::Malformed);
-    let mut protocols = hits.iter().filter_map(|index| attack.samples.get(index)).map(|s| lane(s, Lane::Protocol));
+    let mut protocols = hits.iter().filter_map(|index| attack.samples.get(index)).map(|s| s.lanes.get(Lane::Protocol));
     let first = protocols.next().filter(|_| open)?;
     protocols.all(|other| other == first).then(|| Condition::header(HeaderBox::any().exact(Lane::Protocol, first)))
 }
