@@ -8,6 +8,7 @@
 
 pub mod clock;
 pub mod eal;
+mod kernel_interface;
 pub mod mbuf;
 pub mod mempool;
 pub mod port;

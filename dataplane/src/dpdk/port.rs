@@ -13,7 +13,7 @@ use super::mbuf::Burst;
 use super::mempool::Mempool;
 use super::port_info::PortInfo;
 use super::port_name::PortName;
-use super::{Errno, check, text};
+use super::{Errno, check, kernel_interface, text};
 
 /// Descriptors asked for in each ring. 1024 of them fill in 69 µs at 10 Gbit/s and 64-byte frames, three times the
 /// longest sleep of an idle worker.
@@ -50,6 +50,9 @@ pub enum StartError {
     /// The hardware is too small.
     #[error("{port}: an MTU of {mtu} is not possible, the port carries {min} to {max}")]
     Mtu { port: String, mtu: u16, min: u16, max: u16 },
+    /// The kernel's interface is too small and cannot be made larger.
+    #[error("{port}: the interface {interface} cannot carry an MTU of {mtu}: {reason}")]
+    InterfaceMtu { port: String, interface: String, mtu: u16, reason: std::io::Error },
     /// The driver refused the MTU although it lies within its range.
     #[error("{port}: the driver refuses an MTU of {mtu}: {errno}")]
     SetMtu { port: String, mtu: u16, errno: Errno },
@@ -92,6 +95,8 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Port {
     device: Device,
+    /// The kernel's interface that the driver rides on, if its MTU is ours to see to.
+    interface: Option<String>,
 }
 
 /// A running port. [`StartedPort::stop`] needs all queues back.
@@ -168,7 +173,9 @@ impl Port {
         // SAFETY: the string is terminated, `id` is ours to write.
         check(unsafe { dpdk_sys::rte_eth_dev_get_port_by_name(device.as_ptr(), &raw mut id) })
             .map_err(|_| not_found())?;
-        Ok(Self::from_id(eal, id, name.device().to_owned()))
+        let mut port = Self::from_id(eal, id, name.device().to_owned());
+        port.interface = name.af_packet_interface().map(str::to_owned);
+        Ok(port)
     }
 
     /// Creates a virtual device; [`Self::all`] lists it from then on. PCI devices are there from the start.
@@ -199,9 +206,9 @@ impl Port {
     }
 
     fn from_id(eal: &Eal, id: u16, name: String) -> Self {
-        Self {
-            device: Device { id, name, state: State::Attached, pool: None, _eal: eal.clone(), control: Mutex::new(()) },
-        }
+        let device =
+            Device { id, name, state: State::Attached, pool: None, _eal: eal.clone(), control: Mutex::new(()) };
+        Self { device, interface: None }
     }
 
     /// What the driver says about it.
@@ -220,12 +227,10 @@ impl Port {
         let port = || self.device.name.clone();
         let id = self.device.id;
         let info = PortInfo::raw(&self.device)?;
-        if !(info.min_mtu..=info.max_mtu).contains(&setup.mtu) {
-            return Err(StartError::Mtu { port: port(), mtu: setup.mtu, min: info.min_mtu, max: info.max_mtu });
-        }
+        let declared_mtu = self.declared_mtu(setup.mtu, &info)?;
         // SAFETY: all-zero is DPDK's documented default configuration.
         let mut configuration: dpdk_sys::rte_eth_conf = unsafe { MaybeUninit::zeroed().assume_init() };
-        configuration.rxmode.mtu = u32::from(setup.mtu);
+        configuration.rxmode.mtu = u32::from(declared_mtu);
         configuration.rxmode.offloads = info.rx_offload_capa & dpdk_sys::LEVEE_RX_OFFLOAD_SCATTER;
         configuration.txmode.offloads = info.tx_offload_capa & dpdk_sys::LEVEE_TX_OFFLOAD_MULTI_SEGS;
         // SAFETY: a valid port id that is not started; the configuration is read during the call.
@@ -254,12 +259,34 @@ impl Port {
         Ok((StartedPort { shared }, rx, tx))
     }
 
+    /// The MTU that DPDK is told, after a check that the port carries `mtu`.
+    fn declared_mtu(&self, mtu: u16, info: &dpdk_sys::rte_eth_dev_info) -> Result<u16, StartError> {
+        let (min, max) = (info.min_mtu, largest_mtu(info));
+        if self.interface.is_some() {
+            return Ok(mtu.min(max).max(min));
+        }
+        if (min..=max).contains(&mtu) {
+            Ok(mtu)
+        } else {
+            Err(StartError::Mtu { port: self.device.name.clone(), mtu, min, max })
+        }
+    }
+
     fn set_mtu(&self, mtu: u16) -> Result<(), StartError> {
+        let port = || self.device.name.clone();
+        if let Some(interface) = &self.interface {
+            return kernel_interface::raise_mtu(interface, mtu).map_err(|reason| StartError::InterfaceMtu {
+                port: port(),
+                interface: interface.clone(),
+                mtu,
+                reason,
+            });
+        }
         // SAFETY: a configured port.
         match check(unsafe { dpdk_sys::rte_eth_dev_set_mtu(self.device.id, mtu) }) {
             // Without the function, the MTU given at configuration is all there is.
             Err(errno) if errno.code() != nix::errno::Errno::ENOTSUP as i32 => {
-                Err(StartError::SetMtu { port: self.device.name.clone(), mtu, errno })
+                Err(StartError::SetMtu { port: port(), mtu, errno })
             }
             _ => Ok(()),
         }
@@ -369,6 +396,16 @@ impl Drop for Device {
             tracing::warn!("{}: does not stop: {errno}", self.name);
         }
     }
+}
+
+/// Drivers state a largest MTU, a longest frame, or both; what is between them is the frame's overhead.
+pub(super) fn largest_mtu(info: &dpdk_sys::rte_eth_dev_info) -> u16 {
+    /// Ethernet header and checksum, what DPDK assumes of drivers that state no MTU.
+    const OVERHEAD: u32 = 18;
+    if info.max_mtu != u16::MAX {
+        return info.max_mtu;
+    }
+    u16::try_from(info.max_rx_pktlen.saturating_sub(OVERHEAD)).unwrap_or(u16::MAX)
 }
 
 fn name_of(id: u16) -> String {

@@ -4,7 +4,7 @@ use std::ffi::c_char;
 use std::fmt;
 use std::mem::MaybeUninit;
 
-use super::port::{Device, StartError};
+use super::port::{Device, StartError, largest_mtu};
 use super::{check, text};
 
 /// Description of a port.
@@ -70,7 +70,7 @@ impl PortInfo {
             mac: Mac(mac.addr_bytes),
             link: Link::of(device),
             mtu,
-            mtu_range: (raw.min_mtu, raw.max_mtu),
+            mtu_range: (raw.min_mtu, largest_mtu(&raw)),
             queues: (raw.max_rx_queues, raw.max_tx_queues),
             offloads: (
                 offload_names(raw.rx_offload_capa, dpdk_sys::rte_eth_dev_rx_offload_name),

@@ -125,6 +125,13 @@ impl PortName {
         matches!(self, Self::Virtual { device, .. } if device.trim_end_matches(|last: char| last.is_ascii_digit()) == driver)
     }
 
+    /// The kernel's interface that `net_af_packet` rides on.
+    pub fn af_packet_interface(&self) -> Option<&str> {
+        let Self::Virtual { arguments, .. } = self else { return None };
+        let interface = arguments.iter().find(|(key, _)| key == "iface").map(|(_, interface)| interface.as_str());
+        interface.filter(|_| AF_PACKET.iter().any(|driver| self.is_driver(driver)))
+    }
+
     /// Bytes of frame that a buffer must hold for this port at `mtu`, and the port with the arguments that it needs for
     /// them. `net_af_packet` cuts longer frames without an error, so its rings are sized here.
     pub fn sized(mut self, mtu: u16) -> Result<(Self, u16), FrameSizeError> {
