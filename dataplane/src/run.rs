@@ -7,7 +7,6 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use caps::{Capability, CapsHashSet};
 use levee_api::config::{Config, ConfigError, Dataplane, Idle};
 use levee_engine::packet::{Direction, Packet};
 use levee_engine::time::Timestamp;
@@ -109,7 +108,7 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
 
     // What needs root for the last time (binding the service's socket): here.
 
-    privileges::drop_privileges(&eal, &capabilities(&plan))?;
+    privileges::drop_privileges(&eal)?;
 
     // The service, tick, analysis and writer threads: here, without privileges, before the workers.
 
@@ -131,16 +130,6 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     let outcome = wait(&ended, &wires, arguments.exit_when_idle);
     shut_down(eal, wires, workers, &stop, &ended);
     outcome
-}
-
-/// What drivers still need when they run. Measured: `net_af_packet` needs nothing to receive, send and close;
-/// `net_af_xdp` takes its program off the interface and `net_tap` takes its interface down when they close.
-fn capabilities(plan: &Plan) -> CapsHashSet {
-    let mut keep = CapsHashSet::new();
-    if plan.uses(&["net_af_xdp", "net_tap"]) {
-        keep.insert(Capability::CAP_NET_ADMIN);
-    }
-    keep
 }
 
 fn start_workers(
@@ -197,9 +186,6 @@ impl Drop for Told {
 }
 
 fn prepare_worker(idle: Idle) {
-    if let Err(error) = privileges::confine_worker() {
-        tracing::warn!("a worker keeps the capabilities of its drivers: {error}");
-    }
     if idle == Idle::Adaptive {
         // Sleeps of 20 µs would otherwise take 70: the kernel rounds them up by 50.
         if let Err(error) = nix::sys::prctl::set_timerslack(1) {

@@ -147,14 +147,6 @@ impl Plan {
         let eal = eal::Options { memory, pci: Pci::Only(addresses.collect()), cpus: allowed_cpus() };
         Ok(Self { wires, eal })
     }
-
-    /// Whether a port belongs to one of these drivers.
-    pub fn uses(&self, drivers: &[&str]) -> bool {
-        self.wires
-            .iter()
-            .flat_map(|wire| [&wire.outside, &wire.inside])
-            .any(|port| drivers.iter().any(|driver| port.is_driver(driver)))
-    }
 }
 
 impl PlannedWire {

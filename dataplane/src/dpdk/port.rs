@@ -60,7 +60,10 @@ pub enum StartError {
     #[error("{port}: cannot be configured: {errno}")]
     Configure { port: String, errno: Errno },
     /// A receive or transmit queue could not be set up.
-    #[error("{port}: its queues cannot be set up: {errno}")]
+    #[error(
+        "{port}: its queues cannot be set up: {errno}{}",
+        if port.contains("af_xdp") { "; take the program of an earlier run off the interface: ip link set dev IF xdp off" } else { "" }
+    )]
     Queue { port: String, errno: Errno },
     /// `rte_eth_dev_start` failed.
     #[error("{port}: does not start: {errno}")]
