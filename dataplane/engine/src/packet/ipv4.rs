@@ -39,9 +39,6 @@ pub(super) fn parse(
     lanes.set(Lane::Ttl, ttl.into());
     lanes.set(Lane::Dscp, tos.into());
     lanes.set(Lane::Ident, u16::from_be_bytes([id0, id1]));
-    if control & DONT_FRAGMENT != 0 {
-        lanes.add(Bits::DONT_FRAGMENT);
-    }
 
     let end = at + usize::from(total);
     if usize::from(total) < HEADER || end > frame.wire_end {
@@ -51,18 +48,21 @@ pub(super) fn parse(
     if after < at + HEADER {
         return Err(Reason::Ipv4HeaderLength);
     }
-    let whole = frame.range(at, after, end, Reason::Ipv4HeaderLength)?;
-    if checksum(whole) != u16::MAX {
-        lanes.add(Bits::CHECKSUM_BAD);
-    }
-    if after > at + HEADER {
-        lanes.add(Bits::OPTIONS);
-        walk(whole.get(HEADER..).unwrap_or_default())?;
-    }
+    let mut bits = Bits::empty();
+    bits.set(Bits::DONT_FRAGMENT, control & DONT_FRAGMENT != 0);
+    let is_right = if after == at + HEADER {
+        is_checksum_right(header)
+    } else {
+        let options = frame.range(at + HEADER, after, end, Reason::Ipv4HeaderLength)?;
+        walk(options)?;
+        bits.insert(Bits::OPTIONS);
+        is_checksum_right(frame.present(at, after))
+    };
+    bits.set(Bits::CHECKSUM_BAD, !is_right);
 
     let fragment = Fragment::judge(control & OFFSET, control & MORE_FRAGMENTS != 0, after - at, end - after, protocol)?;
-    lanes.add(fragment.bits());
-    Ok(Datagram { protocol, at: after, end, fragment })
+    lanes.set(Lane::Bits, (bits | fragment.bits()).bits());
+    Ok(Datagram { protocol, at: after, end, fragment, is_land: [s0, s1, s2, s3] == [d0, d1, d2, d3] })
 }
 
 /// Where the transport header is after a header at `at` that need not be a valid one; `None` in later fragments.
@@ -72,13 +72,16 @@ pub(super) fn transport_of(at: usize, header: &[u8; HEADER]) -> Option<usize> {
     (!is_later).then(|| at + usize::from(ihl & 0x0f) * 4)
 }
 
-/// The ones' complement sum (RFC 1071) of a header with its checksum: all ones when it is right.
-fn checksum(header: &[u8]) -> u16 {
-    let (words, _) = header.as_chunks::<2>();
-    let sum: u32 = words.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum();
-    // At most 30 words: two folds leave no carry.
-    let folded = (sum & 0xffff) + (sum >> 16);
-    u16::try_from((folded & 0xffff) + (folded >> 16)).unwrap_or_default()
+/// Whether the ones' complement sum of a header with its checksum is all ones. The order of bytes does not matter for that, nor
+/// how many of them are added at once (RFC 1071 section 2).
+#[inline(always)]
+fn is_checksum_right(header: &[u8]) -> bool {
+    let (words, _) = header.as_chunks::<4>();
+    let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
+    // 15 words at most have a sum of 36 bits; folded it has 18, then 17, then 16.
+    let folded = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    (folded & 0xffff) + (folded >> 16) == 0xffff
 }
 
 const END_OF_OPTIONS: u8 = 0;

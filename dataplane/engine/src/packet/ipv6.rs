@@ -44,7 +44,7 @@ pub(super) fn parse(
     lanes.set(Lane::IpLength, saturated(HEADER + payload));
     lanes.set(Lane::Ttl, (*hop_limit).into());
     lanes.set(Lane::Dscp, (u16::from(*class0) << 4 | u16::from(*class1) >> 4) & 0xff);
-    lanes.add(Bits::IPV6);
+    lanes.set(Lane::Bits, Bits::IPV6.bits());
 
     let end = at + HEADER + payload;
     if end > frame.wire_end || (payload == 0 && *next == HOP_BY_HOP) {
@@ -52,17 +52,17 @@ pub(super) fn parse(
     }
     let datagram = follow(frame, at + HEADER, end, *next)?;
     lanes.set(Lane::Protocol, datagram.protocol.into());
-    lanes.add(datagram.fragment.bits());
-    if datagram.at > at + HEADER {
-        lanes.add(Bits::OPTIONS);
-    }
-    Ok(datagram)
+    let mut bits = Bits::IPV6 | datagram.fragment.bits();
+    bits.set(Bits::OPTIONS, datagram.at > at + HEADER);
+    lanes.set(Lane::Bits, bits.bits());
+    let (source, destination) = addresses.split_at(16);
+    Ok(Datagram { is_land: source == destination, ..datagram })
 }
 
 /// Follows a chain of extension headers from `start` to the first header that is none, or to the end of what a later fragment
 /// knows.
 pub(super) fn follow(frame: &Frame<'_>, start: usize, end: usize, first: u8) -> Result<Datagram, Reason> {
-    let mut datagram = Datagram { protocol: first, at: start, end, fragment: Fragment::Whole };
+    let mut datagram = Datagram { protocol: first, at: start, end, fragment: Fragment::Whole, is_land: false };
     let mut fragmented = false;
     for _ in 0..=MAX_EXTENSIONS {
         let Datagram { protocol, at, .. } = datagram;

@@ -197,6 +197,8 @@ struct Datagram {
     end: usize,
     /// Which part of a datagram this is.
     fragment: Fragment,
+    /// Source and destination address are equal.
+    is_land: bool,
 }
 
 impl Datagram {
@@ -264,7 +266,7 @@ pub fn parse(packet: &Packet<'_>, lanes: &mut Lanes) -> Layers {
     let mut layers = Layers::at(Kind::OtherProtocol, at);
     let kind = datagram.and_then(|datagram| {
         let kind = transport(&frame, &datagram, lanes, &mut layers)?;
-        if lanes.source() == lanes.destination() { Err(Reason::Land) } else { Ok(kind) }
+        if datagram.is_land { Err(Reason::Land) } else { Ok(kind) }
     });
     match kind {
         // A label does not say what is below it: the first byte of a pseudowire's Ethernet address can look like a version.
@@ -299,11 +301,13 @@ fn transport(frame: &Frame<'_>, datagram: &Datagram, lanes: &mut Lanes, layers: 
         _ => Kind::OtherProtocol,
     };
 
-    let first = frame.present(usize::from(layers.payload), usize::from(layers.end));
-    let mut bytes = [0; 4];
-    for (to, from) in bytes.iter_mut().zip(first) {
-        *to = *from;
-    }
+    let bytes = match frame.present(usize::from(layers.payload), usize::from(layers.end)) {
+        [b0, b1, b2, b3, ..] => [*b0, *b1, *b2, *b3],
+        [b0, b1, b2] => [*b0, *b1, *b2, 0],
+        [b0, b1] => [*b0, *b1, 0, 0],
+        [b0] => [*b0, 0, 0, 0],
+        [] => [0; 4],
+    };
     lanes.fill(Lane::Payload0, &bytes);
     Ok(kind)
 }
