@@ -10,6 +10,7 @@
 
 pub mod detect;
 pub mod filter;
+pub mod generation;
 pub mod packet;
 pub mod sample;
 pub mod target;
