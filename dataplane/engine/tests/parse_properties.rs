@@ -7,7 +7,7 @@ use etherparse::{
     Icmpv4Type, Icmpv6Type, IpAuthHeader, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv6Extensions,
     Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, PacketBuilder, TcpHeader,
 };
-use levee_api::lane::Lane;
+use levee_api::lane::{Bits, Lane};
 use levee_engine::packet::{HEAD_BYTES, Kind, Lanes, Layers, Packet, dns, icmp, parse, udp};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ fn read(frame: &[u8], snap: usize) -> (Layers, Lanes) {
 
     let mut dirty = Lanes([0xffff; 32]);
     assert_eq!((parse(&packet, &mut dirty), dirty), (layers, lanes), "lanes are overwritten completely");
-    let Layers { kind, l3, l4, payload, end } = layers;
+    let Layers { kind, l3, l4, payload, end, fragment } = layers;
     assert!(l3 <= l4 && l4 <= payload && payload <= end && usize::from(end) <= snap, "{layers:?}");
     if matches!(kind, Kind::Other | Kind::Heartbeat | Kind::TooDeep | Kind::Malformed { addressed: false, .. }) {
         assert_eq!(lanes, Lanes::default(), "{kind:?}");
@@ -32,6 +32,9 @@ fn read(frame: &[u8], snap: usize) -> (Layers, Lanes) {
     let shortest = Packet { head: &head[..snap.min(HEAD_BYTES)], ..packet };
     let mut lanes_of_shortest = Lanes::default();
     assert_eq!((parse(&shortest, &mut lanes_of_shortest), lanes_of_shortest), (layers, lanes));
+
+    let is_fragment = lanes.bits().intersects(Bits::FIRST_FRAGMENT | Bits::LATER_FRAGMENT);
+    assert!(is_fragment || fragment == 0);
 
     let quoted = icmp::quoted(&layers, head);
     assert_eq!(quoted.is_some(), kind == Kind::IcmpError);

@@ -62,7 +62,9 @@ pub(super) fn parse(
 
     let fragment = Fragment::judge(control & OFFSET, control & MORE_FRAGMENTS != 0, after - at, end - after, protocol)?;
     lanes.set(Lane::Bits, (bits | fragment.bits()).bits());
-    Ok(Datagram { protocol, at: after, end, fragment, is_land: [s0, s1, s2, s3] == [d0, d1, d2, d3] })
+    let identification = u16::from_be_bytes([id0, id1]).into();
+    let is_land = [s0, s1, s2, s3] == [d0, d1, d2, d3];
+    Ok(Datagram { protocol, at: after, end, fragment, identification, is_land })
 }
 
 /// Where the transport header is after a header at `at` that need not be a valid one; `None` in later fragments.
@@ -254,6 +256,7 @@ mod tests {
         assert!(first.lanes.bits().contains(Bits::FIRST_FRAGMENT | Bits::PORTS));
         assert_eq!((first.lane(Lane::SrcPort), first.lane(Lane::PayloadLength)), (53, 2000));
         assert_eq!(first.payload(), [0x61; 16]);
+        assert_eq!(first.layers.fragment, 0x2345);
 
         let later = read(&ipv4_fragment(17, MORE | 3, &[0x62; 16]));
         assert_eq!(later.layers.kind, Kind::LaterFragment);
@@ -261,7 +264,8 @@ mod tests {
         assert!(!later.lanes.bits().intersects(Bits::PORTS | Bits::FIRST_FRAGMENT));
         assert_eq!((later.lane(Lane::SrcPort), later.lane(Lane::PayloadLength)), (0, 16));
         assert_eq!(later.lane(Lane::Payload0), 0x6262);
-        assert_eq!((later.layers.l4, later.layers.payload), (34, 34));
+        assert_eq!((later.layers.l4, later.layers.payload, later.layers.fragment), (34, 34, 0x2345));
+        assert_eq!(read(&ipv4(17, &udp(53, 9, &[]))).layers.fragment, 0);
     }
 
     #[test]

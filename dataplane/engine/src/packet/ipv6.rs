@@ -62,7 +62,8 @@ pub(super) fn parse(
 /// Follows a chain of extension headers from `start` to the first header that is none, or to the end of what a later fragment
 /// knows.
 pub(super) fn follow(frame: &Frame<'_>, start: usize, end: usize, first: u8) -> Result<Datagram, Reason> {
-    let mut datagram = Datagram { protocol: first, at: start, end, fragment: Fragment::Whole, is_land: false };
+    let mut datagram =
+        Datagram { protocol: first, at: start, end, fragment: Fragment::Whole, identification: 0, is_land: false };
     let mut fragmented = false;
     for _ in 0..=MAX_EXTENSIONS {
         let Datagram { protocol, at, .. } = datagram;
@@ -93,6 +94,8 @@ pub(super) fn follow(frame: &Frame<'_>, start: usize, end: usize, first: u8) -> 
                 return Err(Reason::Ipv6Extensions);
             }
             fragmented = true;
+            let [.., id0, id1, id2, id3] = *frame.header::<8>(at, end, missing)?;
+            datagram.identification = u32::from_be_bytes([id0, id1, id2, id3]);
             let control = u16::from_be_bytes([b2, b3]);
             let judged = Fragment::judge(control >> 3, control & 1 != 0, at - start, end - after, next)?;
             datagram.fragment = judged;
@@ -252,6 +255,7 @@ mod tests {
         let read = chain(FRAGMENT, &[&fragment(17, 0), &udp(7, 9, b"abc")]);
         assert_eq!(read.layers.kind, Kind::Udp);
         assert!(!read.lanes.bits().intersects(Bits::FIRST_FRAGMENT | Bits::LATER_FRAGMENT));
+        assert_eq!(read.layers.fragment, 0);
         assert!(read.lanes.bits().contains(Bits::OPTIONS));
     }
 
@@ -265,6 +269,7 @@ mod tests {
         assert_eq!(later.layers.kind, Kind::LaterFragment);
         assert_eq!((later.lane(Lane::Protocol), later.lane(Lane::Payload0)), (6, 0x6162));
         assert_eq!(later.payload(), b"abc");
+        assert_eq!((first.layers.fragment, later.layers.fragment), (0xdead_beef, 0xdead_beef));
     }
 
     #[test]
@@ -277,6 +282,11 @@ mod tests {
         ] {
             assert_eq!(chain(FRAGMENT, &[&fragment(next, control), &vec![0; data]]).reason(), Some(reason));
         }
+        // Headers before the fragment header count towards the length of the datagram.
+        let last = fragment(17, 8190 << 3);
+        assert_eq!(chain(FRAGMENT, &[&last, &[0; 15]]).layers.kind, Kind::LaterFragment);
+        let read = chain(HOP_BY_HOP, &[&extension(FRAGMENT), &last, &[0; 15]]);
+        assert_eq!(read.reason(), Some(Reason::FragmentLength));
     }
 
     #[test]

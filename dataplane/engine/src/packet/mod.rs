@@ -138,13 +138,15 @@ pub struct Layers {
     /// Offset one past the last byte of the payload that is present in the head: padding of the frame and bytes past the
     /// UDP length are outside.
     pub end: u16,
+    /// Identification of the datagram that it is a fragment of; zero when it is none.
+    pub fragment: u32,
 }
 
 impl Layers {
     /// Everything at one offset: nothing was found after it.
     fn at(kind: Kind, offset: usize) -> Self {
         let offset = frame::offset(offset);
-        Self { kind, l3: offset, l4: offset, payload: offset, end: offset }
+        Self { kind, l3: offset, l4: offset, payload: offset, end: offset, fragment: 0 }
     }
 
     /// The bytes after the transport header that are present in `head`, which is the head that was parsed.
@@ -197,6 +199,8 @@ struct Datagram {
     end: usize,
     /// Which part of a datagram this is.
     fragment: Fragment,
+    /// Which datagram that is; meaningless for a whole one.
+    identification: u32,
     /// Source and destination address are equal.
     is_land: bool,
 }
@@ -288,6 +292,9 @@ fn transport(frame: &Frame<'_>, datagram: &Datagram, lanes: &mut Lanes, layers: 
     layers.l4 = frame::offset(at.min(end));
     layers.payload = layers.l4;
     layers.end = frame::offset(end);
+    if datagram.fragment != Fragment::Whole {
+        layers.fragment = datagram.identification;
+    }
     lanes.set(Lane::PayloadLength, frame::saturated(datagram.length()));
 
     let kind = match (datagram.fragment, datagram.protocol) {

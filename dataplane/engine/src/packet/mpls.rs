@@ -56,8 +56,8 @@ mod tests {
         let control_word = labelled(0, &[0; 64]);
         assert_eq!(read(&control_word).layers.kind, Kind::Other);
         // Without a control word it begins with an Ethernet address, here one that looks like a version.
-        for first in [0x44, 0x48, 0x6c] {
-            let read = read(&labelled(0, &[&[first, 0x01, 0x02, 0x03, 0x04, 0x05, 0x02], &[0; 64][..]].concat()));
+        for address in [[0x44, 0x01, 0x00, 0x28], [0x48, 0x01, 0x02, 0x03], [0x6c, 0x01, 0x02, 0x03]] {
+            let read = read(&labelled(0, &[&address, &[0x05; 64][..]].concat()));
             assert_eq!((read.layers.kind, read.lanes), (Kind::Other, Lanes::default()));
         }
     }
