@@ -1,0 +1,125 @@
+//! What goes in at one end of a wire comes out at the other, on each kind of port.
+
+use std::path::Path;
+
+use levee_dataplane::capture_file;
+use levee_engine::time::Timestamp;
+use tempfile::TempDir;
+
+use crate::lab::{
+    CLIENT, Dataplane, Gap, Namespace, SERVER, assert_datagram_crosses, assert_forwards, is_root, program, wire,
+};
+
+const AF_PACKET: (&str, &str) = ("net_af_packet,iface=outside", "net_af_packet,iface=inside");
+
+#[test]
+fn a_wire_between_af_packet_ports_forwards_both_ways() {
+    if !is_root() {
+        return;
+    }
+    let gap = Gap::new(1500);
+    let dataplane = Dataplane::start(Some(&gap.middle), &wire(AF_PACKET.0, AF_PACKET.1, 1500));
+    gap.assert_forwards();
+    let log = dataplane.stop();
+    assert!(log.contains("dropped [], lost before 0"), "{log}");
+}
+
+#[test]
+fn frames_of_9000_bytes_cross_af_packet_unharmed() {
+    if !is_root() {
+        return;
+    }
+    let gap = Gap::new(9000);
+    let _dataplane = Dataplane::start(Some(&gap.middle), &wire(AF_PACKET.0, AF_PACKET.1, 9000));
+    // With 28 bytes of headers an IP packet of exactly the MTU.
+    assert_datagram_crosses(&gap.client, &gap.server, 8972);
+    gap.assert_forwards();
+}
+
+#[test]
+fn an_interface_with_a_smaller_mtu_is_given_that_of_the_wire() {
+    if !is_root() {
+        return;
+    }
+    let gap = Gap::new(9000);
+    gap.middle.ip(&["link", "set", "dev", "inside", "mtu", "1500"]);
+    let _dataplane = Dataplane::start(Some(&gap.middle), &wire(AF_PACKET.0, AF_PACKET.1, 9000));
+    assert_datagram_crosses(&gap.client, &gap.server, 8972);
+}
+
+#[test]
+fn a_wire_between_tap_ports_forwards() {
+    if !is_root() {
+        return;
+    }
+    let (client, middle, server) = (Namespace::new("c"), Namespace::new("m"), Namespace::new("s"));
+    let _dataplane = Dataplane::start(Some(&middle), &wire("net_tap0,iface=tap-out", "net_tap1,iface=tap-in", 1500));
+    middle.hand_over("tap-out", &client, CLIENT);
+    middle.hand_over("tap-in", &server, SERVER);
+    assert_forwards(&client, &server);
+}
+
+#[test]
+fn a_wire_between_virtio_user_and_vhost_of_two_processes_forwards() {
+    if !is_root() {
+        return;
+    }
+    let gap = Gap::new(1500);
+    let folder = TempDir::new().expect("a folder");
+    let socket = folder.path().join("vhost").display().to_string();
+    let vhost = wire(AF_PACKET.0, &format!("net_vhost0,iface={socket}"), 1500);
+    let virtio = wire(&format!("net_virtio_user0,path={socket}"), AF_PACKET.1, 1500);
+    // The side that creates the socket comes first.
+    let vhost = Dataplane::start(Some(&gap.middle), &vhost);
+    let virtio = Dataplane::start(Some(&gap.middle), &virtio);
+    gap.assert_forwards();
+    virtio.stop();
+    vhost.stop();
+    assert!(!Path::new(&socket).exists(), "the socket is gone");
+}
+
+#[test]
+fn a_wire_between_captures_hands_every_packet_on_unchanged() {
+    let folder = TempDir::new().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let frames = |seed: usize| (0..2000).map(|n| frame(seed + n)).collect::<Vec<_>>();
+    let (outside, inside) = (frames(0), frames(7));
+    write(&path("outside"), &outside);
+    write(&path("inside"), &inside);
+    let port = |number: usize, from: &str, to: &str| {
+        format!("net_pcap{number},rx_pcap={},tx_pcap={}", path(from).display(), path(to).display())
+    };
+    let configuration = wire(&port(0, "outside", "to-outside"), &port(1, "inside", "to-inside"), 1500);
+    let output =
+        program(None, folder.path(), &configuration, &["--exit-when-idle", "0.5"]).output().expect("the program");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    assert!(read(&path("to-inside")) == outside, "{log}");
+    assert!(read(&path("to-outside")) == inside, "{log}");
+    assert_eq!(log.matches("received 2000, forwarded 2000, dropped [], lost before 0").count(), 2, "{log}");
+}
+
+/// A frame of a length and content of its own, from the shortest to the longest.
+fn frame(number: usize) -> Vec<u8> {
+    let length = 60 + number * 37 % (1514 - 60 + 1);
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5];
+    frame.extend((frame.len()..length).map(|position| (number + position).to_le_bytes()[0]));
+    frame
+}
+
+fn write(path: &Path, frames: &[Vec<u8>]) {
+    let mut writer = capture_file::Writer::create(path).expect("a new file");
+    for frame in frames {
+        writer.write(Timestamp::ZERO, frame, u32::try_from(frame.len()).expect("short")).expect("writing");
+    }
+    writer.finish().expect("writing");
+}
+
+fn read(path: &Path) -> Vec<Vec<u8>> {
+    let mut reader = capture_file::open(path).expect("a capture");
+    let mut frames = Vec::new();
+    while let Some(record) = reader.next().expect("a record") {
+        frames.push(record.data.to_vec());
+    }
+    frames
+}

@@ -1,0 +1,205 @@
+//! Starting, ending, dying, and what is left of each.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::lab::{DEADLINE, Dataplane, Gap, is_root, program, wire};
+
+const AF_PACKET: (&str, &str) = ("net_af_packet,iface=outside", "net_af_packet,iface=inside");
+
+fn nothing_to_do() -> String {
+    wire("net_null0,no-rx=1", "net_null1,no-rx=1", 1500)
+}
+
+/// Everything that DPDK processes leave about, if they do.
+fn leavings(pid: Pid) -> Vec<PathBuf> {
+    let mark = pid.to_string();
+    ["/var/run/dpdk", "/run/dpdk", "/dev/hugepages", "/dev/shm", "/tmp"]
+        .iter()
+        .filter_map(|folder| fs::read_dir(folder).ok())
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().contains(&format!("levee-{mark}")))
+        .collect()
+}
+
+#[test]
+fn sigterm_and_sigint_end_it_in_order_and_nothing_is_left() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let dataplane = Dataplane::start(None, &nothing_to_do());
+        let pid = dataplane.pid();
+        dataplane.signal(signal);
+        let status = dataplane.wait();
+        let log = dataplane.log();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert!(!log.contains("not returned by the drivers") && !log.contains("does not stop"), "{log}");
+        assert_eq!(leavings(pid), Vec::<PathBuf>::new());
+    }
+}
+
+#[test]
+fn after_sigkill_nothing_is_left_and_the_next_start_works_at_once() {
+    if !is_root() {
+        return;
+    }
+    let gap = Gap::new(1500);
+    let configuration = wire(AF_PACKET.0, AF_PACKET.1, 1500);
+    let first = Dataplane::start(Some(&gap.middle), &configuration);
+    gap.assert_forwards();
+    first.signal(Signal::SIGKILL);
+    first.wait();
+    let _second = Dataplane::start(Some(&gap.middle), &configuration);
+    gap.assert_forwards();
+    assert_eq!(leavings(first.pid()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn two_dataplanes_run_beside_each_other() {
+    if !is_root() {
+        return;
+    }
+    let gaps = [Gap::new(1500), Gap::new(1500)];
+    let configuration = wire(AF_PACKET.0, AF_PACKET.1, 1500);
+    let _dataplanes = gaps.each_ref().map(|gap| Dataplane::start(Some(&gap.middle), &configuration));
+    for gap in &gaps {
+        gap.assert_forwards();
+    }
+}
+
+#[test]
+fn once_it_forwards_no_thread_has_a_capability() {
+    if !is_root() {
+        return;
+    }
+    let gap = Gap::new(1500);
+    let dataplane = Dataplane::start(Some(&gap.middle), &wire(AF_PACKET.0, AF_PACKET.1, 1500));
+    assert_powerless(dataplane.pid());
+    gap.assert_forwards();
+}
+
+#[test]
+fn it_becomes_user_levee_if_there_is_one() {
+    if !is_root() {
+        return;
+    }
+    let folder = TempDir::new().expect("a folder");
+    let file = |name: &str, line: &str| {
+        let path = folder.path().join(name);
+        let content = fs::read_to_string(Path::new("/etc").join(name)).expect("a system file");
+        fs::write(&path, format!("{content}{line}\n")).expect("writing");
+        path
+    };
+    // The last of equal names is not looked at, so this holds on machines that have the user too.
+    let passwd = file("passwd", "levee:x:64999:64999::/nonexistent:/usr/sbin/nologin");
+    let group = file("group", "levee:x:64999:");
+    let inner = program(None, folder.path(), &nothing_to_do(), &[]);
+    // Only this process sees the user.
+    let mut command = Command::new("unshare");
+    command.args([
+        "--mount",
+        "sh",
+        "-c",
+        "mount --bind \"$1\" /etc/passwd && mount --bind \"$2\" /etc/group && shift 2 && exec \"$@\"",
+        "sh",
+    ]);
+    command.arg(passwd).arg(group).arg(inner.get_program()).args(inner.get_args());
+    let dataplane = Dataplane::spawn(command, folder);
+    let status = fs::read_to_string(format!("/proc/{}/status", dataplane.pid())).expect("its status");
+    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")).expect("a user id");
+    assert!(!uid.split_whitespace().any(|id| id == "0"), "{uid}");
+    assert_powerless(dataplane.pid());
+    dataplane.stop();
+}
+
+fn assert_powerless(pid: Pid) {
+    let tasks: Vec<_> = fs::read_dir(format!("/proc/{pid}/task")).expect("its threads").flatten().collect();
+    assert!(tasks.len() >= 3, "main, worker and DPDK's own");
+    for task in tasks {
+        let status = fs::read_to_string(task.path().join("status")).expect("a thread's status");
+        for (field, value) in [("CapEff:", "0000000000000000"), ("CapPrm:", "0000000000000000"), ("NoNewPrivs:", "1")] {
+            let found = status.lines().find_map(|line| line.strip_prefix(field)).map(str::trim);
+            assert_eq!(found, Some(value), "{field} of a thread:\n{status}");
+        }
+    }
+}
+
+#[test]
+fn hugepages_are_used_and_leave_no_file() {
+    let free = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").unwrap_or_default();
+    if free.trim().parse().unwrap_or(0) < 64 {
+        eprintln!("skipped: 64 free hugepages of 2 MiB are needed (echo 64 > /proc/sys/vm/nr_hugepages)");
+        return;
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let dataplane = Dataplane::start(None, &nothing_to_do().replace("no-huge", "128MiB"));
+        let status = fs::read_to_string(format!("/proc/{}/status", dataplane.pid())).expect("its status");
+        let huge = status.lines().find_map(|line| line.strip_prefix("HugetlbPages:")).expect("a size");
+        assert!(!huge.trim().starts_with("0 "), "memory comes from hugepages: {huge}");
+        dataplane.signal(signal);
+        dataplane.wait();
+        assert_eq!(leavings(dataplane.pid()), Vec::<PathBuf>::new());
+    }
+}
+
+/// How to look at it by hand: `strace -f -e trace=all -p PID`; only the driver's calls may come from `levee-worker-*`.
+#[test]
+fn a_worker_makes_no_system_call_between_start_and_end() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        eprintln!("skipped: strace is not installed");
+        return;
+    }
+    let folder = TempDir::new().expect("a folder");
+    let trace = folder.path().join("trace");
+    // net_null makes no system call of its own, and always has packets.
+    let inner = program(None, folder.path(), &wire("net_null0", "net_null1", 1500).replace("adaptive", "spin"), &[]);
+    let mut command = Command::new("strace");
+    command.args(["-f", "-o"]).arg(&trace).arg(inner.get_program()).args(inner.get_args());
+    let tracer = Dataplane::spawn(command, folder);
+    let main = main_thread(&trace);
+    wait_for_work(main);
+    nix::sys::signal::kill(main, Signal::SIGTERM).expect("a running dataplane");
+    assert!(tracer.wait().success(), "{}", tracer.log());
+    let log = tracer.log();
+    assert!(!log.contains("received 0"), "bursts were handled: {log}");
+
+    let trace = fs::read_to_string(&trace).expect("the trace");
+    let worker = trace
+        .lines()
+        .find(|line| line.contains("PR_SET_NAME, \"levee-worker-0\""))
+        .and_then(|line| line.split_whitespace().next())
+        .expect("the worker names itself");
+    let from = trace.find("READY=1").expect("forwarding was announced");
+    let until = from + trace[from..].find("--- SIGTERM").expect("it was ended by a signal");
+    // What is interrupted or resumed at either edge belongs to start-up.
+    let calls: Vec<&str> =
+        trace[from..until].lines().filter(|line| line.starts_with(worker) && !line.contains("resumed>")).collect();
+    assert_eq!(calls, Vec::<&str>::new());
+}
+
+/// The traced process: the first line of the trace is its own.
+fn main_thread(trace: &Path) -> Pid {
+    let text = fs::read_to_string(trace).expect("the trace");
+    let id = text.split_whitespace().next().expect("a line").parse().expect("a process id");
+    Pid::from_raw(id)
+}
+
+/// Lets the process work for a tenth of a second of CPU time: thousands of bursts.
+fn wait_for_work(process: Pid) {
+    let worked = || -> u64 {
+        let threads = fs::read_dir(format!("/proc/{process}/task")).expect("its threads").flatten();
+        // The first number is the time on a CPU in nanoseconds.
+        let time = |path: PathBuf| fs::read_to_string(path).ok()?.split(' ').next()?.parse::<u64>().ok();
+        threads.filter_map(|thread| time(thread.path().join("schedstat"))).sum()
+    };
+    let (start, deadline) = (worked(), Instant::now() + DEADLINE);
+    while worked() < start + 100_000_000 {
+        assert!(Instant::now() < deadline, "the worker does not run");
+    }
+}
