@@ -243,6 +243,33 @@ proptest! {
     }
 
     #[test]
+    fn errors_are_read_whatever_they_quote(
+        is_ipv6: bool,
+        next in prop::sample::select(vec![0_u8, 6, 17, 43, 44, 51, 60]),
+        quote in vec(any::<u8>(), 0..200),
+        snap in any::<prop::sample::Index>(),
+    ) {
+        let (mut quote, mut frame) = (quote, Vec::new());
+        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]);
+        if is_ipv6 {
+            let header = [&[0x60, 0, 0, 0, 1, 0, next, 64], &[0x21; 16][..], &[0x22; 16]].concat();
+            quote.splice(0..0, header);
+            let message = Icmpv6Type::TimeExceeded(etherparse::icmpv6::TimeExceededCode::HopLimitExceeded);
+            builder.ipv6([0x20; 16], [0x21; 16], 64).icmpv6(message).write(&mut frame, &quote).unwrap();
+        } else {
+            // Options and fragment fields as they come.
+            quote.resize(quote.len().max(8), 0);
+            let header = [&[0x45 | quote[0] & 0x0f, 0, 1, 0], &quote[1..5], &[64, next, 0, 0], &[0x21; 4], &[0x22; 4]].concat();
+            quote.splice(0..0, header);
+            let message = Icmpv4Type::TimeExceeded(etherparse::icmpv4::TimeExceededCode::TtlExceededInTransit);
+            builder.ipv4([0x20; 4], [0x21; 4], 64).icmpv4(message).write(&mut frame, &quote).unwrap();
+        }
+        let (layers, _) = read(&frame, frame.len());
+        prop_assert_eq!(layers.kind, Kind::IcmpError);
+        read(&frame, snap.index(frame.len() + 1));
+    }
+
+    #[test]
     fn flipped_bits_are_read(generated in packets(), flips in vec(any::<prop::sample::Index>(), 1..6)) {
         let Generated { mut frame, .. } = generated;
         for flip in flips {
