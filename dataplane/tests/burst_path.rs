@@ -1,0 +1,204 @@
+//! The burst path inside the process: that it allocates nothing, and that what is seen and sent of a packet does not
+//! depend on how a driver splits it over segments.
+//!
+//! One environment serves all tests of this process, on ports of their own.
+#![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
+#![expect(unsafe_code, reason = "an allocator is an unsafe trait")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+
+use levee_api::config::Idle;
+use levee_dataplane::capture_file;
+use levee_dataplane::dpdk::clock::Clock;
+use levee_dataplane::dpdk::eal::{Eal, Memory, Options, Pci};
+use levee_dataplane::dpdk::mbuf::{BURST, Burst, HeadScratch};
+use levee_dataplane::dpdk::mempool::{Mempool, Shape};
+use levee_dataplane::dpdk::port::{Port, RxQueue, Setup, StartedPort, StopError, TxQueue};
+use levee_dataplane::dpdk::thread::allowed_cpus;
+use levee_dataplane::worker::{Judge, Path as WorkerPath, PathCounters, Worker};
+use levee_engine::packet::{Direction, HEAD_BYTES, Packet};
+use levee_engine::time::Timestamp;
+use levee_engine::verdict::{Reason, Verdict};
+use tempfile::TempDir;
+
+/// Counts what each thread allocates.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: hands everything on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: as for this call.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as for this call.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn eal() -> Eal {
+    static EAL: OnceLock<Eal> = OnceLock::new();
+    let options = Options { memory: Memory::NoHuge { mib: 128 }, pci: Pci::Only(Vec::new()), cpus: allowed_cpus() };
+    EAL.get_or_init(|| Eal::start(&options).expect("DPDK")).clone()
+}
+
+fn pool(name: &str, frame_room: u16) -> Mempool {
+    Mempool::create(&eal(), name, Shape { count: 8191, frame_room }, -1).expect("buffers")
+}
+
+fn start(name: &str, pool: &Mempool) -> (StartedPort, RxQueue, TxQueue) {
+    let port = Port::attach(&eal(), &name.parse().expect("a name")).expect("a port");
+    port.start(&Setup { mtu: 1500, pool: pool.clone() }).expect("a running port")
+}
+
+/// Drops every third packet.
+struct EveryThird(u64);
+
+impl Judge for EveryThird {
+    fn burst(&mut self, _: usize, _: Direction, _: &[Packet<'_>], _: Timestamp, verdicts: &mut [Verdict]) {
+        for verdict in verdicts {
+            self.0 += 1;
+            *verdict = if self.0.is_multiple_of(3) { Verdict::Drop(Reason::Filter) } else { Verdict::Forward };
+        }
+    }
+    fn idle(&mut self, _: Timestamp) {}
+    fn offline(&mut self) {}
+}
+
+#[test]
+fn a_burst_allocates_nothing_and_every_packet_has_one_fate() {
+    let pool = pool("allocations", 2048);
+    let (outside, outside_rx, outside_tx) = start("net_null20", &pool);
+    let (inside, inside_rx, inside_tx) = start("net_null21", &pool);
+    let counters = [Arc::new(PathCounters::default()), Arc::new(PathCounters::default())];
+    let path = |direction, rx, tx, counters: &Arc<PathCounters>| WorkerPath {
+        wire: 0,
+        direction,
+        rx,
+        tx,
+        counters: Arc::clone(counters),
+    };
+    let paths = vec![
+        path(Direction::Inbound, outside_rx, inside_tx, &counters[0]),
+        path(Direction::Outbound, inside_rx, outside_tx, &counters[1]),
+    ];
+    let stop = Arc::new(AtomicBool::new(true));
+    let mut worker = Worker::new(paths, EveryThird(0), Clock::start(&eal()), Idle::Spin, stop);
+    let before = ALLOCATIONS.get();
+    for _ in 0..10_000 {
+        assert!(worker.round());
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    // Told to stop already, it only finishes what it has received.
+    worker.run();
+    for counters in counters {
+        let count = counters.read();
+        assert!(count.received >= 10_000 * BURST as u64, "{count:?}");
+        assert!(count.dropped[Reason::Filter.index()].abs_diff(count.received / 3) < BURST as u64, "{count:?}");
+        assert!(count.is_conserved(), "{count:?}");
+    }
+    outside.stop().expect("all queues are back");
+    inside.stop().expect("all queues are back");
+    assert_eq!(pool.in_use(), 0, "every buffer is back");
+}
+
+#[test]
+fn the_head_of_a_packet_does_not_depend_on_its_segments() {
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("in.pcap");
+    let frames: Vec<Vec<u8>> = (0..BURST).map(|number| frame(60 + number * 23)).collect();
+    write(&file, &frames);
+    // net_pcap chains buffers for longer frames, so up to twelve of them here.
+    const ROOM: usize = 128;
+    let pool = pool("segments", u16::try_from(ROOM).expect("small"));
+    let out = folder.path().join("out.pcap");
+    let port = format!("net_pcap22,rx_pcap={},tx_pcap={}", file.display(), out.display());
+    let (port, mut rx, mut tx) = start(&port, &pool);
+
+    let (mut burst, mut rest, mut scratch) = (Burst::default(), Burst::default(), HeadScratch::default());
+    while rx.receive(&mut burst) > 0 {}
+    let mut packets = [Packet { head: &[], wire_len: 0 }; BURST];
+    let packets = burst.packets(&mut scratch, &mut packets);
+    assert_eq!(packets.len(), frames.len());
+    for (packet, frame) in packets.iter().zip(&frames) {
+        assert_eq!(usize::try_from(packet.wire_len).expect("small"), frame.len());
+        assert!(packet.head.len() >= frame.len().min(HEAD_BYTES), "{} of {}", packet.head.len(), frame.len());
+        assert!(frame.starts_with(packet.head));
+    }
+
+    // This driver does not offer to send segments: what fits one buffer is sent, the rest handed back.
+    let fitting: Vec<Vec<u8>> = frames.iter().filter(|frame| frame.len() <= ROOM).cloned().collect();
+    assert_eq!(tx.send(&mut burst, &mut rest), fitting.len());
+    assert_eq!((burst.len(), rest.len()), (0, frames.len() - fitting.len()));
+    rest.free();
+    drop((rx, tx));
+    port.stop().expect("all queues are back");
+    assert!(read(&out) == fitting);
+    assert_eq!(pool.in_use(), 0, "every buffer is back");
+}
+
+#[test]
+fn packets_that_are_not_kept_are_freed_once() {
+    let pool = pool("split", 2048);
+    let (port, mut rx, tx) = start("net_null23", &pool);
+    let (mut burst, mut rest) = (Burst::default(), Burst::default());
+    assert_eq!(rx.receive(&mut burst), BURST);
+    assert_eq!(rx.receive(&mut burst), 0, "a full burst takes no more");
+    burst.split(|position| position % 2 == 0, &mut rest);
+    assert_eq!((burst.len(), rest.len()), (BURST / 2, BURST / 2));
+    rest.free();
+    assert!(rest.is_empty());
+    assert_eq!(pool.in_use(), u32::try_from(BURST / 2).expect("small"));
+    drop(burst);
+    assert_eq!(pool.in_use(), 0);
+    drop((rx, tx));
+    port.stop().expect("all queues are back");
+}
+
+#[test]
+fn a_port_whose_queues_are_in_use_is_not_stopped() {
+    let pool = pool("in_use", 2048);
+    let (port, rx, tx) = start("net_null24", &pool);
+    assert!(matches!(port.stop(), Err(StopError::InUse { queues: 2, .. })));
+    drop((rx, tx));
+}
+
+#[test]
+fn buffers_do_not_follow_each_other_at_a_power_of_two() {
+    let pool = pool("stride", 2048);
+    assert_eq!(pool.stride() / 64 % 2, 1, "{} bytes", pool.stride());
+}
+
+fn frame(length: usize) -> Vec<u8> {
+    (0..length).map(|position| (position * 7 + length).to_le_bytes()[0]).collect()
+}
+
+fn write(path: &Path, frames: &[Vec<u8>]) {
+    let mut writer = capture_file::Writer::create(path).expect("a new file");
+    for frame in frames {
+        writer.write(Timestamp::ZERO, frame, u32::try_from(frame.len()).expect("short")).expect("writing");
+    }
+    writer.finish().expect("writing");
+}
+
+fn read(path: &Path) -> Vec<Vec<u8>> {
+    let mut reader = capture_file::open(path).expect("a capture");
+    let mut frames = Vec::new();
+    while let Some(record) = reader.next().expect("a record") {
+        frames.push(record.data.to_vec());
+    }
+    frames
+}
