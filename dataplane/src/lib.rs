@@ -5,5 +5,6 @@ pub mod dpdk;
 pub mod ports;
 pub mod privileges;
 pub mod run;
+pub mod service;
 pub mod wires;
 pub mod worker;

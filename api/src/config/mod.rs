@@ -36,6 +36,7 @@ use crate::zone::Zone;
 pub use dataplane::{Dataplane, Idle, Memory, Wire};
 pub use general::{Appliance, Exception, Exceptions, Guardrails};
 pub use problem::{ConfigError, Invalid, Problem};
+pub use zone::MAX_ZONES;
 
 use problem::{Fault, Problems};
 use section::Section;

@@ -4,8 +4,10 @@
 //! promises, and its error names the field. See `proto/` for what each message means.
 
 mod convert;
+mod pieces;
 
 pub use convert::{FieldError, FilterRequest, filter_in_force};
+pub use pieces::{MAX_PIECE_BYTES, pieces, zone_in_pieces};
 
 /// Version of the contract that this program speaks.
 pub const VERSION: dataplane::v1::Version = dataplane::v1::Version { major: 1, minor: 0 };

@@ -1,0 +1,201 @@
+//! `levee-controlplane run` as a process, with everything that can happen to it and to its peer.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use levee_engine::detect::event::Phase;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::world::{FILE, Place, file_for};
+
+/// Longer than anything waited for takes, shorter than anybody's patience.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A process that ends with its test, and the lines it prints.
+struct Running {
+    child: Child,
+    lines: Receiver<String>,
+    told: Receiver<String>,
+}
+
+impl Running {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (lines, told) = (lines_of(child.stdout.take().unwrap()), lines_of(child.stderr.take().unwrap()));
+        Self { child, lines, told }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
+    }
+
+    /// The first event of this name.
+    fn event(&self, name: &str) -> Value {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let wait = deadline.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(wait).unwrap_or_else(|_| panic!("no event {name}"));
+            let event: Value = serde_json::from_str(&line).unwrap();
+            if event["event"] == name {
+                return event;
+            }
+        }
+    }
+
+    /// The first line of the log with this text.
+    fn log(&self, text: &str) -> String {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let wait = deadline.saturating_duration_since(Instant::now());
+            let line = self.told.recv_timeout(wait).unwrap_or_else(|_| panic!("nothing said of {text:?}"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn lines_of(stream: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn control_plane(config: &Path, events: &str) -> Running {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_levee-controlplane"));
+    Running::start(command.args(["run", "--config"]).arg(config).args(["--events", events]))
+}
+
+/// Writes the file for the place's socket.
+fn configured(place: &Place) -> std::path::PathBuf {
+    let path = place.folder.path().join("levee.toml");
+    std::fs::write(&path, file_for(&place.socket())).unwrap();
+    path
+}
+
+#[test]
+fn the_policy_of_the_file_is_handed_over_and_events_are_written() {
+    let place = Place::new();
+    let world = place.start();
+    let mut running = control_plane(&configured(&place), "-");
+    let snapshot = running.event("snapshot");
+    assert_eq!((&snapshot["generation"], &snapshot["zones"]), (&1.into(), &2.into()));
+    world.change("203.0.113.9", Phase::Attack);
+    let changed = running.event("state_changed");
+    assert_eq!((&changed["target"], &changed["zone"]), (&"203.0.113.9".into(), &"web".into()));
+    assert_eq!((&changed["from"], &changed["state"]), (&"normal".into(), &"attack".into()));
+    assert_eq!(running.event("anomaly_opened")["roles"][0]["role"], "syn");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_dataplane_that_restarts_gets_its_policy_back() {
+    let place = Place::new();
+    let world = place.start();
+    let running = control_plane(&configured(&place), "-");
+    let before = running.event("snapshot");
+    drop(world);
+    running.log("trying again until it works");
+    let _world = place.start();
+    assert!(running.event("gap")["reason"].as_str().unwrap().contains("restarted"));
+    let after = running.event("snapshot");
+    assert_ne!(before["boot_id"], after["boot_id"]);
+    assert_eq!((&after["generation"], &after["zones"]), (&1.into(), &2.into()));
+}
+
+#[test]
+fn a_control_plane_that_was_killed_goes_on_where_its_file_ends() {
+    let place = Place::new();
+    let world = place.start();
+    let config = configured(&place);
+    let file = place.folder.path().join("events.jsonl");
+    std::fs::write(&file, "").unwrap();
+    // tail waits for the file to grow, so that nobody here has to look again and again.
+    let written = Running::start(Command::new("tail").args(["-n", "+1", "-f"]).arg(&file));
+
+    let running = control_plane(&config, file.to_str().unwrap());
+    written.event("snapshot");
+    world.change("203.0.113.9", Phase::Attack);
+    let last = written.event("anomaly_opened")["sequence"].as_u64().unwrap();
+    running.signal(Signal::SIGKILL);
+    drop(running);
+    world.change("203.0.113.8", Phase::Attack);
+
+    let _running = control_plane(&config, file.to_str().unwrap());
+    assert_eq!(written.event("state_changed")["sequence"], last + 1);
+    written.event("anomaly_opened");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let sequences: Vec<u64> = text
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|event| event["event"] != "gap" && event["event"] != "snapshot")
+        .filter_map(|event| event["sequence"].as_u64())
+        .collect();
+    assert!(sequences.windows(2).all(|pair| pair[0] + 1 == pair[1]), "nothing twice, nothing missing: {sequences:?}");
+    assert_eq!(text.matches("\"gap\"").count(), 1, "only the first start had nothing to go on from: {text}");
+}
+
+#[test]
+fn the_file_is_read_again_on_sighup_and_kept_when_it_is_not_valid() {
+    let place = Place::new();
+    let _world = place.start();
+    let config = configured(&place);
+    let running = control_plane(&config, "-");
+    running.event("snapshot");
+
+    let text = file_for(&place.socket());
+    std::fs::write(&config, text.replace("prefixes", "prefxies")).unwrap();
+    running.signal(Signal::SIGHUP);
+    assert!(running.log("not valid").contains("prefxies"));
+
+    let third = "[[zone]]\nname = \"third\"\nprefixes = [\"192.0.2.0/24\"]\n";
+    std::fs::write(&config, format!("{text}{third}")).unwrap();
+    running.signal(Signal::SIGHUP);
+    let committed = running.event("policy_committed");
+    assert_eq!((&committed["zones"], &committed["generation"]), (&3.into(), &2.into()));
+}
+
+#[test]
+fn a_peer_that_sends_garbage_is_left_and_tried_again() {
+    let place = Place::new();
+    let listener = UnixListener::bind(place.socket()).unwrap();
+    let running = control_plane(&configured(&place), "-");
+    for _ in 0..3 {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.write_all(&[0xa5; 4_096]);
+    }
+    running.log("no dataplane answers on");
+    drop(listener);
+    let _world = place.start();
+    running.event("snapshot");
+}
+
+#[test]
+fn a_file_that_is_not_valid_ends_the_start_with_78() {
+    let place = Place::new();
+    let config = place.folder.path().join("levee.toml");
+    std::fs::write(&config, FILE.replace("mode", "mood")).unwrap();
+    let mut running = control_plane(&config, "-");
+    running.log("did you mean `mode`?");
+    assert_eq!(running.child.wait().unwrap().code(), Some(78));
+}

@@ -1,0 +1,206 @@
+//! The unix socket: who owns it, who may connect, and how many at once.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use nix::unistd::{Gid, Group, Uid, User, chown};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::unix::UCred;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::transport::server::Connected;
+
+/// The group whose members may steer the dataplane.
+const GROUP: &str = "levee";
+
+/// Connections served at once; more wait in the backlog.
+const CONNECTIONS: usize = 32;
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Another process answers on it.
+    #[error(
+        "another instance is running: a process answers on {}. Stop it, or give this one another `socket` in [dataplane]",
+        .0.display()
+    )]
+    InUse(PathBuf),
+    /// Something that is no socket has that name.
+    #[error("{} exists and is no socket: move it away, or give another `socket` in [dataplane]", .0.display())]
+    NotASocket(PathBuf),
+    /// The system refused.
+    #[error("cannot make the socket {}: {reason}", path.display())]
+    Io {
+        /// The path of the configuration.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+}
+
+/// The socket, bound and listening; removed when dropped.
+#[derive(Debug)]
+pub struct Listener {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Binds the path for root and the group `levee` (0660), in place of what a dead process left there.
+    ///
+    /// # Errors
+    /// When another instance is alive, or the system refuses.
+    pub fn bind(path: &Path) -> Result<Self, BindError> {
+        let failed = |reason| BindError::Io { path: path.to_owned(), reason };
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(folder).map_err(failed)?;
+        // Between looking and binding no other instance may do the same. The lock is on the folder: a file of its own
+        // would stay behind.
+        let lock = File::open(folder).map_err(failed)?;
+        lock.lock().map_err(failed)?;
+        match fs::symlink_metadata(path) {
+            Ok(metadata) if !metadata.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
+            Ok(_) => match UnixStream::connect(path) {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    fs::remove_file(path).map_err(failed)?
+                }
+                _ => return Err(BindError::InUse(path.to_owned())),
+            },
+            Err(_) => {}
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        let bound = Self { listener, path: path.to_owned() };
+        bound.listener.set_nonblocking(true).map_err(failed)?;
+        if let (Some(group), true) = (group(), Uid::effective().is_root()) {
+            chown(path, None, Some(group.gid)).map_err(|error| failed(error.into()))?;
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660)).map_err(failed)?;
+        Ok(bound)
+    }
+
+    /// The same listener for tokio. To be called inside a runtime.
+    pub(super) fn for_tokio(&self) -> io::Result<tokio::net::UnixListener> {
+        tokio::net::UnixListener::from_std(self.listener.try_clone()?)
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Without the privilege to remove it the file stays; the next start finds nobody behind it and replaces it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Accepts those who may connect, for ever.
+pub(super) struct Doorkeeper {
+    listener: tokio::net::UnixListener,
+    places: Arc<Semaphore>,
+}
+
+impl Doorkeeper {
+    pub(super) fn at(listener: tokio::net::UnixListener) -> Self {
+        Self { listener, places: Arc::new(Semaphore::new(CONNECTIONS)) }
+    }
+
+    /// The next connection.
+    pub(super) async fn admit(&self) -> io::Result<Connection> {
+        loop {
+            let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+            let (stream, _) = self.listener.accept().await?;
+            match stream.peer_cred() {
+                Ok(peer) if may_connect(&peer) => return Ok(Connection { stream, _place: place }),
+                Ok(peer) => {
+                    tracing::warn!(uid = peer.uid(), gid = peer.gid(), "refused: not root, not of group {GROUP}")
+                }
+                Err(error) => tracing::warn!(%error, "refused: the peer's credentials are not known"),
+            }
+        }
+    }
+}
+
+fn may_connect(peer: &UCred) -> bool {
+    let uid = Uid::from_raw(peer.uid());
+    if uid.is_root() || uid == Uid::effective() {
+        return true;
+    }
+    let is_member = |group: Group| {
+        let named = || User::from_uid(uid).ok().flatten().is_some_and(|user| group.mem.contains(&user.name));
+        group.gid == Gid::from_raw(peer.gid()) || named()
+    };
+    group().is_some_and(is_member)
+}
+
+fn group() -> Option<Group> {
+    Group::from_name(GROUP).ok().flatten()
+}
+
+/// A connection and the place it takes up.
+pub(super) struct Connection {
+    stream: tokio::net::UnixStream,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(context, buffer)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_of_a_live_process_is_left_alone_and_that_of_a_dead_one_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/dataplane.sock");
+        let first = Listener::bind(&path).unwrap();
+        assert!(matches!(Listener::bind(&path), Err(BindError::InUse(_))));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
+        drop(first);
+        assert!(!path.exists());
+        // As after SIGKILL: the descriptor is closed, the file stays.
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        Listener::bind(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_no_socket_is_not_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.txt");
+        fs::write(&path, "keep me").unwrap();
+        assert!(matches!(Listener::bind(&path), Err(BindError::NotASocket(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "keep me");
+    }
+}
