@@ -1,12 +1,16 @@
 //! Filters: header boxes compiled to tables that cost the same whatever they hold.
 //!
-//! * [`list`]: what one target's filters compile to, and the first of them that applies to a packet.
-//! * [`kernel`]: the compare itself, for AVX-512, AVX2 and any CPU. * [`limiter`]: rates.
+//! * [`table`]: from a destination to its list. * [`list`]: what filters compile to, and the first that applies to a packet.
+//! * [`kernel`]: the compare itself, for AVX-512, AVX2 and any CPU. * [`limiter`]: rates. * [`counters`]: what filters did.
 
+pub mod counters;
 pub mod kernel;
 pub mod limiter;
 pub mod list;
+pub mod table;
 
+pub use counters::FilterCounters;
 pub use kernel::Kernel;
 pub use limiter::Limiters;
 pub use list::{Entry, List, ListError};
+pub use table::FilterTable;
