@@ -15,13 +15,15 @@ use levee_engine::verdict::{Reason, Verdict};
 
 use crate::dpdk::clock::Clock;
 use crate::dpdk::mbuf::{BURST, Burst, HeadScratch};
-use crate::dpdk::port::{RxQueue, TxQueue};
+use crate::dpdk::port::{DESCRIPTORS, RxQueue, TxQueue};
 
 /// Rounds without a packet that a worker in `adaptive` mode spends spinning before it sleeps: some 10 µs, longer than
 /// the gaps inside a stream of packets.
 const SPINS_BEFORE_SLEEP: u32 = 256;
 /// The longest an idle worker is away. A receive ring fills in three times that (`port::DESCRIPTORS`).
 const SLEEP: Duration = Duration::from_micros(20);
+/// As many as empty a full receive ring.
+const LAST_ROUNDS: usize = DESCRIPTORS as usize / BURST;
 
 /// What a worker asks about packets.
 pub trait Judge: Send {
@@ -154,7 +156,7 @@ impl<J: Judge> Worker<J> {
         }
     }
 
-    /// Runs until told to stop. What was received until then is sent or counted. The queues go with the worker.
+    /// Runs until told to stop, then delivers what has come until then. The queues go with the worker.
     pub fn run(mut self) {
         let mut empty_rounds = 0;
         while !self.stop.load(Ordering::Relaxed) {
@@ -163,6 +165,12 @@ impl<J: Judge> Worker<J> {
             } else {
                 empty_rounds += 1;
                 self.rest_a_little(empty_rounds);
+            }
+        }
+        // What waits in the receive rings is still ours to deliver; a flood must not keep us.
+        for _ in 0..LAST_ROUNDS {
+            if !self.round() {
+                break;
             }
         }
         self.finish_pending();

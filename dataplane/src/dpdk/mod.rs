@@ -6,9 +6,9 @@
 //! Queue handles can be sent to the thread that polls them, and used by no other at the same time.
 #![allow(unsafe_code, reason = "this module is the boundary to libdpdk; each block says why it holds")]
 
+mod af_packet;
 pub mod clock;
 pub mod eal;
-mod kernel_interface;
 pub mod mbuf;
 pub mod mempool;
 pub mod port;

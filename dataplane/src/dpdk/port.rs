@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use thiserror::Error;
 
+use super::af_packet::{RingDrops, SocketNotFound};
 use super::eal::Eal;
 use super::mbuf::Burst;
 use super::mempool::Mempool;
 use super::port_info::PortInfo;
 use super::port_name::PortName;
-use super::{Errno, check, kernel_interface, text};
+use super::{Errno, af_packet, check, text};
 
 /// Descriptors asked for in each ring. 1024 of them fill in 69 µs at 10 Gbit/s and 64-byte frames, three times the
 /// longest sleep of an idle worker.
@@ -154,6 +155,13 @@ enum State {
     Closed,
 }
 
+/// What control functions need besides DPDK.
+#[derive(Debug, Default)]
+struct Control {
+    /// For drivers that do not count what found their ring full; an error when that cannot be known either.
+    ring_drops: Option<Result<RingDrops, SocketNotFound>>,
+}
+
 #[derive(Debug)]
 pub(super) struct Device {
     pub(super) id: u16,
@@ -163,7 +171,7 @@ pub(super) struct Device {
     pool: Option<Mempool>,
     _eal: Eal,
     /// Control functions of one port may not run at the same time.
-    control: Mutex<()>,
+    control: Mutex<Control>,
 }
 
 impl Port {
@@ -178,6 +186,8 @@ impl Port {
             .map_err(|_| not_found())?;
         let mut port = Self::from_id(eal, id, name.device().to_owned());
         port.interface = name.af_packet_interface().map(str::to_owned);
+        let ring_drops = port.interface.as_deref().map(RingDrops::of);
+        port.device.control = Mutex::new(Control { ring_drops });
         Ok(port)
     }
 
@@ -210,7 +220,7 @@ impl Port {
 
     fn from_id(eal: &Eal, id: u16, name: String) -> Self {
         let device =
-            Device { id, name, state: State::Attached, pool: None, _eal: eal.clone(), control: Mutex::new(()) };
+            Device { id, name, state: State::Attached, pool: None, _eal: eal.clone(), control: Mutex::default() };
         Self { device, interface: None }
     }
 
@@ -278,7 +288,7 @@ impl Port {
     fn set_mtu(&self, mtu: u16) -> Result<(), StartError> {
         let port = || self.device.name.clone();
         if let Some(interface) = &self.interface {
-            return kernel_interface::raise_mtu(interface, mtu).map_err(|reason| StartError::InterfaceMtu {
+            return af_packet::raise_mtu(interface, mtu).map_err(|reason| StartError::InterfaceMtu {
                 port: port(),
                 interface: interface.clone(),
                 mtu,
@@ -319,18 +329,22 @@ impl StartedPort {
         &self.shared.name
     }
 
-    /// The port's counters, `None` when the driver has none.
+    /// The port's counters, `None` when they cannot be told.
     pub fn counters(&self) -> Option<PortCounters> {
-        let _turn = self.shared.control.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut control = self.shared.control.lock().unwrap_or_else(PoisonError::into_inner);
         let mut stats = MaybeUninit::<dpdk_sys::rte_eth_stats>::zeroed();
         // SAFETY: a valid port id; DPDK clears and fills the structure.
         check(unsafe { dpdk_sys::rte_eth_stats_get(self.shared.id, stats.as_mut_ptr()) }).ok()?;
         // SAFETY: numbers, initialised to zero above.
         let stats = unsafe { stats.assume_init() };
+        let ring_full = match &mut control.ring_drops {
+            Some(drops) => drops.as_mut().ok()?.read()?,
+            None => 0,
+        };
         Some(PortCounters {
             received: stats.ipackets,
             sent: stats.opackets,
-            missed: stats.imissed,
+            missed: stats.imissed + ring_full,
             errors: stats.ierrors,
             no_buffer: stats.rx_nombuf,
         })

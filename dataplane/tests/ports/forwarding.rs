@@ -1,9 +1,11 @@
 //! What goes in at one end of a wire comes out at the other, on each kind of port.
 
+use std::net::UdpSocket;
 use std::path::Path;
 
 use levee_dataplane::capture_file;
 use levee_engine::time::Timestamp;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::lab::{
@@ -45,6 +47,39 @@ fn an_interface_with_a_smaller_mtu_is_given_that_of_the_wire() {
     gap.middle.ip(&["link", "set", "dev", "inside", "mtu", "1500"]);
     let _dataplane = Dataplane::start(Some(&gap.middle), &wire(AF_PACKET.0, AF_PACKET.1, 9000));
     assert_datagram_crosses(&gap.client, &gap.server, 8972);
+}
+
+#[test]
+fn what_finds_the_ring_full_is_counted_as_lost_before() {
+    if !is_root() {
+        return;
+    }
+    let gap = Gap::new(1500);
+    let dataplane = Dataplane::start(Some(&gap.middle), &wire(AF_PACKET.0, AF_PACKET.1, 1500));
+    // So that the client knows where to send.
+    assert_datagram_crosses(&gap.client, &gap.server, 100);
+    // The ring holds 512 frames while nobody empties it.
+    dataplane.signal(Signal::SIGSTOP);
+    gap.client.enter(|| {
+        let socket = UdpSocket::bind((CLIENT, 0)).expect("a socket");
+        for _ in 0..3000 {
+            // 9 is the discard service's port.
+            socket.send_to(&[0; 100], (SERVER, 9)).expect("sending");
+        }
+    });
+    dataplane.signal(Signal::SIGCONT);
+    gap.assert_forwards();
+    let output =
+        gap.client.command("cat").arg("/sys/class/net/eth0/statistics/tx_packets").output().expect("a counter");
+    let sent: u64 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number");
+    let log = dataplane.stop();
+    let number = |label: &str| -> u64 {
+        let line = log.lines().find(|line| line.contains("inbound")).expect("a summary");
+        let digits = line.split(label).nth(1).expect("the number").trim_start();
+        digits.split(|c: char| !c.is_ascii_digit()).next().expect("digits").parse().expect("a number")
+    };
+    assert!(number("lost before") > 0, "{log}");
+    assert_eq!(number("received") + number("lost before"), sent, "{log}");
 }
 
 #[test]
