@@ -9,7 +9,8 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::lab::{
-    CLIENT, Dataplane, Gap, Namespace, SERVER, assert_datagram_crosses, assert_forwards, is_root, program, wire,
+    CLIENT, Dataplane, Gap, Namespace, SERVER, assert_datagram_crosses, assert_forwards, assert_stream_crosses,
+    is_root, program, wire,
 };
 
 const AF_PACKET: (&str, &str) = ("net_af_packet,iface=outside", "net_af_packet,iface=inside");
@@ -68,7 +69,7 @@ fn what_finds_the_ring_full_is_counted_as_lost_before() {
         }
     });
     dataplane.signal(Signal::SIGCONT);
-    gap.assert_forwards();
+    assert_stream_crosses(&gap.client, &gap.server);
     let output =
         gap.client.command("cat").arg("/sys/class/net/eth0/statistics/tx_packets").output().expect("a counter");
     let sent: u64 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number");

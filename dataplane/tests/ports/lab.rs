@@ -139,9 +139,14 @@ impl Gap {
     }
 }
 
-/// Megabytes by TCP, forth and back, and a datagram.
+/// A datagram and a stream.
 pub(crate) fn assert_forwards(client: &Namespace, server: &Namespace) {
     assert_datagram_crosses(client, server, 1000);
+    assert_stream_crosses(client, server);
+}
+
+/// Megabytes by TCP, forth and back; what is lost on the way is sent again.
+pub(crate) fn assert_stream_crosses(client: &Namespace, server: &Namespace) {
     let sent: Vec<u8> = (0..2_000_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
     // A socket stays in the namespace that it was made in.
     let listener = server.enter(|| TcpListener::bind((SERVER, 0)).expect("listening"));

@@ -160,13 +160,14 @@ fn a_worker_makes_no_system_call_between_start_and_end() {
     // net_null makes no system call of its own, and always has packets.
     let inner = program(None, folder.path(), &wire("net_null0", "net_null1", 1500).replace("adaptive", "spin"), &[]);
     let mut command = Command::new("strace");
-    command.args(["-f", "-o"]).arg(&trace).arg(inner.get_program()).args(inner.get_args());
-    let tracer = Dataplane::spawn(command, folder);
-    let main = main_thread(&trace);
-    wait_for_work(main);
-    nix::sys::signal::kill(main, Signal::SIGTERM).expect("a running dataplane");
-    assert!(tracer.wait().success(), "{}", tracer.log());
-    let log = tracer.log();
+    // With -D the process that is started is the traced one: it is that which is killed if the test fails.
+    command.args(["-D", "-f", "-o"]).arg(&trace).arg(inner.get_program()).args(inner.get_args());
+    let dataplane = Dataplane::spawn(command, folder);
+    wait_for_work(dataplane.pid());
+    dataplane.signal(Signal::SIGTERM);
+    let status = dataplane.wait();
+    let log = dataplane.log();
+    assert!(status.success(), "{status}:\n{log}");
     assert!(!log.contains("received 0"), "bursts were handled: {log}");
 
     let trace = fs::read_to_string(&trace).expect("the trace");
@@ -181,13 +182,6 @@ fn a_worker_makes_no_system_call_between_start_and_end() {
     let calls: Vec<&str> =
         trace[from..until].lines().filter(|line| line.starts_with(worker) && !line.contains("resumed>")).collect();
     assert_eq!(calls, Vec::<&str>::new());
-}
-
-/// The traced process: the first line of the trace is its own.
-fn main_thread(trace: &Path) -> Pid {
-    let text = fs::read_to_string(trace).expect("the trace");
-    let id = text.split_whitespace().next().expect("a line").parse().expect("a process id");
-    Pid::from_raw(id)
 }
 
 /// Lets the process work for a tenth of a second of CPU time: thousands of bursts.
