@@ -312,6 +312,5 @@ impl Judge for ForwardAll {
     fn burst(&mut self, _: usize, _: Direction, _: &[Packet<'_>], _: Timestamp, verdicts: &mut [Verdict]) {
         verdicts.fill(Verdict::Forward);
     }
-    fn idle(&mut self, _: Timestamp) {}
     fn offline(&mut self) {}
 }

@@ -36,9 +36,7 @@ pub trait Judge: Send {
         now: Timestamp,
         verdicts: &mut [Verdict],
     );
-    /// There was nothing to decide in a whole round.
-    fn idle(&mut self, now: Timestamp);
-    /// The worker is about to sleep and holds nothing of the pipeline's tables.
+    /// There has been nothing to decide for a while: until the next burst, nothing of the tables is in use.
     fn offline(&mut self);
 }
 
@@ -158,12 +156,12 @@ impl<J: Judge> Worker<J> {
 
     /// Runs until told to stop, then delivers what has come until then. The queues go with the worker.
     pub fn run(mut self) {
-        let mut empty_rounds = 0;
+        let mut empty_rounds = 0_u32;
         while !self.stop.load(Ordering::Relaxed) {
             if self.round() {
                 empty_rounds = 0;
             } else {
-                empty_rounds += 1;
+                empty_rounds = empty_rounds.saturating_add(1);
                 self.rest_a_little(empty_rounds);
             }
         }
@@ -232,13 +230,12 @@ impl<J: Judge> Worker<J> {
     }
 
     fn rest_a_little(&mut self, empty_rounds: u32) {
-        if self.idle == Idle::Spin || empty_rounds < SPINS_BEFORE_SLEEP {
-            if empty_rounds % SPINS_BEFORE_SLEEP == 1 {
-                self.judge.idle(self.clock.now());
-            }
+        if empty_rounds == SPINS_BEFORE_SLEEP {
+            self.judge.offline();
+        }
+        if empty_rounds < SPINS_BEFORE_SLEEP || self.idle == Idle::Spin {
             std::hint::spin_loop();
         } else {
-            self.judge.offline();
             std::thread::sleep(SLEEP);
         }
     }

@@ -74,7 +74,6 @@ impl Judge for EveryThird {
             *verdict = if self.0.is_multiple_of(3) { Verdict::Drop(Reason::Filter) } else { Verdict::Forward };
         }
     }
-    fn idle(&mut self, _: Timestamp) {}
     fn offline(&mut self) {}
 }
 
