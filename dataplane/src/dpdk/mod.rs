@@ -15,6 +15,7 @@ pub mod port;
 pub mod port_info;
 pub mod port_name;
 pub mod thread;
+mod vhost;
 
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt;
@@ -43,6 +44,10 @@ impl Errno {
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 1 {
+            // Most drivers return -1 for everything, which is also what the system calls EPERM.
+            return f.write_str("refused without a reason, or not permitted (-1)");
+        }
         // SAFETY: rte_strerror returns a string in static or thread-local storage, which is copied out at once.
         let text = unsafe { text(dpdk_sys::rte_strerror(self.0)) };
         write!(f, "{} (errno {})", text.unwrap_or_default(), self.0)

@@ -14,7 +14,7 @@ use super::mbuf::Burst;
 use super::mempool::Mempool;
 use super::port_info::PortInfo;
 use super::port_name::PortName;
-use super::{Errno, af_packet, check, text};
+use super::{Errno, af_packet, check, text, vhost};
 
 /// Descriptors asked for in each ring. 1024 of them fill in 69 µs at 10 Gbit/s and 64-byte frames, three times the
 /// longest sleep of an idle worker.
@@ -32,6 +32,14 @@ pub enum AttachError {
     Probe {
         /// As in the configuration.
         port: String,
+    },
+    /// The socket of a process that was killed.
+    #[error("{port}: its socket is left from a process that is gone and cannot be removed: {reason}")]
+    StaleSocket {
+        /// As in the configuration.
+        port: String,
+        /// The system's reason.
+        reason: std::io::Error,
     },
     /// The address has no device that DPDK drives.
     #[error("{port}: no such port; is the card there (lspci -D) and bound to vfio-pci (dpdk-devbind.py --status)?")]
@@ -177,6 +185,10 @@ pub(super) struct Device {
 impl Port {
     /// Attaches the port, creating it if it is a virtual device.
     pub fn attach(eal: &Eal, name: &PortName) -> Result<Self, AttachError> {
+        if let Some(socket) = name.vhost_socket() {
+            vhost::remove_stale_socket(socket)
+                .map_err(|reason| AttachError::StaleSocket { port: name.to_string(), reason })?;
+        }
         Self::probe(eal, name)?;
         let not_found = || AttachError::NotFound { port: name.to_string() };
         let device = CString::new(name.device()).map_err(|_| not_found())?;

@@ -1,6 +1,7 @@
 //! How a port is named in the configuration: a PCI address, or a DPDK virtual device with its arguments.
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -127,9 +128,18 @@ impl PortName {
 
     /// The kernel's interface that `net_af_packet` rides on.
     pub fn af_packet_interface(&self) -> Option<&str> {
+        self.argument("iface").filter(|_| AF_PACKET.iter().any(|driver| self.is_driver(driver)))
+    }
+
+    /// The socket that `net_vhost` creates, unless it is the side that connects.
+    pub fn vhost_socket(&self) -> Option<&Path> {
+        let connects = self.argument("client") == Some("1");
+        self.argument("iface").filter(|_| self.is_driver("net_vhost") && !connects).map(Path::new)
+    }
+
+    fn argument(&self, wanted: &str) -> Option<&str> {
         let Self::Virtual { arguments, .. } = self else { return None };
-        let interface = arguments.iter().find(|(key, _)| key == "iface").map(|(_, interface)| interface.as_str());
-        interface.filter(|_| AF_PACKET.iter().any(|driver| self.is_driver(driver)))
+        arguments.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.as_str())
     }
 
     /// Bytes of frame that a buffer must hold for this port at `mtu`, and the port with the arguments that it needs for
@@ -145,8 +155,8 @@ impl PortName {
             return Ok((self, needed));
         }
         let port = self.to_string();
+        let given = self.argument("framesz").map(str::to_owned);
         let Self::Virtual { arguments, .. } = &mut self else { return Ok((self, needed)) };
-        let given = arguments.iter().find(|(key, _)| key == "framesz").map(|(_, value)| value.clone());
         let Some(given) = given else {
             if needed > SMALLEST_ROOM {
                 arguments.push(("framesz".into(), needed.to_string()));

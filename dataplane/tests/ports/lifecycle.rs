@@ -61,6 +61,16 @@ fn after_sigkill_nothing_is_left_and_the_next_start_works_at_once() {
 }
 
 #[test]
+fn after_sigkill_a_vhost_port_finds_its_socket_free() {
+    let folder = TempDir::new().expect("a folder");
+    let configuration = wire("net_null0,no-rx=1", &format!("net_vhost0,iface={}/vhost", folder.path().display()), 1500);
+    let first = Dataplane::start(None, &configuration);
+    first.signal(Signal::SIGKILL);
+    first.wait();
+    Dataplane::start(None, &configuration).stop();
+}
+
+#[test]
 fn two_dataplanes_run_beside_each_other() {
     if !is_root() {
         return;
