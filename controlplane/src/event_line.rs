@@ -40,10 +40,6 @@ pub fn of_event(event: &contract::Event) -> Value {
         Some(What::VisibilityChanged(told)) => {
             ("visibility_changed", json!({ "zone": told.zone, "sees_inside": told.sees_inside }))
         }
-        Some(What::PortLink(told)) => {
-            let side = if told.outside { "outside" } else { "inside" };
-            ("port_link", json!({ "wire": told.wire, "side": side, "up": told.up }))
-        }
         Some(What::PolicyCommitted(told)) => {
             let contract::PolicyCommitted { generation, zones, filters } = told;
             ("policy_committed", json!({ "generation": generation, "zones": zones, "filters": filters }))

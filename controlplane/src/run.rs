@@ -148,7 +148,7 @@ impl Control {
         let mut contained = 0;
         while let Some(event) = events.message().await.map_err(failed)? {
             if matches!(event.what, Some(What::Gap(_))) {
-                tracing::warn!(sequence = event.sequence, "events are missing before this: taking a snapshot");
+                tracing::info!(sequence = event.sequence, "what was before this event is not known: taking a snapshot");
                 self.events.write(&[event_line::of_event(&event)]);
                 let snapshot = dataplane.snapshot().await?;
                 contained = snapshot.header.sequence;

@@ -18,11 +18,11 @@ use crate::world::{Place, filter};
 /// Longer than any answer takes, shorter than anybody's patience.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-async fn next(events: &mut Streaming<contract::Event>) -> contract::Event {
+pub(crate) async fn next(events: &mut Streaming<contract::Event>) -> contract::Event {
     tokio::time::timeout(DEADLINE, events.message()).await.expect("an event in time").unwrap().expect("no end")
 }
 
-async fn watch(dataplane: &mut Dataplane, boot_id: &str, after_sequence: u64) -> Streaming<contract::Event> {
+pub(crate) async fn watch(dataplane: &mut Dataplane, boot_id: &str, after_sequence: u64) -> Streaming<contract::Event> {
     let request = contract::WatchRequest { boot_id: boot_id.to_owned(), after_sequence };
     dataplane.client.watch(request).await.unwrap().into_inner()
 }

@@ -1,6 +1,6 @@
 //! From the detector's events, one per role and change, to anomalies: what an operator calls one attack on one target.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use levee_api::filter::Target;
 use levee_api::grpc::dataplane::v1 as contract;
@@ -15,6 +15,8 @@ use levee_engine::detect::event::{Event, Finding, Phase, Removal, What};
 pub(super) struct Anomalies {
     open: BTreeMap<Target, Open>,
     last_id: u64,
+    /// Filters that only count: their end does not say so.
+    simulated: HashSet<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +73,38 @@ impl Anomalies {
         }
     }
 
+    /// The event itself as a message; what only anomalies tell has none of its own.
+    pub(super) fn translate(&mut self, event: &Event) -> Option<Told> {
+        Some(match &event.what {
+            What::Phase { target, role, from, to, rate_pps, threshold_pps, witness } => {
+                Told::StateChanged(contract::StateChanged {
+                    target: Some(target.into()),
+                    role: Some(role_status(*role, *to, *rate_pps, *threshold_pps, witness.as_deref())),
+                    from: state(*from).into(),
+                })
+            }
+            What::Classified { .. } | What::Rates { .. } => return None,
+            What::Merged { host, into, role } => Told::TargetMerged(contract::TargetMerged {
+                host: Some(host.into()),
+                into: Some(into.into()),
+                role: role.name().to_owned(),
+            }),
+            What::FilterInstalled { filter, simulated } => {
+                if *simulated {
+                    self.simulated.insert(filter.id);
+                }
+                Told::FilterInstalled(filter_in_force(filter, 0, *simulated, event.at))
+            }
+            What::FilterRemoved { filter, why, packets } => Told::FilterRemoved(contract::FilterRemoved {
+                filter: Some(filter_in_force(filter, *packets, self.simulated.remove(&filter.id), filter.deadline)),
+                reason: removal(*why).into(),
+            }),
+            What::Visibility { zone, sees_inside } => {
+                Told::VisibilityChanged(contract::VisibilityChanged { zone: zone.clone(), sees_inside: *sees_inside })
+            }
+        })
+    }
+
     pub(super) fn open(&self) -> Vec<contract::Anomaly> {
         self.open.iter().map(|(target, open)| open.told(target)).collect()
     }
@@ -93,35 +127,6 @@ impl Open {
             detected_at_ns: self.detected_at.0,
         }
     }
-}
-
-/// The event itself as a message; what only anomalies tell has none of its own.
-pub(super) fn as_contract(event: &Event) -> Option<Told> {
-    Some(match &event.what {
-        What::Phase { target, role, from, to, rate_pps, threshold_pps, witness } => {
-            Told::StateChanged(contract::StateChanged {
-                target: Some(target.into()),
-                role: Some(role_status(*role, *to, *rate_pps, *threshold_pps, witness.as_deref())),
-                from: state(*from).into(),
-            })
-        }
-        What::Classified { .. } | What::Rates { .. } => return None,
-        What::Merged { host, into, role } => Told::TargetMerged(contract::TargetMerged {
-            host: Some(host.into()),
-            into: Some(into.into()),
-            role: role.name().to_owned(),
-        }),
-        What::FilterInstalled { filter, simulated } => {
-            Told::FilterInstalled(filter_in_force(filter, 0, *simulated, event.at))
-        }
-        What::FilterRemoved { filter, why, packets } => Told::FilterRemoved(contract::FilterRemoved {
-            filter: Some(filter_in_force(filter, *packets, false, filter.deadline)),
-            reason: removal(*why).into(),
-        }),
-        What::Visibility { zone, sees_inside } => {
-            Told::VisibilityChanged(contract::VisibilityChanged { zone: zone.clone(), sees_inside: *sees_inside })
-        }
-    })
 }
 
 fn role_status(role: Role, phase: Phase, rate: f32, threshold: f32, witness: Option<&str>) -> contract::RoleStatus {

@@ -132,7 +132,7 @@ impl Outlet {
     /// Tells what the detector found, and what that means for the anomalies.
     pub fn tell(&mut self, event: &Event, now: Timestamp) {
         let of_anomaly = self.anomalies.observe(event);
-        let of_detector = super::anomaly::as_contract(event);
+        let of_detector = self.anomalies.translate(event);
         for what in of_detector.into_iter().chain(of_anomaly) {
             self.send(what, event.at, now);
         }
