@@ -28,6 +28,8 @@ const NATURAL_WEIGHT: f64 = 30.0;
 const UNSEEN_CROWD: f64 = 0.005;
 /// Without a reservoir: the same for roles that legitimate traffic hardly has, and that are dropped whole meanwhile.
 const UNSEEN_RARE: f64 = 0.05;
+/// Share of the attack that one exception may let through.
+const MAX_SPARED_ATTACK: f64 = 0.005;
 /// What one unit of collateral costs in units of gain.
 const COLLATERAL_WEIGHT: f64 = 6.0;
 /// What each condition costs, so that of two rules the simpler wins.
@@ -89,9 +91,15 @@ impl Scale {
         gain - COLLATERAL_WEIGHT * risk - CONDITION_COST * f64::from(conditions)
     }
 
+    /// True when at most 0.5 % of the attack have something, beyond what legitimate traffic in the window explains and
+    /// beyond chance (two standard deviations of a count).
+    pub(super) fn hardly_of_the_attack(&self, attack: u32, legitimate: u32) -> bool {
+        self.gain(attack, legitimate) <= MAX_SPARED_ATTACK + 2.0 * f64::from(attack).sqrt() / f64::from(self.attack)
+    }
+
     /// True when sparing `legitimate` hits is worth losing `attack` hits.
     pub(super) fn worth_sparing(&self, legitimate: u32, attack: u32) -> bool {
-        COLLATERAL_WEIGHT * share(legitimate, self.legitimate) > share(attack, self.attack)
+        COLLATERAL_WEIGHT * share(legitimate, self.legitimate) > self.gain(attack, legitimate)
     }
 
     /// How many times as often the attack is selected as legitimate traffic is.

@@ -16,8 +16,6 @@ use super::members::Members;
 const MAX_CANDIDATES: usize = 128;
 /// At most this many per rule.
 const MAX_HOLES: usize = 8;
-/// At most this share of the attack may be let through by one: 1 in 200.
-const MAX_ATTACK: u32 = 200;
 /// A value spares at least this many hits. Leave-one-out: had any of them not been seen, two others would still have
 /// vouched for it, so that its like is spared too when it comes. A value of two says nothing about a third.
 const MIN_SPARED: u32 = 3;
@@ -62,10 +60,11 @@ pub(super) fn holes(scale: &Scale, attack: &Population<'_>, legitimate: &Populat
         .filter_map(|(_, matches)| {
             let condition = Condition::header(matches);
             let attack = attack.members(&condition);
-            (attack.count() * MAX_ATTACK <= scale.attack).then(|| Hole {
+            let legitimate = legitimate.members(&condition);
+            scale.hardly_of_the_attack(attack.count(), legitimate.count()).then_some(Hole {
                 matches,
                 attack,
-                legitimate: legitimate.members(&condition),
+                legitimate,
             })
         })
         .take(MAX_CANDIDATES)

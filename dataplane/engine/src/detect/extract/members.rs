@@ -34,15 +34,6 @@ impl Members {
         self.words.iter().zip(&other.words).map(|(a, b)| (a & b).count_ones()).sum()
     }
 
-    /// How many are in both, and how many of those are also in `third`.
-    pub(super) fn count_and_third(&self, other: &Self, third: &Self) -> (u32, u32) {
-        self.words
-            .iter()
-            .zip(&other.words)
-            .zip(&third.words)
-            .fold((0, 0), |(two, three), ((a, b), c)| (two + (a & b).count_ones(), three + (a & b & c).count_ones()))
-    }
-
     /// Those in both.
     pub(super) fn and(&self, other: &Self) -> Self {
         Self { words: self.words.iter().zip(&other.words).map(|(a, b)| a & b).collect() }
@@ -77,7 +68,6 @@ mod tests {
         let third = Members::where_each(&values, |value| value % 3 == 0);
         assert_eq!((even.count(), third.count()), (100, 67));
         assert_eq!(even.count_and(&third), 34);
-        assert_eq!(even.count_and_third(&third, &Members::all(200)), (34, 34));
         assert_eq!(even.and(&third).iter().collect::<Vec<_>>(), (0..200).step_by(6).collect::<Vec<_>>());
         assert_eq!(even.without(&third).count(), 66);
         assert_eq!(even.or(&third).count(), 133);

@@ -47,6 +47,8 @@ pub const MAX_RESERVOIR: usize = 4_096;
 const MAX_FIRST: usize = 4;
 /// Rules in force at once, installed ones included.
 const MAX_RULES: usize = 8;
+/// Searches per job, some 2 ms each: what is left then is found in the next pass, with these rules installed.
+const MAX_SEARCHES: usize = 3;
 /// Conjunctions that exceptions are tried on: the best as they are, and those that exceptions could make best.
 const FINALISTS: (usize, usize) = (24, 16);
 /// A conjunction is narrowed to what its hits have in common only if it has this many: 100 of 100 are more than 97 %.
@@ -165,19 +167,27 @@ pub fn extract(job: &Job) -> Extraction {
     let scale = Scale { role: job.role, attack: count(attack.size()), legitimate: count(legitimate.size()), rho };
     let atoms = atoms::atoms(&scale, &job.served, &attack, &legitimate);
     let holes = exceptions::holes(&scale, &attack, &legitimate);
-    let worst = if job.allow_limit { Tier::Limit } else { Tier::Drop };
+    let stubborn = exceptions::stubborn(legitimate.size(), &holes);
     let mut cover = Cover::new(&scale);
-    while cover.rules.len() < budget && cover.leaves(&scale) {
-        let stubborn = exceptions::stubborn(legitimate.size(), &holes);
+    let mut tried: Vec<Finalist> = Vec::new();
+    for _ in 0..MAX_SEARCHES {
         let nodes = beam::search(&scale, &atoms, &cover.uncovered, &stubborn);
-        let finalists: Vec<Finalist> = finalists(nodes)
+        let finalists = finalists(nodes)
             .into_iter()
             .map(|node| Finalist::of(&scale, &atoms, &holes, node, &attack, &legitimate))
-            .collect();
-        if !cover.take(&scale, finalists, worst, budget) {
+            .collect::<Vec<_>>();
+        let took = cover.take(&scale, &finalists, Tier::Drop, budget);
+        tried.extend(finalists);
+        if !took || cover.rules.len() >= budget || !cover.leaves(&scale) {
             break;
         }
     }
+    let drop = cover.finish(&scale, excess);
+    if !drop.found.is_empty() || !job.allow_limit {
+        return drop;
+    }
+    let mut cover = Cover::new(&scale);
+    cover.take(&scale, &tried, Tier::Limit, budget);
     cover.finish(&scale, excess)
 }
 
@@ -330,21 +340,20 @@ impl Cover {
     }
 
     /// Takes rules from the finalists, best first, as long as one gains enough; false when none did.
-    fn take(&mut self, scale: &Scale, finalists: Vec<Finalist>, worst: Tier, budget: usize) -> bool {
+    fn take(&mut self, scale: &Scale, finalists: &[Finalist], worst: Tier, budget: usize) -> bool {
         let before = self.rules.len();
-        let mut usable: Vec<(Tier, Finalist)> = Vec::new();
+        let mut usable: Vec<(Tier, &Finalist)> = Vec::new();
         for finalist in finalists {
             match finalist.tier(scale) {
                 Some(tier) if tier <= worst => usable.push((tier, finalist)),
-                other => self.note(scale, &finalist, other),
+                other => self.note(scale, finalist, other),
             }
         }
         while self.rules.len() < budget {
-            let best = usable
-                .iter()
-                .filter_map(|(tier, finalist)| Some((*tier, self.worth(scale, *tier, finalist)?, finalist)))
-                .min_by(|one, two| one.0.cmp(&two.0).then(two.1.total_cmp(&one.1)));
-            let Some((tier, _, finalist)) = best else { break };
+            let worth = |(tier, finalist)| Some((self.worth(scale, worst, finalist)?, tier, finalist));
+            // Of equals the first: `max_by` would keep the last.
+            let best = usable.iter().copied().filter_map(worth).min_by(|one, two| two.0.total_cmp(&one.0));
+            let Some((_, tier, finalist)) = best else { break };
             let (attack, hits) = (finalist.attack.count(), finalist.legitimate.count());
             self.rules.push(Found {
                 rule: finalist.rule.clone(),
@@ -362,12 +371,12 @@ impl Cover {
     }
 
     /// What a rule adds to those taken; none when that is too little, or would make all together hit too much.
-    fn worth(&self, scale: &Scale, tier: Tier, finalist: &Finalist) -> Option<f64> {
+    fn worth(&self, scale: &Scale, worst: Tier, finalist: &Finalist) -> Option<f64> {
         let fresh = finalist.attack.count_and(&self.uncovered);
         let gain = scale.gain(fresh, finalist.legitimate.count());
         let together =
             scale.risk(self.hit.or(&finalist.legitimate).count(), (self.natural + finalist.natural).min(1.0));
-        let allowed = scale.tier(f64::INFINITY, together).is_some_and(|allowed| allowed <= tier);
+        let allowed = scale.tier(f64::INFINITY, together).is_some_and(|allowed| allowed <= worst);
         (gain >= MIN_GAIN && allowed).then(|| scale.score(gain, finalist.risk(scale), finalist.conditions))
     }
 
