@@ -15,6 +15,7 @@ use crate::{
     address,
     amplification::{self, Reflector},
     frame::{self, Ipv4, Link, Tcp, flags},
+    system::System,
 };
 
 /// What is sent.
@@ -78,14 +79,6 @@ struct Tool {
     payload: Vec<u8>,
 }
 
-/// How the SYN of a common system looks: initial TTL, window, options.
-const SYSTEMS: [(u8, u16, &[u8]); 4] = [
-    (64, 64_240, &[2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 1, 3, 3, 7]), // Linux
-    (128, 64_240, &[2, 4, 5, 0xb4, 1, 3, 3, 8, 1, 1, 4, 2]),                         // Windows
-    (64, 65_535, &[2, 4, 5, 0xb4, 1, 3, 3, 6, 1, 1, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 4, 2, 0, 0]), // macOS, iOS
-    (64, 65_535, &[2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 0, 0, 0, 0, 0, 1, 3, 3, 9]), // Android
-];
-
 /// Largest IPv4 packet on the wire.
 const MTU: usize = 1_500;
 
@@ -136,17 +129,12 @@ impl Attack {
     }
 
     fn system_syn(&mut self, frame: &mut Vec<u8>) {
-        let (ttl, window, options) = SYSTEMS[self.rng.random_range(0..SYSTEMS.len())];
-        let mut ip = self.spoofed(ttl);
+        let system = System::any(&mut self.rng);
+        let mut ip = self.spoofed(system.ttl);
         ip.dont_fragment = true;
-        let mut options = options.to_vec();
-        // A timestamp option that always says zero would give the mimic away.
-        if let Some(at) = options.windows(2).position(|pair| pair == [8, 10])
-            && let Some(value) = options.get_mut(at + 2..at + 6)
-        {
-            self.rng.fill_bytes(value);
-        }
-        let syn = Tcp { window, options: &options, source: address::ephemeral_port(&mut self.rng), ..self.syn() };
+        let options = system.options(&mut self.rng);
+        let source = address::ephemeral_port(&mut self.rng);
+        let syn = Tcp { window: system.window, options: &options, source, ..self.syn() };
         frame::tcp(frame, self.link, ip, syn, &[]);
     }
 

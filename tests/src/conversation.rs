@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::{
     address, amplification,
     frame::{self, Ipv4, Link, Tcp, flags},
+    system::System,
 };
 
 const MILLISECOND: u64 = 1_000_000;
@@ -29,9 +30,9 @@ pub struct Event {
 /// A TCP connection with one to three requests and their responses, closed by the client.
 pub fn web(at_ns: u64, server: Ipv4Addr, port: u16, link: Link, rng: &mut ChaCha8Rng) -> Vec<Event> {
     let mut talk = Talk::new(at_ns, server, port, link, rng);
-    let options = [2, 4, 5, 0xb4, 1, 1, 4, 2, 1, 3, 3, 7];
+    let options = talk.system.options(talk.rng);
     talk.tcp(true, flags::SYN, &options, 0);
-    talk.tcp(false, flags::SYN | flags::ACK, &options, 0);
+    talk.tcp(false, flags::SYN | flags::ACK, &[2, 4, 5, 0xb4, 1, 1, 4, 2, 1, 3, 3, 7], 0);
     talk.travel();
     talk.tcp(true, flags::ACK, &[], 0);
     for request in 0..talk.rng.random_range(1..=3) {
@@ -94,7 +95,7 @@ struct Talk<'a> {
     server_port: u16,
     client: Ipv4Addr,
     client_port: u16,
-    ttl: u8,
+    system: System,
     round_trip_ns: u64,
     sequence: [u32; 2],
     identification: [u16; 2],
@@ -112,7 +113,7 @@ impl<'a> Talk<'a> {
             server_port: port,
             client,
             client_port: address::ephemeral_port(rng),
-            ttl: [64u8, 128][rng.random_range(0..2)] - address::hops(client),
+            system: System::any(rng),
             round_trip_ns: rng.random_range(10 * MILLISECOND..120 * MILLISECOND),
             sequence: rng.random(),
             identification: rng.random(),
@@ -140,7 +141,7 @@ impl<'a> Talk<'a> {
             sequence: self.sequence[own],
             acknowledgement: if flag & flags::ACK == 0 { 0 } else { self.sequence[other] },
             flags: flag,
-            window: 64_240,
+            window: if flag & flags::SYN == 0 { 2_058 } else { self.system.window },
             options,
         };
         let mut frame = Vec::new();
@@ -188,7 +189,7 @@ impl<'a> Talk<'a> {
         Ipv4 {
             source,
             destination,
-            ttl: if inbound { self.ttl } else { 63 },
+            ttl: if inbound { self.system.ttl - address::hops(self.client) } else { 63 },
             identification: self.identification[own],
             dont_fragment: true,
         }

@@ -5,6 +5,7 @@
 //! | [`address`] | who sends: public addresses, and the rule that tells attackers from clients |
 //! | [`frame`] | Ethernet frames with correct lengths and checksums |
 //! | [`attack`], [`amplification`] | floods, one frame at a time, the same for the same seed |
+//! | [`system`] | how operating systems open connections |
 //! | [`conversation`] | what clients and servers say to each other in peace |
 //! | [`scenario`], [`capture`] | both composed into captures with labels of truth |
 //! | [`packet_socket`], [`send`], [`receive`] | onto a wire and off it again, with counts |
@@ -26,5 +27,6 @@ pub mod packet_socket;
 pub mod receive;
 pub mod scenario;
 pub mod send;
+pub mod system;
 pub mod time_bins;
 pub mod timeline;

@@ -102,25 +102,6 @@ impl Lab {
         await_until("a request is answered", || curl.status().unwrap().success());
     }
 
-    /// Returns when the outer port is busier than clients alone make it.
-    pub(crate) fn await_packets_from_the_flood(&self) {
-        let packets = || -> u64 {
-            let output = Command::new("ip")
-                .args([
-                    "netns",
-                    "exec",
-                    &self.namespace("levee"),
-                    "cat",
-                    "/sys/class/net/outside/statistics/rx_packets",
-                ])
-                .output()
-                .unwrap();
-            String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
-        };
-        let before = packets();
-        await_until("the flood begins", || packets() > before + 20_000);
-    }
-
     fn is_plain(&self) -> bool {
         !self.state("levee.toml").exists() && self.state("").exists()
     }
@@ -154,7 +135,6 @@ fn await_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !holds() {
         assert!(Instant::now() < deadline, "{what}: not within 30 s");
-        std::thread::yield_now();
     }
 }
 
