@@ -332,3 +332,38 @@ fn source_prefix(value: u64, ipv4_length: u8, ipv6_length: u8) -> Condition {
     };
     header(any().prefix(Side::Source, prefix))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::population::{Random, packet, set, set_bits, set_payload};
+    use super::*;
+
+    #[test]
+    fn the_condition_of_a_value_holds_for_the_sample_that_it_was_read_from() {
+        let mut random = Random(3);
+        for round in 0..400_u16 {
+            let mut sample = packet(Role::UdpOpen, &mut random);
+            for lane in Lane::ALL {
+                let value = random.within(0, u16::MAX);
+                set(&mut sample, lane, value);
+            }
+            set(&mut sample, Lane::Protocol, random.pick(&[(1, 6), (1, 17), (1, 1)]));
+            // A global IPv6 address in every second IPv6 packet.
+            set(&mut sample, Lane::Src0, if round % 2 == 0 { 0x2001 } else { 0xfe80 });
+            set_bits(&mut sample, Bits::IPV6, round % 4 < 2);
+            if round % 4 >= 2 {
+                for lane in [Lane::Src0, Lane::Src1, Lane::Src2, Lane::Src3, Lane::Src4, Lane::Src5] {
+                    set(&mut sample, lane, 0);
+                }
+            }
+            let length = random.within(0, 40);
+            set_payload(&mut sample, &[0, 0], length, 28, &mut random);
+            let population = Population::of(vec![&sample]);
+            for feature in HEADER.iter().chain(RULE_ONLY) {
+                let Some(value) = (feature.value)(&sample) else { continue };
+                let condition = (feature.condition)(value);
+                assert_eq!(population.members(&condition).count(), 1, "{:?} {value:#x}: {condition:?}", feature.kind);
+            }
+        }
+    }
+}
