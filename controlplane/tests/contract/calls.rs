@@ -10,6 +10,7 @@ use levee_api::grpc::dataplane::v1::event::What;
 use levee_api::prefix::Prefix;
 use levee_api::zone::{Mode, Visibility, Zone};
 use levee_controlplane::dataplane::{Dataplane, DataplaneError, Generation};
+use levee_dataplane::service::Policy;
 use levee_engine::detect::event::Phase;
 use tonic::{Code, Streaming};
 
@@ -279,6 +280,31 @@ async fn a_client_goes_on_where_it_stopped_or_is_told_of_the_gap() {
     assert_eq!(next(&mut events).await.sequence, 4);
     assert_eq!(next(&mut events).await.sequence, 5);
     assert!(matches!(next(&mut events).await.what, Some(What::AnomalyEnded(_))));
+}
+
+#[tokio::test]
+async fn requests_are_checked_against_the_policy_of_before_a_restart() {
+    let place = Place::new();
+    let zones = vec![zone("other", vec!["192.0.2.0/24".parse().unwrap()])];
+    let protected = vec!["192.0.2.1/32".parse().unwrap()];
+    let _world = place.start_with(Policy { generation: 7, zones, protected, filters: vec![] });
+    let mut dataplane = Dataplane::connect(&place.socket()).await.unwrap();
+    assert_eq!(dataplane.identity.generation, 7);
+    assert_eq!(dataplane.snapshot().await.unwrap().zones, 1);
+    for (host, refusal) in
+        [("192.0.2.9", None), ("192.0.2.1", Some("which is protected")), ("203.0.113.9", Some("lies outside"))]
+    {
+        let mut request = filter(host, Duration::from_secs(60));
+        request.target.zone = "other".into();
+        let install = contract::InstallFiltersRequest { request_id: String::new(), filters: vec![(&request).into()] };
+        match (dataplane.client.install_filters(install).await, refusal) {
+            (Ok(_), None) => {}
+            (Err(status), Some(reason)) => assert!(status.message().contains(reason), "{status}"),
+            (answer, _) => panic!("{host}: {answer:?}"),
+        }
+    }
+    let zones = [zone("web", vec!["203.0.113.0/24".parse().unwrap()])];
+    assert_eq!(dataplane.upload(Generation { zones: &zones, ..Default::default() }).await.unwrap(), 8);
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use levee_api::grpc::dataplane::v1::event::What as Told;
 use levee_api::lane::Lane;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
-use levee_dataplane::service::{Inlet, Listener, Outlet, Request, Service, Snapshot};
+use levee_dataplane::service::{Inlet, Listener, Outlet, Policy, Request, Service, Snapshot};
 use levee_engine::detect::event::{Event, Phase, What};
 
 /// Two zones, one protected address.
@@ -52,11 +52,25 @@ impl Place {
         self.folder.path().join("dataplane.sock")
     }
 
-    /// Starts a dataplane here.
+    /// Starts a dataplane here, with the policy of its file.
     pub(crate) fn start(&self) -> World {
-        let config = Config::parse("levee.toml", &file_for(&self.socket())).unwrap();
-        let listener = Listener::bind(&self.socket()).unwrap();
-        let (service, inlet, outlet) = Service::start(listener, &config).unwrap();
+        Self::run(Service::start(self.listen(), &self.config()).unwrap())
+    }
+
+    /// Starts one with the policy that was in force before a restart.
+    pub(crate) fn start_with(&self, policy: Policy) -> World {
+        Self::run(Service::start_with(self.listen(), &self.config(), policy).unwrap())
+    }
+
+    fn config(&self) -> Config {
+        Config::parse("levee.toml", &file_for(&self.socket())).unwrap()
+    }
+
+    fn listen(&self) -> Listener {
+        Listener::bind(&self.socket()).unwrap()
+    }
+
+    fn run((service, inlet, outlet): (Service, Inlet, Outlet)) -> World {
         let outlet = Arc::new(Mutex::new(outlet));
         let owner =
             Owner { started: Instant::now(), outlet: Arc::clone(&outlet), filters: BTreeMap::new(), last_id: 0 };

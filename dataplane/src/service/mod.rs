@@ -37,14 +37,25 @@ pub struct Service {
 }
 
 impl Service {
-    /// Serves on a bound socket. The policy of the file is taken to be in force as generation 0.
+    /// Serves on a bound socket, with the policy of the file in force.
     ///
     /// # Errors
     /// When the system has no thread or no descriptor left.
     pub fn start(listener: Listener, config: &Config) -> io::Result<(Self, Inlet, Outlet)> {
+        let protected = config.guardrails.protected_prefixes.clone();
+        let policy = Policy { zones: config.zones.clone(), protected, ..Policy::default() };
+        Self::start_with(listener, config, policy)
+    }
+
+    /// The same with another policy in force, such as that of before a restart. Requests are checked against its zones and
+    /// protected prefixes, and against the limits of the file.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn start_with(listener: Listener, config: &Config, in_force: Policy) -> io::Result<(Self, Inlet, Outlet)> {
         let boot_id = new_boot_id();
         let (end, inlet, outlet) = link::connect(boot_id.clone());
-        let server = Arc::new(Server::new(boot_id, config, end.requests, end.told));
+        let server = Arc::new(Server::new(boot_id, config, in_force, end.requests, end.told));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("levee-service".to_owned()).spawn(move || {

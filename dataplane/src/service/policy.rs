@@ -2,7 +2,7 @@
 //!
 //! Pure: from what is asked for and what is in force to a policy or the reasons against it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use levee_api::config::{Config, MAX_ZONES};
@@ -110,7 +110,10 @@ impl Upload {
             }
         }
         reasons.extend(overlapping(&self.zones));
-        let protected: Vec<Prefix> = limits.protected.iter().chain(&self.protected).copied().collect();
+        // Those of the file in its order, then what is new: a policy that adds nothing is seen to change nothing.
+        let mut known = HashSet::new();
+        let both = limits.protected.iter().chain(&self.protected).copied();
+        let protected: Vec<Prefix> = both.filter(|prefix| known.insert(*prefix)).collect();
         let scope = Scope::of(&self.zones, &protected, limits.max_ttl);
         for (index, filter) in self.filters.iter().enumerate() {
             reasons.extend(scope.refuse(filter).map(|reason| format!("filters[{index}]: {reason}")));
@@ -255,6 +258,8 @@ mod tests {
     fn protected_prefixes_are_extended_and_never_replaced() {
         let policy = upload(|upload| upload.protected = vec!["203.0.113.2".parse().unwrap()]).unwrap();
         assert_eq!(policy.protected.len(), 2);
+        let policy = upload(|upload| upload.protected = limits().protected).unwrap();
+        assert_eq!(policy.protected, limits().protected, "the file's own again is nothing new");
         for prefix in [Some("203.0.113.1"), Some("203.0.113.2"), Some("203.0.113.0/30"), Some("203.0.113.0/24"), None] {
             let refused = upload(|upload| {
                 upload.protected = vec!["203.0.113.2".parse().unwrap()];

@@ -99,11 +99,12 @@ impl Server {
     pub(super) fn new(
         boot_id: String,
         config: &Config,
+        policy: Policy,
         requests: mpsc::Sender<link::Request>,
         told: Arc<AtomicU64>,
     ) -> Self {
         let limits = Limits::of(config);
-        let policy = Policy { zones: config.zones.clone(), protected: limits.protected.clone(), ..Policy::default() };
+        let last_generation = policy.generation;
         Self {
             identity: contract::HandshakeResponse {
                 version: Some(VERSION),
@@ -119,7 +120,7 @@ impl Server {
             state: Mutex::new(State {
                 policy,
                 upload: None,
-                last_generation: 0,
+                last_generation,
                 begun: VecDeque::new(),
                 installed: VecDeque::new(),
             }),
