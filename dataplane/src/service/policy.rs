@@ -152,8 +152,8 @@ fn overlapping(zones: &[Zone]) -> Vec<String> {
 
 /// Where filters may lie, built to be asked a hundred thousand times.
 struct Scope<'p> {
-    zones: HashMap<&'p str, BTreeSet<Prefix>>,
-    protected: BTreeSet<Prefix>,
+    zones: HashMap<&'p str, Prefixes>,
+    protected: Prefixes,
     max_ttl: Duration,
 }
 
@@ -179,29 +179,52 @@ impl<'p> Scope<'p> {
             return Some(format!("there is no zone {:?}", target.zone));
         };
         if let Some(prefix) = target.prefix
-            && covering(prefixes, prefix).is_none()
+            && prefixes.covering(prefix).is_none()
         {
             return Some(format!("{prefix} lies outside of zone {:?}", target.zone));
         }
         if *action == Action::Pass {
             return None;
         }
-        let reach = target.prefix.map_or_else(|| prefixes.iter().copied().collect(), |prefix| vec![prefix]);
+        let reach = target.prefix.map_or_else(|| prefixes.members.iter().copied().collect(), |prefix| vec![prefix]);
         let hit = |protected: &Prefix| {
             let towards = HeaderBox::any().prefix(Side::Destination, *protected);
             !rule.matches.and(&towards).is_empty() && !rule.except.iter().any(|hole| hole.and(&towards) == towards)
         };
-        let mut overlapping = reach.into_iter().flat_map(|prefix| {
-            let inside = self.protected.range(prefix..).take_while(move |protected| prefix.covers(protected)).copied();
-            covering(&self.protected, prefix).into_iter().chain(inside)
-        });
+        let mut overlapping = reach
+            .into_iter()
+            .flat_map(|prefix| self.protected.covering(prefix).into_iter().chain(self.protected.inside(prefix)));
         overlapping.find(hit).map(|protected| format!("it covers {protected}, which is protected"))
     }
 }
 
-/// The member that covers a prefix.
-fn covering(set: &BTreeSet<Prefix>, prefix: Prefix) -> Option<Prefix> {
-    (0..=prefix.length()).map(|length| Prefix::containing(prefix.address(), length)).find(|outer| set.contains(outer))
+/// Prefixes to look up others in.
+#[derive(Default)]
+struct Prefixes {
+    members: BTreeSet<Prefix>,
+    /// The lengths that occur: few, so that few lookups find what covers an address.
+    lengths: BTreeSet<u8>,
+}
+
+impl FromIterator<Prefix> for Prefixes {
+    fn from_iter<I: IntoIterator<Item = Prefix>>(prefixes: I) -> Self {
+        let members: BTreeSet<Prefix> = prefixes.into_iter().collect();
+        let lengths = members.iter().map(Prefix::length).collect();
+        Self { members, lengths }
+    }
+}
+
+impl Prefixes {
+    /// The widest member that covers a prefix.
+    fn covering(&self, prefix: Prefix) -> Option<Prefix> {
+        let shorter = self.lengths.range(..=prefix.length());
+        shorter.map(|length| Prefix::containing(prefix.address(), *length)).find(|outer| self.members.contains(outer))
+    }
+
+    /// The members inside a prefix: in the order of members they follow it.
+    fn inside(&self, prefix: Prefix) -> impl Iterator<Item = Prefix> {
+        self.members.range(prefix..).take_while(move |member| prefix.covers(member)).copied()
+    }
 }
 
 #[cfg(test)]
