@@ -1,5 +1,6 @@
 //! `levee-dataplane run`: the order in which things start, and the reverse in which they end.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,8 +64,12 @@ pub enum RunError {
     Privileges(#[from] PrivilegeError),
     #[error("worker {index}: {reason}")]
     Spawn { index: usize, reason: SpawnError },
+    #[error("the system does not say which CPUs there are: name them in workers under [dataplane]")]
+    NoCpu,
     #[error("cannot listen for signals: {0}")]
-    Signals(std::io::Error),
+    Signals(io::Error),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     #[error("worker {index} ended by itself: this is a defect, please report it with the log above")]
     WorkerDied { index: usize },
 }
@@ -114,62 +119,88 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
 
     let (events, ended) = mpsc::channel();
     let signal_events = events.clone();
-    std::thread::spawn(move || {
+    spawn("levee-signals", move || {
         for signal in signals.forever() {
             // The receiver is gone only when the process is about to end.
             let _ = signal_events.send(Event::Signal(signal));
         }
-    });
-    let stop = Arc::new(AtomicBool::new(false));
-    let workers = start_workers(&eal, &config.dataplane, paths, clock, &stop, &events)?;
-    tracing::info!("{} forwards on {} wires with {} workers", dpdk::version(), wires.iter().len(), workers.len());
+    })
+    .map_err(RunError::Thread)?;
+    let workers = Workers::start(&eal, &config.dataplane, paths, clock, &events)?;
+    tracing::info!(
+        "{} forwards on {} wires with {} workers",
+        dpdk::version(),
+        wires.iter().len(),
+        workers.threads.len()
+    );
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!("cannot tell systemd that forwarding has begun: {error}");
     }
 
     let outcome = wait(&ended, &wires, arguments.exit_when_idle);
-    shut_down(eal, wires, workers, &stop, &ended);
+    shut_down(eal, wires, workers, &ended);
     outcome
 }
 
-fn start_workers(
-    eal: &Eal,
-    config: &Dataplane,
-    paths: Vec<Path>,
-    clock: Clock,
-    stop: &Arc<AtomicBool>,
-    events: &Sender<Event>,
-) -> Result<Vec<JoinHandle<Option<()>>>, RunError> {
-    let cpus = worker_cpus(config);
-    // Both directions of a wire meet the same memory: they stay on one worker.
-    let mut shares: Vec<Vec<Path>> = cpus.iter().map(|_| Vec::new()).collect();
-    let share_count = shares.len();
+/// The running workers. Told to stop and waited for when dropped.
+struct Workers {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Option<()>>>,
+}
+
+impl Workers {
+    fn start(
+        eal: &Eal,
+        config: &Dataplane,
+        paths: Vec<Path>,
+        clock: Clock,
+        events: &Sender<Event>,
+    ) -> Result<Self, RunError> {
+        let mut workers = Self { stop: Arc::new(AtomicBool::new(false)), threads: Vec::new() };
+        for (index, (cpu, paths)) in share_out(worker_cpus(config)?, paths).into_iter().enumerate() {
+            if paths.is_empty() {
+                tracing::warn!("no worker on CPU {cpu}: each wire runs on one worker, and there is no wire left");
+                continue;
+            }
+            let worker = Worker::new(paths, ForwardAll, clock, config.idle, Arc::clone(&workers.stop));
+            let (idle, events) = (config.idle, events.clone());
+            let thread = thread::spawn(eal, &format!("levee-worker-{index}"), cpu, move || {
+                // Told also when the worker panics.
+                let _told = Told { events, index };
+                prepare_worker(idle);
+                worker.run();
+            });
+            workers.threads.push(thread.map_err(|reason| RunError::Spawn { index, reason })?);
+        }
+        Ok(workers)
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker had panicked");
+            }
+        }
+    }
+}
+
+/// Gives each CPU its paths. Both directions of a wire meet the same memory, so they stay on one worker.
+fn share_out(cpus: Vec<usize>, paths: Vec<Path>) -> Vec<(usize, Vec<Path>)> {
+    let mut shares: Vec<(usize, Vec<Path>)> = cpus.into_iter().map(|cpu| (cpu, Vec::new())).collect();
+    let count = shares.len().max(1);
     for path in paths {
-        if let Some(share) = shares.get_mut(path.wire % share_count.max(1)) {
+        if let Some((_, share)) = shares.get_mut(path.wire % count) {
             share.push(path);
         }
     }
-    let mut workers = Vec::new();
-    for (index, (cpu, paths)) in cpus.into_iter().zip(shares).enumerate() {
-        if paths.is_empty() {
-            tracing::warn!(
-                "worker {index} on CPU {cpu} is not started: each wire runs on one worker, and there is no wire left"
-            );
-            continue;
-        }
-        let worker = Worker::new(paths, ForwardAll, clock, config.idle, Arc::clone(stop));
-        let idle = config.idle;
-        let ended = events.clone();
-        let thread = thread::spawn(eal, &format!("levee-worker-{index}"), cpu, move || {
-            // Told also when the worker panics.
-            let _told = Told { events: ended, index };
-            prepare_worker(idle);
-            worker.run();
-        })
-        .map_err(|reason| RunError::Spawn { index, reason })?;
-        workers.push(thread);
-    }
-    Ok(workers)
+    shares
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
 /// Sends word that a worker has ended, when dropped.
@@ -195,11 +226,11 @@ fn prepare_worker(idle: Idle) {
 }
 
 /// The configured CPUs, or the last one that is ours: the first is where the system's own work tends to be.
-fn worker_cpus(config: &Dataplane) -> Vec<usize> {
+fn worker_cpus(config: &Dataplane) -> Result<Vec<usize>, RunError> {
     if config.workers.is_empty() {
-        return thread::allowed_cpus().last().copied().into_iter().collect();
+        return Ok(vec![thread::allowed_cpus().last().copied().ok_or(RunError::NoCpu)?]);
     }
-    config.workers.iter().map(|&cpu| usize::try_from(cpu).unwrap_or(usize::MAX)).collect()
+    Ok(config.workers.iter().map(|&cpu| usize::try_from(cpu).unwrap_or(usize::MAX)).collect())
 }
 
 fn wait(ended: &Receiver<Event>, wires: &Wires, exit_when_idle: Option<Duration>) -> Result<(), RunError> {
@@ -228,22 +259,9 @@ fn wait(ended: &Receiver<Event>, wires: &Wires, exit_when_idle: Option<Duration>
     }
 }
 
-fn shut_down(
-    eal: Eal,
-    wires: Arc<Wires>,
-    workers: Vec<JoinHandle<Option<()>>>,
-    stop: &AtomicBool,
-    events: &Receiver<Event>,
-) {
+fn shut_down(eal: Eal, wires: Arc<Wires>, workers: Workers, events: &Receiver<Event>) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    stage("stopping the workers", || {
-        stop.store(true, Ordering::Relaxed);
-        for worker in workers {
-            if worker.join().is_err() {
-                tracing::error!("a worker had panicked");
-            }
-        }
-    });
+    stage("stopping the workers", || drop(workers));
     drain(&wires, events);
     report(&wires);
     stage("stopping the ports", || match Arc::into_inner(wires) {
@@ -294,12 +312,15 @@ fn report(wires: &Wires) {
 /// Does a part of the shutdown, and ends the process if it hangs.
 fn stage<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
     let (finished, wait) = mpsc::channel::<()>();
-    std::thread::spawn(move || {
+    let watched = spawn("levee-deadline", move || {
         if wait.recv_timeout(STAGE_DEADLINE) == Err(RecvTimeoutError::Timeout) {
             tracing::error!("{name} took longer than {STAGE_DEADLINE:?}: ending without it");
             std::process::exit(1);
         }
     });
+    if let Err(error) = watched {
+        tracing::warn!("{name} has no deadline: {error}");
+    }
     let result = work();
     drop(finished);
     result
