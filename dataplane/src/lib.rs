@@ -4,6 +4,7 @@ pub mod capture_file;
 pub mod dpdk;
 pub mod ports;
 pub mod privileges;
+pub mod replay;
 pub mod run;
 pub mod service;
 pub mod wires;

@@ -7,8 +7,9 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use levee_dataplane::replay::ReplayError;
 use levee_dataplane::run::RunError;
-use levee_dataplane::{ports, run};
+use levee_dataplane::{ports, replay, run};
 
 const EX_CONFIG: u8 = 78;
 
@@ -24,6 +25,8 @@ struct Arguments {
 enum Command {
     /// Forward and filter on the wires of a configuration, until SIGTERM or SIGINT.
     Run(run::Arguments),
+    /// Judge a capture as if it arrived now, and write what would have passed.
+    Replay(replay::Arguments),
     /// List the ports that DPDK sees.
     Ports(ports::Arguments),
 }
@@ -45,6 +48,17 @@ fn main() -> ExitCode {
             Err(error) => {
                 eprintln!("levee-dataplane: {error}");
                 if error.is_configuration() { ExitCode::from(EX_CONFIG) } else { ExitCode::FAILURE }
+            }
+        },
+        Command::Replay(arguments) => match replay::replay(&arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(ReplayError::Config(error)) => {
+                eprintln!("{:?}", miette::Report::new(error));
+                ExitCode::from(EX_CONFIG)
+            }
+            Err(error) => {
+                eprintln!("levee-dataplane: {error}");
+                ExitCode::FAILURE
             }
         },
         Command::Ports(arguments) => match ports::list(&arguments) {

@@ -9,10 +9,15 @@
 #![deny(clippy::indexing_slicing)]
 
 pub mod detect;
+pub mod engine;
 pub mod filter;
 pub mod generation;
+pub mod link;
 pub mod packet;
+pub mod pipeline;
+pub mod reflex;
 pub mod sample;
+pub mod tables;
 pub mod target;
 pub mod verdict;
 

@@ -61,7 +61,7 @@ reasons! {
     FragmentOverlap, "malformed_fragment_overlap", "fragment that overlaps another of the same datagram";
     TcpHeader, "malformed_tcp_header", "TCP data offset below 5 or past the end of the packet";
     TcpFlags, "malformed_tcp_flags", "TCP flag combination that no stack sends (none, SYN+FIN, SYN+RST, FIN without ACK, ...)";
-    UdpLength, "malformed_udp_length", "UDP length below 8 or past the end of the packet";
+    UdpLength, "malformed_udp_length", "UDP length below 8";
     IcmpHeader, "malformed_icmp_header", "ICMP shorter than its header";
     IcmpQuote, "malformed_icmp_quote", "ICMP error message that quotes no packet of its destination";
     DiscoveryHopLimit, "malformed_discovery_hop_limit", "IPv6 neighbour discovery from another link (hop limit is not 255, RFC 4861)";

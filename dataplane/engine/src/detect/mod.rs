@@ -1,10 +1,19 @@
 //! Detection: from counters and samples to anomalies, from anomalies to signatures.
+//!
+//! [`detector`] runs the tick; [`node`] are the targets and [`track`] the state of one role there, judged by
+//! [`threshold`] and [`witness`]; [`measures`] are the filters in force; [`extract`] finds signatures in samples, checked
+//! against the [`reservoir`]; [`classify`] gives the attack its name.
 
 pub mod classify;
+pub mod detector;
 pub mod event;
 pub mod extract;
+pub mod measures;
+pub mod node;
 pub mod reservoir;
+pub mod snapshot;
 pub mod threshold;
 pub mod track;
 pub mod window;
 pub mod witness;
+pub mod zone;

@@ -4,7 +4,7 @@
 //! in the zone stays below the largest learned, or, while the role is alarmed, if its conversation proved itself. Else a
 //! slow ramp would fill the reservoir with the attack.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use levee_api::time::Timestamp;
@@ -45,13 +45,13 @@ impl Reservoir {
     }
 
     /// Admits what has waited long enough.
-    pub fn admit(&mut self, admission: Admission, proven: &HashSet<u64>, now: Timestamp) {
+    pub fn admit(&mut self, admission: Admission, proven: impl Fn(u64) -> bool, now: Timestamp) {
         while let Some(sample) = self.waiting.front().copied() {
             if now.since(sample.at) < DELAY {
                 break;
             }
             self.waiting.pop_front();
-            if admission == Admission::All || proven.contains(&sample.conversation) {
+            if admission == Admission::All || proven(sample.conversation) {
                 self.keep(sample);
             }
         }
@@ -112,9 +112,9 @@ mod tests {
     fn samples_wait_a_second() {
         let mut reservoir = Reservoir::default();
         reservoir.offer(sample(1, 1_000_000_000));
-        reservoir.admit(Admission::All, &HashSet::new(), Timestamp(1_900_000_000));
+        reservoir.admit(Admission::All, |_| false, Timestamp(1_900_000_000));
         assert!(reservoir.samples().is_empty());
-        reservoir.admit(Admission::All, &HashSet::new(), Timestamp(2_000_000_000));
+        reservoir.admit(Admission::All, |_| false, Timestamp(2_000_000_000));
         assert_eq!(reservoir.samples().len(), 1);
     }
 
@@ -124,7 +124,7 @@ mod tests {
         for conversation in 0..1000 {
             reservoir.offer(sample(conversation, 0));
         }
-        reservoir.admit(Admission::Proven, &HashSet::from([3, 5]), Timestamp(1_500_000_000));
+        reservoir.admit(Admission::Proven, |conversation| [3, 5].contains(&conversation), Timestamp(1_500_000_000));
         let kept: Vec<u64> = reservoir.samples().iter().map(|sample| sample.conversation).collect();
         assert_eq!(kept, [3, 5]);
     }
@@ -136,7 +136,7 @@ mod tests {
             for conversation in 0..5_000 {
                 reservoir.offer(sample(conversation, round));
             }
-            reservoir.admit(Admission::All, &HashSet::new(), Timestamp(10_000_000_000));
+            reservoir.admit(Admission::All, |_| false, Timestamp(10_000_000_000));
         }
         assert_eq!(reservoir.samples().len(), CAPACITY);
     }

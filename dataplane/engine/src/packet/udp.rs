@@ -3,7 +3,7 @@
 use levee_api::lane::Lane;
 
 use super::fragment::Fragment;
-use super::frame::{Frame, offset};
+use super::frame::{self, Frame, offset};
 use super::{Datagram, Kind, Lanes, Layers, dns, quic};
 use crate::verdict::Reason;
 
@@ -12,8 +12,9 @@ pub(super) const PROTOCOL: u8 = 17;
 /// Length of the header.
 const HEADER: u16 = 8;
 
-/// Reads the header. The length may be below what the IP packet holds (RFC 9868 uses that), never above it, but for a first
-/// fragment, where it is the length of the whole datagram.
+/// Reads the header. The length may be below what the IP packet holds (RFC 9868 uses that). In a first fragment it is the
+/// length of the whole datagram. Anywhere else one above what the packet holds harms nobody, the receiver discards it by
+/// itself, and applications are seen to send some: it passes, and counts with what is there.
 pub(super) fn parse(
     frame: &Frame<'_>,
     datagram: &Datagram,
@@ -29,9 +30,11 @@ pub(super) fn parse(
     lanes.set_ports(u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
     let length = u16::from_be_bytes([len0, len1]);
     let end = datagram.at + usize::from(length);
-    if length < HEADER || (end > datagram.end && datagram.fragment != Fragment::First) {
+    if length < HEADER {
         return Err(Reason::UdpLength);
     }
+    let held = datagram.length();
+    let length = if datagram.fragment == Fragment::First { length } else { length.min(frame::saturated(held)) };
     layers.payload = offset(datagram.at + usize::from(HEADER));
     layers.end = layers.end.min(offset(end));
     lanes.set(Lane::PayloadLength, length - HEADER);
@@ -71,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_length_that_cannot_be_is_malformed() {
-        for length in [0, 7, 13, 0xffff] {
+        for length in [0, 7] {
             for frame in [ipv4(17, &with_length(b"data", length)), ipv6(17, &with_length(b"data", length))] {
                 let read = read(&frame);
                 assert_eq!(read.reason(), Some(Reason::UdpLength), "{length}");
@@ -80,6 +83,15 @@ mod tests {
         }
         for length in 0..8 {
             assert_eq!(read(&ipv4(17, &[0; 7][..length.min(7)])).reason(), Some(Reason::UdpLength));
+        }
+    }
+
+    #[test]
+    fn a_length_past_the_end_counts_what_is_there() {
+        for length in [13, 0xffff] {
+            let read = read(&ipv4(17, &with_length(b"data", length)));
+            assert_eq!((read.layers.kind, read.payload()), (Kind::Udp, &b"data"[..]));
+            assert_eq!(read.lane(Lane::PayloadLength), 4);
         }
     }
 

@@ -200,15 +200,17 @@ impl Keyed {
             Direction::Inbound => (Lane::Src0, Lane::Dst0, Lane::SrcPort, Lane::DstPort),
             Direction::Outbound => (Lane::Dst0, Lane::Src0, Lane::DstPort, Lane::SrcPort),
         };
-        let ports = u64::from(lane(lanes, outside_port)) << 32
-            | u64::from(lane(lanes, inside_port)) << 16
-            | u64::from(lane(lanes, Lane::Protocol));
+        let ports = u64::from(lanes.get(outside_port)) << 32
+            | u64::from(lanes.get(inside_port)) << 16
+            | u64::from(lanes.get(Lane::Protocol));
         self.addresses(lanes, outside, inside, ports)
     }
 
     /// Key of the fragments of one datagram.
     pub fn fragments(&self, lanes: &Lanes, identification: u32) -> u64 {
-        let rest = 1 << 63 | u64::from(identification) << 16 | u64::from(lane(lanes, Lane::Protocol));
+        // In IPv6 the protocol after the headers of a first fragment need not be what its later fragments say (RFC 8200).
+        let protocol = if lanes.bits().contains(Bits::IPV6) { 0 } else { lanes.get(Lane::Protocol) };
+        let rest = 1 << 63 | u64::from(identification) << 16 | u64::from(protocol);
         self.addresses(lanes, Lane::Src0, Lane::Dst0, rest)
     }
 
@@ -222,7 +224,7 @@ impl Keyed {
     fn addresses(&self, lanes: &Lanes, first: Lane, second: Lane, rest: u64) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
         hasher.write_u64(rest);
-        if lane(lanes, Lane::Bits) & Bits::IPV6.bits() == 0 {
+        if !lanes.bits().contains(Bits::IPV6) {
             hasher.write_u64(word(lanes, first.index() + 6) << 32 | word(lanes, second.index() + 6));
         } else {
             for at in (0..8).step_by(4) {
@@ -232,10 +234,6 @@ impl Keyed {
         }
         hasher.finish()
     }
-}
-
-fn lane(lanes: &Lanes, lane: Lane) -> u16 {
-    lanes.0.get(lane.index()).copied().unwrap_or(0)
 }
 
 /// Two lanes as one number.

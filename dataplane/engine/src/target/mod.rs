@@ -1,5 +1,6 @@
 //! What is protected: lookup of zone and host, counters per host, and the memory of conversations.
 
+pub mod conversation;
 pub mod counters;
 pub mod hosts;
 pub mod memory;

@@ -1,0 +1,515 @@
+//! Measures: the filters that answer attacks, on whom they are enforced, and when they end.
+//!
+//! A signature belongs to a zone and a role. It is enforced on the targets under attack, and everywhere else in the zone
+//! it lets [`HELD_PPS`] packets per second pass: peace is not touched, and a pulse that comes back, on any host, meets it
+//! at once, in the worker, before detection has noticed. A coarse measure (everything of a role) stays with its target.
+
+use std::time::Duration;
+
+use levee_api::filter::{Action, Filter, Origin, Rule, Target};
+use levee_api::prefix::Prefix;
+use levee_api::role::Role;
+use levee_api::time::Timestamp;
+
+use crate::detect::event::Removal;
+
+/// What a remembered signature lets pass per second where it is not enforced.
+pub const HELD_PPS: u32 = 100;
+/// A filter ends this long after evidence was last renewed, whoever is alive.
+pub const TTL: Duration = Duration::from_secs(60);
+/// It is renewed when less than this is left.
+const RENEW: Duration = Duration::from_secs(30);
+/// Signatures remembered per zone; the oldest makes room.
+const MOST_PER_ZONE: usize = 64;
+
+/// One signature, or everything of a role, and where it is in force.
+#[derive(Debug)]
+pub struct Measure {
+    /// Index of the zone.
+    pub zone: u16,
+    /// The role it answers.
+    pub role: Role,
+    /// The signature.
+    pub rule: Rule,
+    /// What happens where it is enforced.
+    pub action: Action,
+    /// Everything of the role, not a signature.
+    pub coarse: bool,
+    /// The evidence.
+    pub witness: String,
+    /// When it was found.
+    pub since: Timestamp,
+    /// What it lets pass per second where it waits.
+    pub held_pps: u32,
+    placements: Vec<Placement>,
+}
+
+/// One filter of a measure.
+#[derive(Debug)]
+struct Placement {
+    filter: Filter,
+    enforced: bool,
+    /// Index of its hit counters.
+    counter: u32,
+}
+
+/// What changed, for events.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Placed {
+    /// A filter took effect, with the index of its counters.
+    Installed(Filter, u32),
+    /// A filter ended, with the index of its counters.
+    Removed(Filter, Removal, u32),
+}
+
+/// Everything in force: the reflex's own measures and the filters of the control plane.
+#[derive(Debug, Default)]
+pub struct Measures {
+    all: Vec<Measure>,
+    external: Vec<(Filter, u32)>,
+    next_id: u64,
+    free_counters: Vec<u32>,
+    next_counter: u32,
+    most_counters: u32,
+    changed: bool,
+    changes: Vec<Placed>,
+}
+
+/// Why the control plane's filter was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InstallError {
+    /// No room.
+    #[error("{0} filters are installed, no more are possible: remove some first")]
+    Full(u32),
+    /// Longer than allowed.
+    #[error("a filter may last at most {most_s} s, {given_s} s were asked for")]
+    TooLong {
+        /// Asked for, seconds.
+        given_s: u64,
+        /// Allowed, seconds.
+        most_s: u64,
+    },
+    /// Its target is not in the zone.
+    #[error("{target} is not inside zone {zone:?}")]
+    OutsideZone {
+        /// What was to be protected.
+        target: String,
+        /// The zone named.
+        zone: String,
+    },
+    /// No such zone.
+    #[error("there is no zone {0:?}")]
+    NoZone(String),
+    /// It covers what no filter may touch.
+    #[error("{target} covers the protected prefix {protected}")]
+    Protected {
+        /// Its target.
+        target: String,
+        /// The prefix.
+        protected: Prefix,
+    },
+    /// Its box is empty.
+    #[error("the filter matches no packet at all")]
+    Empty,
+}
+
+impl Measures {
+    /// Room for `most` filters.
+    pub fn new(most: u32) -> Self {
+        Self { most_counters: most, ..Self::default() }
+    }
+
+    /// Takes the fact that something changed since the last call: the table has to be built anew.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Takes what was installed and removed since the last call.
+    pub fn take_changes(&mut self) -> Vec<Placed> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// All filters with the index of their counters, in the order in which they decide: the control plane's first, then
+    /// signatures before coarse measures.
+    pub fn filters(&self) -> impl Iterator<Item = (&Filter, u32)> {
+        let own = |coarse| {
+            self.all
+                .iter()
+                .filter(move |measure| measure.coarse == coarse)
+                .flat_map(|measure| measure.placements.iter().map(|placed| (&placed.filter, placed.counter)))
+        };
+        self.external.iter().map(|(filter, counter)| (filter, *counter)).chain(own(false)).chain(own(true))
+    }
+
+    /// True when some measure of the role is enforced on a prefix, or on one that covers it.
+    pub fn enforced_on(&self, zone: u16, role: Role, prefix: &Prefix) -> bool {
+        self.of(zone, role).any(|measure| measure.is_enforced_on(prefix))
+    }
+
+    /// True when everything of the role is dropped on a prefix.
+    pub fn coarse_on(&self, zone: u16, role: Role, prefix: &Prefix) -> bool {
+        self.of(zone, role).any(|measure| measure.coarse && measure.is_enforced_on(prefix))
+    }
+
+    /// The signatures remembered for a role of a zone.
+    pub fn signatures(&self, zone: u16, role: Role) -> impl Iterator<Item = &Measure> {
+        self.of(zone, role).filter(|measure| !measure.coarse)
+    }
+
+    fn of(&self, zone: u16, role: Role) -> impl Iterator<Item = &Measure> {
+        self.all.iter().filter(move |measure| measure.zone == zone && measure.role == role)
+    }
+
+    /// Installs a new measure on a target; the whole zone remembers it if it is a signature.
+    pub fn install(&mut self, mut measure: Measure, zone_name: &str, on: Prefix, now: Timestamp) {
+        if !measure.coarse {
+            let remembered = self.all.iter().filter(|known| known.zone == measure.zone && !known.coarse).count();
+            if remembered >= MOST_PER_ZONE {
+                self.retire_oldest(measure.zone, now);
+            }
+            let held = Action::Limit { pps: measure.held_pps };
+            self.place(&mut measure, Target { zone: zone_name.to_owned(), prefix: None }, held, false, now);
+        }
+        let target = Target { zone: zone_name.to_owned(), prefix: Some(on) };
+        let action = measure.action;
+        self.place(&mut measure, target, action, true, now);
+        self.all.push(measure);
+    }
+
+    /// Enforces what is remembered of a role on a target that is attacked (again); true when there was anything.
+    pub fn enforce_remembered(&mut self, zone: u16, role: Role, zone_name: &str, on: Prefix, now: Timestamp) -> bool {
+        let mut any = false;
+        let mut all = std::mem::take(&mut self.all);
+        for measure in all.iter_mut().filter(|measure| measure.zone == zone && measure.role == role) {
+            match measure.placements.iter_mut().find(|placed| placed.filter.target.prefix == Some(on)) {
+                Some(placed) if !placed.enforced => {
+                    placed.enforced = true;
+                    placed.filter.action = measure.action;
+                    placed.filter.deadline = now + TTL;
+                    self.changed = true;
+                    any = true;
+                }
+                Some(_) => any = true,
+                None if measure.coarse => {}
+                None => {
+                    let target = Target { zone: zone_name.to_owned(), prefix: Some(on) };
+                    let action = measure.action;
+                    self.place(measure, target, action, true, now);
+                    any = true;
+                }
+            }
+        }
+        self.all = all;
+        any
+    }
+
+    /// The attack on a target has stopped: its filters wait.
+    pub fn hold(&mut self, zone: u16, role: Role, on: Prefix) {
+        let mut removed = Vec::new();
+        for measure in self.all.iter_mut().filter(|measure| measure.zone == zone && measure.role == role) {
+            let (coarse, held_pps) = (measure.coarse, measure.held_pps);
+            measure.placements.retain_mut(|placed| {
+                if placed.filter.target.prefix != Some(on) {
+                    return true;
+                }
+                if coarse {
+                    placed.enforced = false;
+                    placed.filter.action = Action::Limit { pps: held_pps };
+                    return true;
+                }
+                // The zone's own placement remembers the signature.
+                removed.push(Placed::Removed(placed.filter.clone(), Removal::Retired, placed.counter));
+                false
+            });
+            self.changed = true;
+        }
+        self.release(removed);
+    }
+
+    /// The hold time of a target has passed. `last`: no other target of the zone needs this role's measures, so that the
+    /// oldest is forgotten too.
+    pub fn retire(&mut self, zone: u16, role: Role, on: Prefix, last: bool) {
+        self.remove(Removal::Retired, |measure, placed| {
+            measure.zone == zone
+                && measure.role == role
+                && (placed.filter.target.prefix == Some(on) || (last && placed.filter.target.prefix.is_none()))
+        });
+    }
+
+    /// A covering prefix has become the target: the host's own measures end. Signatures stay remembered in the zone.
+    pub fn replace(&mut self, zone: u16, role: Role, on: Prefix) {
+        self.remove(Removal::Replaced, |measure, placed| {
+            measure.zone == zone && measure.role == role && placed.filter.target.prefix == Some(on)
+        });
+    }
+
+    /// Signatures have been found: what was coarse on the target ends.
+    pub fn replace_coarse(&mut self, zone: u16, role: Role, on: Prefix) {
+        self.remove(Removal::Replaced, |measure, placed| {
+            measure.coarse && measure.zone == zone && measure.role == role && placed.filter.target.prefix == Some(on)
+        });
+    }
+
+    fn retire_oldest(&mut self, zone: u16, now: Timestamp) {
+        let oldest = self
+            .all
+            .iter()
+            .filter(|measure| measure.zone == zone && !measure.coarse)
+            .map(|measure| measure.since)
+            .min()
+            .unwrap_or(now);
+        self.remove(Removal::Retired, |measure, _| measure.zone == zone && !measure.coarse && measure.since == oldest);
+    }
+
+    /// Renews what `wanted` says there is still evidence for, and ends what has passed its deadline.
+    pub fn renew_and_expire(&mut self, wanted: impl Fn(u16, Role) -> bool, now: Timestamp) {
+        for measure in &mut self.all {
+            if wanted(measure.zone, measure.role) {
+                for placed in &mut measure.placements {
+                    if placed.filter.deadline.since(now) < RENEW {
+                        placed.filter.deadline = now + TTL;
+                        self.changed = true;
+                    }
+                }
+            }
+        }
+        self.remove(Removal::Expired, |_, placed| placed.filter.deadline <= now);
+        self.remove_external(Removal::Expired, |filter| filter.deadline <= now);
+    }
+
+    /// Installs a filter of the control plane; an id that is known is replaced.
+    ///
+    /// # Errors
+    /// When there is no room.
+    pub fn install_external(&mut self, mut filter: Filter) -> Result<u64, InstallError> {
+        if let Some((known, _)) = self.external.iter_mut().find(|(known, _)| known.id == filter.id && filter.id != 0) {
+            known.clone_from(&filter);
+            self.changed = true;
+            return Ok(filter.id);
+        }
+        let counter = self.counter().ok_or(InstallError::Full(self.most_counters))?;
+        if filter.id == 0 {
+            filter.id = self.id();
+        }
+        let id = filter.id;
+        self.changes.push(Placed::Installed(filter.clone(), counter));
+        self.external.push((filter, counter));
+        self.changed = true;
+        Ok(id)
+    }
+
+    /// Moves the deadline of a filter of the control plane; false when there is none of that id.
+    pub fn renew_external(&mut self, id: u64, deadline: Timestamp) -> bool {
+        let found = self.external.iter_mut().find(|(filter, _)| filter.id == id);
+        self.changed |= found.is_some();
+        found.map(|(filter, _)| filter.deadline = deadline).is_some()
+    }
+
+    /// Ends a filter of the control plane; false when there is none of that id.
+    pub fn withdraw(&mut self, id: u64) -> bool {
+        let before = self.external.len();
+        self.remove_external(Removal::Withdrawn, |filter| filter.id == id);
+        self.external.len() < before
+    }
+
+    /// Ends everything of zones that `keep` refuses, and gives the others their new index.
+    pub fn rezone(&mut self, index_of: impl Fn(&str) -> Option<u16>) {
+        self.remove(Removal::PolicyChanged, |_, placed| index_of(&placed.filter.target.zone).is_none());
+        self.remove_external(Removal::PolicyChanged, |filter| index_of(&filter.target.zone).is_none());
+        for measure in &mut self.all {
+            if let Some(zone) = measure.placements.first().and_then(|placed| index_of(&placed.filter.target.zone)) {
+                measure.zone = zone;
+            }
+        }
+    }
+
+    fn remove_external(&mut self, why: Removal, which: impl Fn(&Filter) -> bool) {
+        let mut removed = Vec::new();
+        self.external.retain(|(filter, counter)| {
+            let remove = which(filter);
+            if remove {
+                removed.push(Placed::Removed(filter.clone(), why, *counter));
+            }
+            !remove
+        });
+        self.release(removed);
+    }
+
+    fn remove(&mut self, why: Removal, which: impl Fn(&Measure, &Placement) -> bool) {
+        let mut removed = Vec::new();
+        for measure in &mut self.all {
+            let placements = std::mem::take(&mut measure.placements);
+            for placed in placements {
+                if which(measure, &placed) {
+                    removed.push(Placed::Removed(placed.filter, why, placed.counter));
+                } else {
+                    measure.placements.push(placed);
+                }
+            }
+        }
+        self.all.retain(|measure| !measure.placements.is_empty());
+        self.release(removed);
+    }
+
+    fn release(&mut self, removed: Vec<Placed>) {
+        for placed in removed {
+            if let Placed::Removed(_, _, counter) = placed {
+                self.free_counters.push(counter);
+                self.changed = true;
+            }
+            self.changes.push(placed);
+        }
+    }
+
+    fn place(&mut self, measure: &mut Measure, target: Target, action: Action, enforced: bool, now: Timestamp) {
+        let Some(counter) = self.counter() else { return };
+        let filter = Filter {
+            id: self.id(),
+            target,
+            roles: measure.role.set(),
+            rule: measure.rule.clone(),
+            action,
+            deadline: now + TTL,
+            origin: Origin::Reflex,
+            witness: measure.witness.clone(),
+        };
+        self.changes.push(Placed::Installed(filter.clone(), counter));
+        self.changed = true;
+        measure.placements.push(Placement { filter, enforced, counter });
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    fn counter(&mut self) -> Option<u32> {
+        self.free_counters.pop().or_else(|| {
+            let counter = self.next_counter;
+            (counter < self.most_counters).then(|| self.next_counter += 1)?;
+            Some(counter)
+        })
+    }
+}
+
+impl Measure {
+    /// A measure that is nowhere in force yet.
+    pub fn new(zone: u16, role: Role, rule: Rule, action: Action, witness: String, now: Timestamp) -> Self {
+        Self {
+            zone,
+            role,
+            rule,
+            action,
+            coarse: false,
+            witness,
+            since: now,
+            held_pps: HELD_PPS,
+            placements: Vec::new(),
+        }
+    }
+
+    /// Everything of a role; where it waits it lets `held_pps` pass.
+    #[must_use]
+    pub fn coarse(mut self, held_pps: u32) -> Self {
+        self.coarse = true;
+        self.held_pps = held_pps;
+        self
+    }
+
+    fn is_enforced_on(&self, prefix: &Prefix) -> bool {
+        self.placements
+            .iter()
+            .any(|placed| placed.enforced && placed.filter.target.prefix.is_some_and(|on| on.covers(prefix)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use levee_api::filter::HeaderBox;
+
+    const NOW: Timestamp = Timestamp(1_000_000_000);
+
+    fn signature() -> Measure {
+        let rule = Rule::of(HeaderBox::any().exact(levee_api::lane::Lane::Ttl, 64));
+        Measure::new(0, Role::Syn, rule, Action::Drop, "half-open".to_owned(), NOW)
+    }
+
+    fn host(last: u8) -> Prefix {
+        Prefix::host(std::net::IpAddr::from([203, 0, 113, last]))
+    }
+
+    fn actions(measures: &Measures) -> Vec<(String, Action)> {
+        measures.filters().map(|(filter, _)| (filter.target.to_string(), filter.action)).collect()
+    }
+
+    #[test]
+    fn a_signature_is_enforced_on_its_target_and_remembered_in_the_zone() {
+        let mut measures = Measures::new(16);
+        measures.install(signature(), "web", host(1), NOW);
+        let zone = ("zone web".to_owned(), Action::Limit { pps: HELD_PPS });
+        assert_eq!(actions(&measures), [zone.clone(), ("203.0.113.1".to_owned(), Action::Drop)]);
+        measures.hold(0, Role::Syn, host(1));
+        assert_eq!(actions(&measures), [zone]);
+        assert!(measures.enforce_remembered(0, Role::Syn, "web", host(2), NOW), "a pulse on another host");
+        assert!(measures.enforced_on(0, Role::Syn, &host(2)));
+        measures.retire(0, Role::Syn, host(2), true);
+        assert_eq!(actions(&measures), []);
+    }
+
+    #[test]
+    fn a_coarse_measure_stays_with_its_target() {
+        let mut measures = Measures::new(16);
+        let all = Measure::new(0, Role::OutOfState, Rule::of(HeaderBox::any()), Action::Drop, String::new(), NOW);
+        measures.install(all.coarse(500), "web", host(1), NOW);
+        measures.hold(0, Role::OutOfState, host(1));
+        assert_eq!(actions(&measures), [("203.0.113.1".to_owned(), Action::Limit { pps: 500 })]);
+        assert!(!measures.enforce_remembered(0, Role::OutOfState, "web", host(2), NOW));
+        assert!(measures.enforce_remembered(0, Role::OutOfState, "web", host(1), NOW));
+        assert_eq!(actions(&measures), [("203.0.113.1".to_owned(), Action::Drop)]);
+    }
+
+    #[test]
+    fn filters_end_at_their_deadline_unless_evidence_renews_them() {
+        let mut measures = Measures::new(16);
+        measures.install(signature(), "web", host(1), NOW);
+        let later = NOW + Duration::from_secs(45);
+        measures.renew_and_expire(|_, _| true, later);
+        measures.renew_and_expire(|_, _| false, NOW + Duration::from_secs(100));
+        assert_eq!(measures.filters().count(), 2);
+        measures.renew_and_expire(|_, _| false, later + TTL);
+        assert_eq!(measures.filters().count(), 0);
+        assert_eq!(measures.take_changes().len(), 4);
+    }
+
+    #[test]
+    fn counters_are_used_again() {
+        let mut measures = Measures::new(2);
+        for _ in 0..10 {
+            measures.install(signature(), "web", host(1), NOW);
+            assert_eq!(measures.filters().count(), 2);
+            measures.retire(0, Role::Syn, host(1), true);
+        }
+    }
+
+    #[test]
+    fn filters_of_the_control_plane_are_kept_apart() {
+        let mut measures = Measures::new(2);
+        let filter = Filter {
+            id: 0,
+            target: Target { zone: "web".to_owned(), prefix: Some(host(1)) },
+            roles: levee_api::role::RoleSet::FILTERABLE,
+            rule: Rule::of(HeaderBox::any()),
+            action: Action::Drop,
+            deadline: NOW + TTL,
+            origin: Origin::ControlPlane { owner: "incident-7".to_owned() },
+            witness: String::new(),
+        };
+        let id = measures.install_external(filter).unwrap();
+        measures.retire(0, Role::Syn, host(1), true);
+        assert!(measures.renew_external(id, NOW + TTL + TTL));
+        measures.renew_and_expire(|_, _| false, NOW + TTL);
+        assert_eq!(measures.filters().count(), 1);
+        assert!(measures.withdraw(id) && !measures.withdraw(id));
+    }
+}

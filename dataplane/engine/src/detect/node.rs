@@ -1,0 +1,366 @@
+//! Targets as a tree: hosts, and the prefixes of a zone that contain them.
+//!
+//! Every node is judged alike. A prefix counts what its members do not already answer for: traffic of a member that is
+//! alarmed by itself stays with that member, until so many members are alarmed that the prefix is the target (carpet
+//! bombing, also host after host).
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use levee_api::prefix::Prefix;
+use levee_api::role::Role;
+use levee_api::time::Timestamp;
+
+use crate::detect::event::Phase;
+use crate::detect::track::Track;
+use crate::detect::window::{Window, as_f32};
+use crate::detect::witness::Usual;
+use crate::target::counters::{COUNTED_ROLES, Totals};
+
+/// Prefix levels that are summed, longest first.
+const LEVELS_V4: [u8; 4] = [24, 22, 20, 16];
+const LEVELS_V6: [u8; 4] = [64, 56, 48, 32];
+/// This many members alarmed within [`CARPET_MEMORY`] make the prefix the target.
+const CARPET_MEMBERS: usize = 4;
+const CARPET_MEMORY: Duration = Duration::from_secs(10);
+/// Most nodes; beyond that new hosts count for their prefix only.
+const MAX_NODES: usize = 1 << 19;
+/// A host without traffic for this long is forgotten, if nothing was learned that matters.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// Index of a node.
+pub type NodeId = u32;
+
+/// One target.
+#[derive(Debug)]
+pub struct Node {
+    /// The host or prefix.
+    pub prefix: Prefix,
+    /// Index of its zone.
+    pub zone: u16,
+    /// How many times a host's floor its own floor is.
+    pub scale: f32,
+    /// 0 for hosts, growing towards wider prefixes.
+    pub depth: u8,
+    /// The next wider prefix.
+    pub parent: Option<NodeId>,
+    /// Per role that was ever seen.
+    pub tracks: [Option<Box<Track>>; COUNTED_ROLES],
+    /// What witnesses look at.
+    pub window: Window,
+    /// What is usual for them.
+    pub usual: Usual,
+    /// What arrived in the current tick.
+    pub delta: Totals,
+    /// Number of the tick in which it last had traffic.
+    pub touched: u64,
+    /// The same as a time.
+    pub last_traffic: Timestamp,
+    /// What passed in peace over the last minute.
+    pub peace: Peace,
+    /// Packets and bytes and drops since the last report of rates.
+    pub since_report: Load,
+    /// What was read of the counters, per worker.
+    pub seen: Vec<Totals>,
+    /// Members that were alarmed lately, per role.
+    alarmed: [VecDeque<(NodeId, Timestamp)>; COUNTED_ROLES],
+}
+
+/// Sums for reports.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// Dropped by filters.
+    pub dropped: u64,
+}
+
+/// How much of a target's traffic each role was in peace, over about a minute. Counts enter two seconds late, so that the
+/// first moments of an attack are not taken for peace.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Peace {
+    /// Packets.
+    pub packets: f32,
+    /// Packets per role.
+    pub roles: [f32; COUNTED_ROLES],
+    slots: [Slot; 2],
+    since: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    packets: f32,
+    roles: [f32; COUNTED_ROLES],
+    disturbed: bool,
+}
+
+const PEACE_SLOT: Duration = Duration::from_secs(1);
+const PEACE_MEMORY_S: f32 = 60.0;
+
+impl Peace {
+    /// Adds a tick. `calm`: no role of the target is alarmed.
+    pub fn add(&mut self, delta: &Totals, calm: bool, now: Timestamp) {
+        let elapsed = now.since(self.since);
+        if elapsed >= PEACE_SLOT {
+            let [older, newer] = self.slots;
+            // An alarm in the slot after it disturbs a slot too: the attack may have begun before it was noticed.
+            if !older.disturbed && !newer.disturbed && calm {
+                let keep = (-elapsed.as_secs_f32() / PEACE_MEMORY_S).exp();
+                self.packets = self.packets * keep + older.packets;
+                for (sum, more) in self.roles.iter_mut().zip(&older.roles) {
+                    *sum = *sum * keep + more;
+                }
+            }
+            self.slots = [newer, Slot::default()];
+            self.since = now;
+        }
+        let [_, newest] = &mut self.slots;
+        newest.disturbed |= !calm;
+        newest.packets += as_f32(delta.packets);
+        for (sum, more) in newest.roles.iter_mut().zip(&delta.roles) {
+            *sum += as_f32(*more);
+        }
+    }
+
+    /// Packets of a role.
+    pub fn role(&self, role: Role) -> f32 {
+        self.roles.get(role.index()).copied().unwrap_or(0.0)
+    }
+}
+
+impl Node {
+    /// The track of a role, if it was ever seen.
+    pub fn track(&self, role: Role) -> Option<&Track> {
+        self.tracks.get(role.index())?.as_deref()
+    }
+
+    /// The track of a role, if it was ever seen.
+    pub fn track_mut(&mut self, role: Role) -> Option<&mut Track> {
+        self.tracks.get_mut(role.index())?.as_deref_mut()
+    }
+
+    /// State of a role.
+    pub fn phase(&self, role: Role) -> Phase {
+        self.track(role).map_or(Phase::Normal, |track| track.phase)
+    }
+
+    /// True when no role is out of its normal state.
+    pub fn is_calm(&self) -> bool {
+        self.tracks.iter().flatten().all(|track| track.phase == Phase::Normal)
+    }
+
+    /// True when it needs no attention while it has no traffic.
+    pub fn is_idle(&self) -> bool {
+        self.tracks.iter().flatten().all(|track| track.is_idle())
+    }
+
+    /// Notes that a member is alarmed.
+    pub fn member_alarmed(&mut self, member: NodeId, role: Role, now: Timestamp) {
+        let Some(members) = self.alarmed.get_mut(role.index()) else { return };
+        members.retain(|(known, at)| *known != member && now.since(*at) < CARPET_MEMORY);
+        members.push_back((member, now));
+        if members.len() > 2 * CARPET_MEMBERS {
+            members.pop_front();
+        }
+    }
+
+    /// True when so many members are alarmed that the prefix itself is the target.
+    pub fn is_carpet(&self, role: Role) -> bool {
+        self.alarmed.get(role.index()).is_some_and(|members| members.len() >= CARPET_MEMBERS)
+    }
+}
+
+/// All targets.
+#[derive(Debug, Default)]
+pub struct Nodes {
+    all: Vec<Option<Node>>,
+    free: Vec<NodeId>,
+    index: HashMap<Prefix, NodeId>,
+    workers: usize,
+}
+
+impl Nodes {
+    /// An empty tree for counters of so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self { workers, ..Self::default() }
+    }
+
+    /// A node.
+    pub fn get(&self, id: NodeId) -> Option<&Node> {
+        self.all.get(usize::try_from(id).ok()?)?.as_ref()
+    }
+
+    /// A node.
+    pub fn get_mut(&mut self, id: NodeId) -> Option<&mut Node> {
+        self.all.get_mut(usize::try_from(id).ok()?)?.as_mut()
+    }
+
+    /// The node of a prefix.
+    pub fn find(&self, prefix: &Prefix) -> Option<NodeId> {
+        self.index.get(prefix).copied()
+    }
+
+    /// All nodes with their index.
+    pub fn iter(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        self.all.iter().enumerate().filter_map(|(id, node)| Some((NodeId::try_from(id).ok()?, node.as_ref()?)))
+    }
+
+    /// The node of a host, made with its prefixes if it is new; when there is no room, the narrowest prefix's.
+    pub fn host(&mut self, address: IpAddr, zone: u16, zone_prefix: Prefix, now: Timestamp) -> Option<NodeId> {
+        let host = Prefix::host(address);
+        if let Some(known) = self.find(&host) {
+            return Some(known);
+        }
+        let mut parent = None;
+        for (above, (length, scale)) in levels(zone_prefix).into_iter().enumerate().rev() {
+            let depth = u8::try_from(above + 1).unwrap_or(u8::MAX);
+            parent = self.node(Prefix::containing(address, length), zone, depth, scale, parent, now).or(parent);
+        }
+        self.node(host, zone, 0, 1.0, parent, now).or(parent)
+    }
+
+    fn node(
+        &mut self,
+        prefix: Prefix,
+        zone: u16,
+        depth: u8,
+        scale: f32,
+        parent: Option<NodeId>,
+        now: Timestamp,
+    ) -> Option<NodeId> {
+        if let Some(known) = self.find(&prefix) {
+            return Some(known);
+        }
+        if self.index.len() >= MAX_NODES {
+            return None;
+        }
+        let node = Node {
+            prefix,
+            zone,
+            scale,
+            depth,
+            parent,
+            tracks: Default::default(),
+            window: Window { updated: now, ..Window::default() },
+            usual: Usual::default(),
+            delta: Totals::default(),
+            touched: 0,
+            last_traffic: now,
+            peace: Peace { since: now, ..Peace::default() },
+            since_report: Load::default(),
+            seen: vec![Totals::default(); if depth == 0 { self.workers } else { 0 }],
+            alarmed: Default::default(),
+        };
+        let id = match self.free.pop() {
+            Some(id) => {
+                *self.all.get_mut(usize::try_from(id).ok()?)? = Some(node);
+                id
+            }
+            None => {
+                self.all.push(Some(node));
+                NodeId::try_from(self.all.len() - 1).ok()?
+            }
+        };
+        self.index.insert(prefix, id);
+        Some(id)
+    }
+
+    /// Forgets a host that has been idle for long; its counters are read anew if it comes back.
+    pub fn forget_if_idle(&mut self, id: NodeId, now: Timestamp) -> bool {
+        let forget = self.get(id).is_some_and(|node| {
+            node.depth == 0
+                && !node.prefix.is_ipv4()
+                && node.is_idle()
+                && now.since(node.last_traffic) > IDLE
+                && node.tracks.iter().flatten().all(|track| track.baseline.largest < 10.0)
+        });
+        if forget && let Some(entry) = usize::try_from(id).ok().and_then(|at| self.all.get_mut(at)) {
+            if let Some(node) = entry.take() {
+                self.index.remove(&node.prefix);
+            }
+            self.free.push(id);
+        }
+        forget
+    }
+
+    /// Highest index in use plus one.
+    pub fn end(&self) -> NodeId {
+        NodeId::try_from(self.all.len()).unwrap_or(NodeId::MAX)
+    }
+}
+
+/// The prefix lengths above a host of a zone prefix, with their scale of floors, longest first.
+fn levels(zone_prefix: Prefix) -> Vec<(u8, f32)> {
+    let lengths = if zone_prefix.is_ipv4() { LEVELS_V4 } else { LEVELS_V6 };
+    let mut levels: Vec<(u8, f32)> = Vec::new();
+    for (length, scale) in lengths.into_iter().zip([2.0, 3.0, 4.0, 8.0]) {
+        let length = length.max(zone_prefix.length());
+        if levels.last().is_none_or(|(last, _)| length < *last) {
+            levels.push((length, scale));
+        }
+    }
+    levels.retain(|(length, _)| *length < if zone_prefix.is_ipv4() { 32 } else { 128 });
+    levels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lengths(prefix: &str) -> Vec<u8> {
+        levels(prefix.parse().unwrap()).into_iter().map(|(length, _)| length).collect()
+    }
+
+    #[test]
+    fn levels_stay_inside_the_zone() {
+        assert_eq!(lengths("203.0.113.0/24"), [24]);
+        assert_eq!(lengths("203.0.113.64/26"), [26]);
+        assert_eq!(lengths("203.0.113.1/32"), [0_u8; 0]);
+        assert_eq!(lengths("198.18.0.0/15"), [24, 22, 20, 16]);
+        assert_eq!(lengths("198.18.4.0/23"), [24, 23]);
+        assert_eq!(lengths("2001:db8::/48"), [64, 56, 48]);
+    }
+
+    #[test]
+    fn a_host_hangs_below_its_prefixes() {
+        let mut nodes = Nodes::new(1);
+        let zone: Prefix = "198.18.0.0/15".parse().unwrap();
+        let host = nodes.host("198.18.16.9".parse().unwrap(), 0, zone, Timestamp::ZERO).unwrap();
+        let mut chain = Vec::new();
+        let mut at = Some(host);
+        while let Some(id) = at {
+            let node = nodes.get(id).unwrap();
+            chain.push(node.prefix.to_string());
+            at = node.parent;
+        }
+        assert_eq!(chain, ["198.18.16.9/32", "198.18.16.0/24", "198.18.16.0/22", "198.18.16.0/20", "198.18.0.0/16"]);
+        assert_eq!(nodes.host("198.18.16.9".parse().unwrap(), 0, zone, Timestamp::ZERO), Some(host));
+    }
+
+    #[test]
+    fn the_first_moments_of_an_attack_are_not_peace() {
+        let mut peace = Peace::default();
+        let mut now = Timestamp::ZERO;
+        let mut tick = |packets: u32, acks: u32, calm: bool, peace: &mut Peace| {
+            now = now + Duration::from_millis(10);
+            let mut delta = Totals { packets, ..Totals::default() };
+            delta.roles[Role::OutOfState.index()] = acks;
+            peace.add(&delta, calm, now);
+        };
+        for _ in 0..1_000 {
+            tick(10, 0, true, &mut peace);
+        }
+        for _ in 0..5 {
+            tick(20, 10, true, &mut peace);
+        }
+        for _ in 0..500 {
+            tick(300, 290, false, &mut peace);
+        }
+        assert!(peace.packets > 5_000.0);
+        assert_eq!(peace.role(Role::OutOfState), 0.0);
+    }
+}

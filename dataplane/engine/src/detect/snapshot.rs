@@ -1,0 +1,283 @@
+//! What was learned, as bytes that survive a restart: baselines, what is usual for witnesses, reservoirs.
+//!
+//! Layout, little endian: magic `LVBL`, version u16, length of the payload u64, payload, CRC-32 of everything before it.
+//! The payload: number of zones; per zone its name, seconds observed, datagrams, answers, largest rates, reservoirs; then the
+//! number of targets; per target its zone's number, prefix, usual values and baselines. A file that is foreign, torn or of
+//! another version is refused whole. Who writes it to disk writes aside and renames.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use levee_api::prefix::Prefix;
+use levee_api::role::Role;
+use levee_api::time::Timestamp;
+
+use crate::detect::detector::Detector;
+use crate::detect::threshold::{Baseline, Histogram};
+use crate::packet::Lanes;
+use crate::sample::{SAMPLE_PAYLOAD, Sample};
+use crate::target::counters::COUNTED_ROLES;
+
+const MAGIC: &[u8; 4] = b"LVBL";
+const VERSION: u16 = 1;
+/// Magic, version and length.
+const HEAD: usize = 4 + 2 + 8;
+const CHECKSUM: usize = 4;
+
+/// Why bytes are no snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// Something else.
+    #[error("this is not a baseline file")]
+    Foreign,
+    /// Another version wrote it.
+    #[error("baseline format {0} is not known to this version of Levee, which reads {VERSION}")]
+    Version(u16),
+    /// It was cut or changed.
+    #[error("the baseline file is damaged: its length or checksum is wrong")]
+    Damaged,
+}
+
+/// What a zone had learned.
+#[derive(Clone, Debug, Default)]
+pub struct ZoneRecord {
+    /// Name of the zone.
+    pub name: String,
+    /// How long it was watched.
+    pub observed: Duration,
+    /// Datagrams to served ports in peace.
+    pub datagrams: f32,
+    /// Answers to them.
+    pub answers: f32,
+    /// Largest rates of the zone in peace.
+    pub largest: [f32; COUNTED_ROLES],
+    /// Legitimate samples per role.
+    pub reservoirs: Vec<Vec<Sample>>,
+}
+
+/// What a target had learned.
+#[derive(Clone, Debug)]
+pub struct TargetRecord {
+    /// Position of its zone in the snapshot.
+    pub zone: u32,
+    /// The host or prefix.
+    pub prefix: Prefix,
+    /// Most SYNs without a handshake in peace.
+    pub half_open: f32,
+    /// Most datagrams without an answer in peace.
+    pub unanswered: f32,
+    /// Baselines of the roles that were seen.
+    pub baselines: Vec<(Role, Baseline)>,
+}
+
+/// Everything the detector has learned.
+pub fn write(detector: &Detector) -> Vec<u8> {
+    let (zones, targets) = detector.learned();
+    let mut payload = Encoder::default();
+    payload.count(zones.len());
+    for zone in &zones {
+        payload.count(zone.name.len());
+        payload.bytes(zone.name.as_bytes());
+        payload.u64(u64::try_from(zone.observed.as_millis()).unwrap_or(u64::MAX));
+        payload.f32(zone.datagrams);
+        payload.f32(zone.answers);
+        zone.largest.iter().for_each(|rate| payload.f32(*rate));
+        for reservoir in &zone.reservoirs {
+            payload.count(reservoir.len());
+            for sample in reservoir {
+                sample.lanes.0.iter().for_each(|lane| payload.u16(*lane));
+                payload.bytes(&sample.payload);
+                payload.bytes(&[sample.present]);
+                payload.u16(sample.dns_suffix);
+            }
+        }
+    }
+    payload.count(targets.len());
+    for target in &targets {
+        payload.u32(target.zone);
+        payload.prefix(&target.prefix);
+        payload.f32(target.half_open);
+        payload.f32(target.unanswered);
+        payload.count(target.baselines.len());
+        for (role, baseline) in &target.baselines {
+            payload.bytes(&[*role as u8]);
+            payload.f32(baseline.largest);
+            payload.count(baseline.rates.weights().len());
+            baseline.rates.weights().iter().for_each(|weight| payload.f32(*weight));
+        }
+    }
+    let mut file = Encoder::default();
+    file.bytes(MAGIC);
+    file.u16(VERSION);
+    file.u64(u64::try_from(payload.0.len()).unwrap_or(u64::MAX));
+    file.bytes(&payload.0);
+    let checksum = crc32fast::hash(&file.0);
+    file.u32(checksum);
+    file.0
+}
+
+/// Gives a detector what another had learned. Zones are known by name; what belongs to none is left out.
+///
+/// # Errors
+/// When the bytes are no whole snapshot of this version; the detector is then untouched.
+pub fn read(detector: &mut Detector, bytes: &[u8], now: Timestamp) -> Result<(), SnapshotError> {
+    let payload = checked(bytes)?;
+    let (zones, targets) = decode(payload).ok_or(SnapshotError::Damaged)?;
+    detector.restore(zones, targets, now);
+    Ok(())
+}
+
+fn checked(bytes: &[u8]) -> Result<&[u8], SnapshotError> {
+    let mut head = Decoder(bytes);
+    if head.take(MAGIC.len()) != Some(MAGIC) {
+        return Err(SnapshotError::Foreign);
+    }
+    let version = head.u16().ok_or(SnapshotError::Damaged)?;
+    if version != VERSION {
+        return Err(SnapshotError::Version(version));
+    }
+    let length = head.u64().and_then(|length| usize::try_from(length).ok()).ok_or(SnapshotError::Damaged)?;
+    let end = HEAD.checked_add(length).ok_or(SnapshotError::Damaged)?;
+    let (Some(covered), Some(rest)) = (bytes.get(..end), bytes.get(end..)) else { return Err(SnapshotError::Damaged) };
+    let stored: [u8; CHECKSUM] = rest.try_into().map_err(|_| SnapshotError::Damaged)?;
+    if crc32fast::hash(covered) != u32::from_le_bytes(stored) {
+        return Err(SnapshotError::Damaged);
+    }
+    covered.get(HEAD..).ok_or(SnapshotError::Damaged)
+}
+
+fn decode(payload: &[u8]) -> Option<(Vec<ZoneRecord>, Vec<TargetRecord>)> {
+    let mut from = Decoder(payload);
+    let mut zones = Vec::new();
+    for _ in 0..from.u32()? {
+        let length = from.length()?;
+        let name = String::from_utf8(from.take(length)?.to_vec()).ok()?;
+        let mut zone = ZoneRecord { name, observed: Duration::from_millis(from.u64()?), ..ZoneRecord::default() };
+        zone.datagrams = from.f32()?;
+        zone.answers = from.f32()?;
+        for rate in &mut zone.largest {
+            *rate = from.f32()?;
+        }
+        for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
+            let mut samples = Vec::new();
+            for _ in 0..from.u32()? {
+                samples.push(from.sample(role)?);
+            }
+            zone.reservoirs.push(samples);
+        }
+        zones.push(zone);
+    }
+    let mut targets = Vec::new();
+    for _ in 0..from.u32()? {
+        let (zone, prefix, half_open, unanswered) = (from.u32()?, from.prefix()?, from.f32()?, from.f32()?);
+        let mut baselines = Vec::new();
+        for _ in 0..from.u32()? {
+            let [role] = *from.take(1)? else { return None };
+            let role = *Role::ALL.get(usize::from(role))?;
+            let largest = from.f32()?;
+            let mut weights = Vec::new();
+            for _ in 0..from.u32()? {
+                weights.push(from.f32()?);
+            }
+            baselines.push((role, Baseline { largest, rates: Histogram::from_weights(weights) }));
+        }
+        targets.push(TargetRecord { zone, prefix, half_open, unanswered, baselines });
+    }
+    Some((zones, targets))
+}
+
+#[derive(Default)]
+struct Encoder(Vec<u8>);
+
+impl Encoder {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+    fn u16(&mut self, value: u16) {
+        self.bytes(&value.to_le_bytes());
+    }
+    fn u32(&mut self, value: u32) {
+        self.bytes(&value.to_le_bytes());
+    }
+    fn u64(&mut self, value: u64) {
+        self.bytes(&value.to_le_bytes());
+    }
+    fn f32(&mut self, value: f32) {
+        self.bytes(&value.to_le_bytes());
+    }
+    fn count(&mut self, count: usize) {
+        self.u32(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+    fn prefix(&mut self, prefix: &Prefix) {
+        match prefix.address() {
+            IpAddr::V4(v4) => {
+                self.bytes(&[4]);
+                self.bytes(&v4.octets());
+            }
+            IpAddr::V6(v6) => {
+                self.bytes(&[6]);
+                self.bytes(&v6.octets());
+            }
+        }
+        self.bytes(&[prefix.length()]);
+    }
+}
+
+struct Decoder<'a>(&'a [u8]);
+
+impl<'a> Decoder<'a> {
+    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(count)?;
+        self.0 = rest;
+        Some(taken)
+    }
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+    fn length(&mut self) -> Option<usize> {
+        usize::try_from(self.u32()?).ok()
+    }
+    /// Rates and weights are finite and not negative.
+    fn f32(&mut self) -> Option<f32> {
+        self.array().map(f32::from_le_bytes).filter(|value| value.is_finite() && *value >= 0.0)
+    }
+    fn prefix(&mut self) -> Option<Prefix> {
+        let [version] = self.array()?;
+        let address = match version {
+            4 => IpAddr::V4(Ipv4Addr::from(self.array::<4>()?)),
+            6 => IpAddr::V6(Ipv6Addr::from(self.array::<16>()?)),
+            _ => return None,
+        };
+        let [length] = self.array()?;
+        Some(Prefix::containing(address, length))
+    }
+    fn sample(&mut self, role: Role) -> Option<Sample> {
+        let mut lanes = Lanes::default();
+        for lane in &mut lanes.0 {
+            *lane = self.u16()?;
+        }
+        let payload: [u8; SAMPLE_PAYLOAD] = self.array()?;
+        let [present] = self.array()?;
+        let dns_suffix = self.u16()?;
+        Some(Sample {
+            lanes,
+            payload,
+            at: Timestamp::ZERO,
+            conversation: 0,
+            slot: 0,
+            role,
+            passed: true,
+            present,
+            dns_suffix,
+        })
+    }
+}

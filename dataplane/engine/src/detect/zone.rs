@@ -1,0 +1,165 @@
+//! What is known of a zone as a whole: whether the return direction passes here, what peace looks like, samples.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use levee_api::role::{Role, RoleSet};
+use levee_api::time::Timestamp;
+use levee_api::zone::{Visibility, Zone};
+
+use crate::detect::node::Peace;
+use crate::detect::reservoir::Reservoir;
+use crate::detect::window::as_f32;
+use crate::sample::Sample;
+use crate::target::counters::{COUNTED_ROLES, Totals};
+
+/// Samples kept per role for the next extraction.
+const RECENT: usize = 4096;
+/// Fewer conversations than this say nothing about visibility.
+const ENOUGH_CONVERSATIONS: f32 = 200.0;
+/// The return direction passes here when this share of TCP is explained by it.
+const SEES_INSIDE: f32 = 0.9;
+/// Answers are learned over about this time.
+const ANSWER_MEMORY_S: f32 = 600.0;
+/// Fewer datagrams than this say nothing about how often inside answers.
+const ENOUGH_DATAGRAMS: f32 = 20.0;
+
+/// State of a zone.
+#[derive(Debug, Default)]
+pub struct ZoneState {
+    /// How long it has been watched, over restarts.
+    pub observed: Duration,
+    /// What passed in peace.
+    pub peace: Peace,
+    /// What arrived in the current tick.
+    pub delta: Totals,
+    /// What legitimate traffic looks like, per role.
+    pub reservoirs: [Reservoir; COUNTED_ROLES],
+    /// The newest samples, per role.
+    pub recent: [VecDeque<Sample>; COUNTED_ROLES],
+    /// Roles out of their normal state somewhere in the zone, but for HOLD.
+    pub alarmed: RoleSet,
+    /// Roles in ATTACK or HOLD somewhere in the zone.
+    pub answered: RoleSet,
+    /// Rates of the zone over the last second and the largest in peace, per role, packets per second.
+    pub rates: [RoleRate; COUNTED_ROLES],
+    /// Datagrams and answers in peace.
+    pub datagrams: f32,
+    /// See `datagrams`.
+    pub answers: f32,
+    /// Whether the return direction passes here, as last told.
+    pub sees_inside: bool,
+}
+
+/// Rate of a role in a zone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RoleRate {
+    /// Smoothed over about a second.
+    pub now: f32,
+    /// The largest in peace.
+    pub largest: f32,
+}
+
+impl ZoneState {
+    /// Takes in a tick.
+    pub fn account(&mut self, elapsed: Duration, now: Timestamp) {
+        let seconds = elapsed.as_secs_f32().max(0.001);
+        self.observed += elapsed;
+        let calm = self.alarmed.without(Role::Request).is_empty();
+        let delta = std::mem::take(&mut self.delta);
+        self.peace.add(&delta, calm, now);
+        let weight = 1.0 - (-seconds).exp();
+        for (rate, packets) in self.rates.iter_mut().zip(&delta.roles) {
+            rate.now += (as_f32(*packets) / seconds - rate.now) * weight;
+            if calm {
+                rate.largest = rate.largest.max(rate.now);
+            }
+        }
+        if !self.alarmed.contains(Role::UdpOpen) && !self.answered.contains(Role::UdpOpen) {
+            let keep = (-seconds / ANSWER_MEMORY_S).exp();
+            let datagrams = delta.roles.get(Role::UdpOpen.index()).copied().unwrap_or(0);
+            self.datagrams = self.datagrams * keep + as_f32(datagrams);
+            self.answers = self.answers * keep + as_f32(delta.answers);
+        }
+    }
+
+    /// Answers per unanswered datagram in peace; none when too few were seen.
+    pub fn answer_ratio(&self) -> Option<f32> {
+        (self.datagrams >= ENOUGH_DATAGRAMS).then(|| (self.answers / self.datagrams).min(1.0))
+    }
+
+    /// Whether the return direction passes here: told by the operator, or by the share of TCP that it explains.
+    pub fn judge_visibility(&self, zone: &Zone) -> bool {
+        match zone.visibility {
+            Visibility::Both => true,
+            Visibility::Inbound => false,
+            Visibility::Auto => {
+                let explained = self.peace.packets - self.peace.roles.iter().sum::<f32>();
+                let unexplained = self.peace.role(Role::OutOfState);
+                let total = explained + unexplained;
+                if total >= ENOUGH_CONVERSATIONS { explained >= SEES_INSIDE * total } else { self.sees_inside }
+            }
+        }
+    }
+
+    /// Takes a sample.
+    pub fn sample(&mut self, sample: Sample) {
+        let at = sample.role.index();
+        if let Some(recent) = self.recent.get_mut(at) {
+            if recent.len() >= RECENT {
+                recent.pop_front();
+            }
+            recent.push_back(sample);
+        }
+        if let Some(reservoir) = self.reservoirs.get_mut(at) {
+            reservoir.offer(sample);
+        }
+    }
+
+    /// True when the role is neither alarmed nor busier than ever in peace: all samples that have waited are legitimate.
+    pub fn is_peaceful(&self, role: Role) -> bool {
+        let busier = self.rates.get(role.index()).is_some_and(|rate| rate.now > rate.largest);
+        !self.alarmed.contains(role) && !self.answered.contains(role) && !busier
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use levee_api::zone::Mode;
+
+    fn zone(visibility: Visibility) -> Zone {
+        Zone {
+            name: "web".to_owned(),
+            prefixes: Vec::new(),
+            mode: Mode::Enforce,
+            services: Vec::new(),
+            services_complete: false,
+            visibility,
+            link_capacity_bps: None,
+            floors: Vec::new(),
+            runbook: None,
+        }
+    }
+
+    fn after(packets: u32, out_of_state: u32) -> ZoneState {
+        let mut state = ZoneState::default();
+        let mut now = Timestamp::ZERO;
+        for _ in 0..1_000 {
+            now = now + Duration::from_millis(10);
+            state.delta.packets = packets;
+            state.delta.roles[Role::OutOfState.index()] = out_of_state;
+            state.account(Duration::from_millis(10), now);
+        }
+        state
+    }
+
+    #[test]
+    fn visibility_is_learned_from_what_the_return_direction_explains() {
+        assert!(after(10, 0).judge_visibility(&zone(Visibility::Auto)));
+        assert!(!after(10, 9).judge_visibility(&zone(Visibility::Auto)));
+        assert!(!ZoneState::default().judge_visibility(&zone(Visibility::Auto)), "unknown is no");
+        assert!(!after(10, 0).judge_visibility(&zone(Visibility::Inbound)));
+        assert!(after(10, 9).judge_visibility(&zone(Visibility::Both)));
+    }
+}

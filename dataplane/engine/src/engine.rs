@@ -1,0 +1,123 @@
+//! The parts put together: workers' data paths, the detector, and the tables between them.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use levee_api::prefix::Prefix;
+use levee_api::time::Timestamp;
+use levee_api::zone::{Mode, Zone};
+
+use crate::detect::detector::{Detector, Outcome, Task};
+use crate::filter::{FilterTable, Kernel};
+use crate::generation::Published;
+use crate::link;
+use crate::pipeline::{Parts, Pipeline};
+use crate::tables::{OnFailure, Tables};
+use crate::target::conversation::Conversations;
+use crate::target::hosts::Hosts;
+use crate::target::memory::Keyed;
+use crate::target::plan::{Plan, PlanError};
+
+/// Sizes and rules that hold from start to end.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Number of workers.
+    pub workers: NonZeroU32,
+    /// Conversations that each worker remembers, 16 bytes each.
+    pub conversations: usize,
+    /// Hosts without a computed slot (IPv6) that each worker counts, about 180 bytes each.
+    pub hosts: usize,
+    /// Filters that can be in force.
+    pub filters: u32,
+    /// Secret of the keyed tables: new for every start live, fixed in replay.
+    pub secret: (u64, u64),
+    /// Ceiling of what may be done.
+    pub ceiling: Mode,
+    /// What to do with deeper encapsulation than is followed.
+    pub too_deep: OnFailure,
+    /// Only learn: nothing is ever an attack.
+    pub learn_only: bool,
+    /// Which kernel compares filters.
+    pub kernel: Kernel,
+}
+
+/// What decides, apart from the workers: ticks the detector and publishes its tables.
+pub struct Engine {
+    /// Detection.
+    pub detector: Detector,
+    published: Published<Tables>,
+    settings: Settings,
+}
+
+impl Engine {
+    /// Everything for these zones: the engine, and a data path for each worker.
+    ///
+    /// # Errors
+    /// When the zones cannot be laid out.
+    pub fn build(
+        zones: &[Zone],
+        protected: &[Prefix],
+        settings: Settings,
+        now: Timestamp,
+    ) -> Result<(Self, Vec<Pipeline>), PlanError> {
+        let plan = Arc::new(Plan::new(zones, protected)?);
+        let first_hashed = u32::try_from(plan.slots()).unwrap_or(u32::MAX);
+        let slots = plan.slots() + Hosts::slots(settings.hosts);
+        let workers = usize::try_from(settings.workers.get()).unwrap_or(1);
+        let filters = usize::try_from(settings.filters).unwrap_or(0);
+        let (worker_ends, detector_ends, watch) = link::connect(workers, slots, filters);
+        let mut published = Published::new(Tables {
+            plan: Arc::clone(&plan),
+            filters: FilterTable::default(),
+            ceiling: settings.ceiling,
+            too_deep: settings.too_deep,
+        });
+        let keyed = Keyed::new(settings.secret);
+        let pipelines = worker_ends
+            .into_iter()
+            .map(|link| {
+                Pipeline::new(Parts {
+                    tables: published.reader(),
+                    kernel: settings.kernel,
+                    link,
+                    workers: settings.workers,
+                    conversations: Conversations::new(settings.conversations, keyed),
+                    hosts: Hosts::new(settings.hosts, first_hashed, keyed),
+                })
+            })
+            .collect();
+        let detector = Detector::new(plan, detector_ends, watch, settings.filters, settings.learn_only, now);
+        Ok((Self { detector, published, settings }, pipelines))
+    }
+
+    /// One tick: looks at what happened, and publishes new tables if the filters changed.
+    pub fn tick(&mut self, now: Timestamp) {
+        self.detector.tick(now);
+        self.published.reclaim();
+        self.publish();
+    }
+
+    /// The most urgent task, if there is one.
+    pub fn next_task(&mut self, now: Timestamp) -> Option<Task> {
+        self.detector.next_task(now)
+    }
+
+    /// Takes back a task that was run.
+    pub fn complete(&mut self, outcome: Outcome, now: Timestamp) {
+        self.detector.complete(outcome, now);
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        if !self.detector.measures.take_changed() {
+            return;
+        }
+        let plan = self.detector.plan();
+        self.published.publish(Tables {
+            plan: Arc::clone(plan),
+            filters: FilterTable::build(self.detector.measures.filters(), plan),
+            ceiling: self.settings.ceiling,
+            too_deep: self.settings.too_deep,
+        });
+    }
+}

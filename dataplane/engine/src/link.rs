@@ -1,0 +1,179 @@
+//! What a worker and the detector share: counters, single-producer rings and the mask of roles to sample in full.
+//!
+//! The worker never waits: what does not fit into a ring is lost, and for the list of dirty slots that loss is told, so
+//! that the reader looks at all of them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+
+use levee_api::role::RoleSet;
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::filter::FilterCounters;
+use crate::sample::Sample;
+use crate::target::counters::{Counters, Totals};
+use crate::target::plan::MAX_ZONES;
+
+/// What a worker tells besides counts.
+#[derive(Clone, Copy, Debug)]
+pub enum Notice {
+    /// A hashed slot has a new tenant; its counters stood at `totals`.
+    Lodged {
+        /// The slot.
+        slot: u32,
+        /// The address; IPv4 in the low 32 bits.
+        address: u128,
+        /// True for IPv6.
+        ipv6: bool,
+        /// Counters at that moment.
+        totals: Totals,
+    },
+    /// A conversation proved itself: the handshake was completed, or inside answered.
+    Proven(u64),
+}
+
+/// Which roles of a zone are sampled in full: written by the detector, read by every worker.
+pub struct Watch {
+    zones: Vec<AtomicU16>,
+}
+
+impl Watch {
+    /// Nothing is watched.
+    fn new() -> Self {
+        Self { zones: (0..MAX_ZONES).map(|_| AtomicU16::new(0)).collect() }
+    }
+
+    /// Sets the roles of a zone.
+    pub fn set(&self, zone: u16, roles: RoleSet) {
+        if let Some(mask) = self.zones.get(usize::from(zone)) {
+            mask.store(roles.0, Ordering::Relaxed);
+        }
+    }
+
+    /// The roles of a zone.
+    pub fn roles(&self, zone: u16) -> RoleSet {
+        RoleSet(self.zones.get(usize::from(zone)).map_or(0, |mask| mask.load(Ordering::Relaxed)))
+    }
+}
+
+/// The worker's end.
+pub struct WorkerEnd {
+    /// Its counters.
+    pub counters: Arc<Counters>,
+    /// Which roles to sample in full.
+    pub watch: Arc<Watch>,
+    /// Hits of filters.
+    pub hits: Arc<FilterCounters>,
+    dirty: Producer<u32>,
+    overflow: Arc<AtomicBool>,
+    notices: Producer<Notice>,
+    samples: Producer<Sample>,
+    lost: Arc<Lost>,
+}
+
+/// The detector's end.
+pub struct DetectorEnd {
+    /// The worker's counters.
+    pub counters: Arc<Counters>,
+    /// Hits of filters.
+    pub hits: Arc<FilterCounters>,
+    /// Slots with traffic, each once per tick.
+    pub dirty: Consumer<u32>,
+    /// What the worker told.
+    pub notices: Consumer<Notice>,
+    /// Copies of headers.
+    pub samples: Consumer<Sample>,
+    overflow: Arc<AtomicBool>,
+    lost: Arc<Lost>,
+}
+
+/// What did not fit into the rings.
+#[derive(Debug, Default)]
+pub struct Lost {
+    /// Notices.
+    pub notices: AtomicU64,
+    /// Samples.
+    pub samples: AtomicU64,
+}
+
+/// Sizes of the rings: a tick's worth at line rate, within reason.
+const NOTICES: usize = 1 << 14;
+const SAMPLES: usize = 1 << 13;
+
+/// Connects workers to a detector. `slots`: host slots of each worker's counters; `filters`: how many filters are counted.
+pub fn connect(workers: usize, slots: usize, filters: usize) -> (Vec<WorkerEnd>, Vec<DetectorEnd>, Arc<Watch>) {
+    let watch = Arc::new(Watch::new());
+    let pairs = (0..workers).map(|_| {
+        let counters = Arc::new(Counters::new(slots));
+        let hits = Arc::new(FilterCounters::new(filters));
+        let overflow = Arc::new(AtomicBool::new(false));
+        let lost = Arc::new(Lost::default());
+        let (dirty_in, dirty_out) = RingBuffer::new(slots.clamp(1 << 10, 1 << 18));
+        let (notices_in, notices_out) = RingBuffer::new(NOTICES);
+        let (samples_in, samples_out) = RingBuffer::new(SAMPLES);
+        let worker = WorkerEnd {
+            counters: Arc::clone(&counters),
+            watch: Arc::clone(&watch),
+            hits: Arc::clone(&hits),
+            dirty: dirty_in,
+            overflow: Arc::clone(&overflow),
+            notices: notices_in,
+            samples: samples_in,
+            lost: Arc::clone(&lost),
+        };
+        (
+            worker,
+            DetectorEnd {
+                counters,
+                hits,
+                dirty: dirty_out,
+                notices: notices_out,
+                samples: samples_out,
+                overflow,
+                lost,
+            },
+        )
+    });
+    let (workers, detectors) = pairs.unzip();
+    (workers, detectors, watch)
+}
+
+impl WorkerEnd {
+    /// Tells that a slot has traffic.
+    pub fn dirty(&mut self, slot: u32) {
+        if self.dirty.push(slot).is_err() {
+            self.overflow.store(true, Ordering::Release);
+        }
+    }
+
+    /// Tells something.
+    pub fn notice(&mut self, notice: Notice) {
+        if self.notices.push(notice).is_err() {
+            count(&self.lost.notices);
+        }
+    }
+
+    /// Hands over a sample.
+    pub fn sample(&mut self, sample: Sample) {
+        if self.samples.push(sample).is_err() {
+            count(&self.lost.samples);
+        }
+    }
+}
+
+impl DetectorEnd {
+    /// Takes the fact that dirty slots were lost: all have to be looked at.
+    pub fn take_overflow(&self) -> bool {
+        self.overflow.swap(false, Ordering::Acquire)
+    }
+
+    /// What did not fit so far.
+    pub fn lost(&self) -> &Lost {
+        &self.lost
+    }
+}
+
+/// One writer: a load and a store.
+fn count(counter: &AtomicU64) {
+    counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+}

@@ -1,0 +1,351 @@
+//! The data path: what happens to a burst of packets, on one page.
+//!
+//! `parse -> account -> judge -> sample`, each one function over the whole burst, between the driver's receive and
+//! transmit. Nothing here allocates, locks, makes a system call or waits; all scratch space is made once.
+//!
+//! The places where the next mechanisms go: source classes (address sets) in [`Pipeline::judge`] beside the filters,
+//! limits per source there too, the capture ring in [`Pipeline::sample`], challenges as one more verdict.
+
+use std::num::NonZeroU32;
+
+use levee_api::filter::Action;
+use levee_api::lane::{Bits, Lane};
+use levee_api::role::Role;
+use levee_api::time::Timestamp;
+use levee_api::zone::Mode;
+
+use crate::filter::{Kernel, Limiters};
+use crate::generation::Reader;
+use crate::link::{Notice, WorkerEnd};
+use crate::packet::{Direction, Kind, Lanes, Layers, Packet, dns, parse};
+use crate::sample::{SAMPLE_PAYLOAD, Sample};
+use crate::tables::{OnFailure, Tables};
+use crate::target::conversation::{Conversations, Judged};
+use crate::target::hosts::Hosts;
+use crate::target::plan::Place;
+use crate::verdict::{Reason, Verdict};
+
+/// Most packets of one burst.
+pub const BURST: usize = 64;
+/// Length of a tick: the unit of epochs.
+const TICK_NS: u64 = 10_000_000;
+/// Samples a worker takes per tick in peace; of watched roles it takes [`WATCHED_SAMPLES`].
+const PEACE_SAMPLES: u32 = 256;
+/// 2 048 per 100 ms for each of several targets, and enough for a first extraction in the first tick.
+const WATCHED_SAMPLES: u32 = 1024;
+/// Frames that are not IP, per wire and direction from outside, and ICMP errors and neighbour discovery per host: well
+/// above what a network needs.
+const NON_IP_PPS: u32 = 10_000;
+const CONTROL_PPS: u32 = 2_000;
+/// Limiters of the worker besides those of filters.
+const CONTROL_LIMITERS: usize = 1 << 12;
+
+/// One worker's data path.
+pub struct Pipeline {
+    tables: Reader<Tables>,
+    kernel: Kernel,
+    link: WorkerEnd,
+    limiters: Limiters,
+    control: Limiters,
+    conversations: Conversations,
+    hosts: Hosts,
+    scratch: Box<Scratch>,
+    epoch: u32,
+    peace_left: u32,
+    watched_left: u32,
+}
+
+/// What is known of the packets of a burst, side by side.
+struct Scratch {
+    lanes: [Lanes; BURST],
+    layers: [Layers; BURST],
+    notes: [Note; BURST],
+}
+
+/// What accounting found out about a packet.
+#[derive(Clone, Copy)]
+struct Note {
+    place: Option<Place>,
+    judged: Judged,
+    /// No filter dropped it, or would have if its zone were enforced.
+    passed: bool,
+}
+
+/// What a worker's data path is made of.
+pub struct Parts {
+    /// The current tables.
+    pub tables: Reader<Tables>,
+    /// Which kernel compares filters.
+    pub kernel: Kernel,
+    /// The way to the detector.
+    pub link: WorkerEnd,
+    /// Number of workers, for shared limits.
+    pub workers: NonZeroU32,
+    /// Memory of conversations.
+    pub conversations: Conversations,
+    /// Hosts without a computed slot.
+    pub hosts: Hosts,
+}
+
+impl Pipeline {
+    /// A data path; allocates everything it will ever need.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { tables, kernel, link, workers, conversations, hosts } = parts;
+        let nothing = Layers { kind: Kind::Other, l3: 0, l4: 0, payload: 0, end: 0, fragment: 0 };
+        let unknown = Judged { role: Role::Established, conversation: 0, handshake: false, first_dropped: false };
+        Self {
+            limiters: Limiters::new(link.hits.len(), workers),
+            control: Limiters::new(CONTROL_LIMITERS, workers),
+            scratch: Box::new(Scratch {
+                lanes: [Lanes::default(); BURST],
+                layers: [nothing; BURST],
+                notes: [Note { place: None, judged: unknown, passed: true }; BURST],
+            }),
+            tables,
+            kernel,
+            link,
+            conversations,
+            hosts,
+            epoch: 0,
+            peace_left: PEACE_SAMPLES,
+            watched_left: WATCHED_SAMPLES,
+        }
+    }
+
+    /// Decides about up to [`BURST`] packets that arrived on one side of a wire; `verdicts` has one place for each.
+    /// Packets beyond the burst or without a place are not looked at.
+    pub fn burst(
+        &mut self,
+        wire: usize,
+        direction: Direction,
+        packets: &[Packet<'_>],
+        now: Timestamp,
+        verdicts: &mut [Verdict],
+    ) {
+        let packets = packets.get(..BURST).unwrap_or(packets);
+        self.begin(now);
+        self.parse(packets);
+        match direction {
+            Direction::Inbound => {
+                self.account(packets, now);
+                self.judge(wire, packets, now, verdicts);
+                self.sample(packets, now);
+            }
+            Direction::Outbound => {
+                self.learn(packets, now);
+                verdicts.fill(Verdict::Forward);
+            }
+        }
+    }
+
+    /// Says that nothing of the current tables is in use: to be called before the worker sleeps.
+    pub fn offline(&mut self) {
+        self.tables.offline();
+    }
+
+    /// A new tick has a new epoch and new budgets.
+    fn begin(&mut self, now: Timestamp) {
+        let epoch = u32::try_from((now.0 / TICK_NS + 1) & 0xffff_ffff).unwrap_or(u32::MAX);
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            self.peace_left = PEACE_SAMPLES;
+            self.watched_left = WATCHED_SAMPLES;
+        }
+    }
+
+    #[inline(never)]
+    fn parse(&mut self, packets: &[Packet<'_>]) {
+        let Scratch { lanes, layers, .. } = &mut *self.scratch;
+        for ((packet, lanes), layers) in packets.iter().zip(lanes).zip(layers) {
+            *layers = parse(packet, lanes);
+        }
+    }
+
+    /// Zone, host, role, counters of inbound packets.
+    #[inline(never)]
+    fn account(&mut self, packets: &[Packet<'_>], now: Timestamp) {
+        let Self { tables, link, conversations, hosts, scratch, epoch, .. } = self;
+        let plan = &tables.current().plan;
+        let Scratch { lanes, layers, notes } = &mut **scratch;
+        for (((packet, lanes), layers), note) in packets.iter().zip(&*lanes).zip(&*layers).zip(notes) {
+            note.place = if has_addresses(layers) { plan.destination(lanes) } else { None };
+            let Some(place) = &mut note.place else { continue };
+            lodge(place, lanes, Lane::Dst0, hosts, link);
+            let served = layers.kind == Kind::Udp && plan.serves_udp(place.zone, lanes.get(Lane::DstPort));
+            note.judged = conversations.inbound(packet, lanes, layers, served, now);
+            if link.counters.arrival(place.slot, note.judged.role, packet.wire_len, *epoch) {
+                link.dirty(place.slot);
+            }
+            if note.judged.handshake {
+                link.counters.handshake(place.slot, *epoch);
+                link.notice(Notice::Proven(note.judged.conversation));
+            }
+        }
+    }
+
+    /// Cheapest first: sanity, what follows a dropped first fragment, own limits of control messages, filters.
+    #[inline(never)]
+    fn judge(&mut self, wire: usize, packets: &[Packet<'_>], now: Timestamp, verdicts: &mut [Verdict]) {
+        let Self { tables, kernel, link, limiters, control, conversations, scratch, .. } = self;
+        let tables = tables.current();
+        let Scratch { lanes, layers, notes } = &mut **scratch;
+        let parsed = lanes.iter().zip(&*layers).zip(notes);
+        for ((packet, ((lanes, layers), note)), verdict) in packets.iter().zip(parsed).zip(verdicts) {
+            *verdict = Verdict::Forward;
+            note.passed = true;
+            let Some(place) = note.place else {
+                *verdict = unprotected(wire, layers, tables, control, now);
+                continue;
+            };
+            let enforce = tables.plan.zone(place.zone).is_some_and(|zone| zone.mode == Mode::Enforce);
+            let Judged { role, first_dropped, .. } = note.judged;
+            let dropped = match layers.kind {
+                Kind::Malformed { reason, .. } => Some(reason),
+                _ if first_dropped => Some(Reason::Filter),
+                Kind::IcmpError => over(control, place.slot, CONTROL_PPS, now).then_some(Reason::IcmpErrorLimit),
+                Kind::Discovery => over(control, place.slot ^ 1, CONTROL_PPS, now).then_some(Reason::DiscoveryLimit),
+                _ => {
+                    let found = tables
+                        .filters
+                        .list_for(place, lanes)
+                        .and_then(|list| list.find(*kernel, lanes, 0, role, layers.payload(packet.head), now));
+                    found.and_then(|entry| {
+                        link.hits.hit(entry.counter, packet.wire_len, now);
+                        match entry.action {
+                            Action::Pass => None,
+                            Action::Drop => Some(Reason::Filter),
+                            Action::Limit { pps } => {
+                                (!limiters.allow(entry.limiter, pps, burst_of(pps), now)).then_some(Reason::Limit)
+                            }
+                        }
+                    })
+                }
+            };
+            let Some(reason) = dropped else { continue };
+            note.passed = false;
+            if matches!(reason, Reason::Filter | Reason::Limit) {
+                link.counters.dropped(place.slot, role);
+                if lanes.bits().contains(Bits::FIRST_FRAGMENT) {
+                    conversations.first_fragment_dropped(lanes, layers, now);
+                }
+            }
+            if enforce {
+                *verdict = Verdict::Drop(reason);
+            }
+        }
+    }
+
+    /// Copies of headers for the detector: in peace as many as the budget allows of what conversations do not explain,
+    /// of watched roles (nearly) all.
+    #[inline(never)]
+    fn sample(&mut self, packets: &[Packet<'_>], now: Timestamp) {
+        let Self { link, scratch, peace_left, watched_left, .. } = self;
+        let Scratch { lanes, layers, notes } = &**scratch;
+        let parsed = lanes.iter().zip(layers).zip(notes);
+        for (packet, ((lanes, layers), note)) in packets.iter().zip(parsed) {
+            let Some(place) = note.place else { continue };
+            let role = note.judged.role;
+            if matches!(role, Role::Established | Role::Malformed) {
+                continue;
+            }
+            let budget =
+                if link.watch.roles(place.zone).contains(role) { &mut *watched_left } else { &mut *peace_left };
+            let Some(left) = budget.checked_sub(1) else { continue };
+            *budget = left;
+            link.sample(sample_of(packet, lanes, layers, note, place, now));
+        }
+    }
+
+    /// Outbound packets create the memory that roles need.
+    #[inline(never)]
+    fn learn(&mut self, packets: &[Packet<'_>], now: Timestamp) {
+        let Self { tables, link, conversations, hosts, scratch, epoch, .. } = self;
+        let plan = &tables.current().plan;
+        let Scratch { lanes, layers, .. } = &**scratch;
+        for ((packet, lanes), layers) in packets.iter().zip(lanes).zip(layers) {
+            if !has_addresses(layers) || matches!(layers.kind, Kind::Malformed { .. }) {
+                continue;
+            }
+            let Some(mut place) = plan.source(lanes) else { continue };
+            lodge(&mut place, lanes, Lane::Src0, hosts, link);
+            let served = layers.kind == Kind::Udp && plan.serves_udp(place.zone, lanes.get(Lane::SrcPort));
+            let learned = conversations.outbound(packet, lanes, layers, served, now);
+            link.counters.outbound(place.slot);
+            if learned.answer {
+                if link.counters.answer(place.slot, *epoch) {
+                    link.dirty(place.slot);
+                }
+                link.notice(Notice::Proven(learned.conversation));
+            }
+        }
+    }
+}
+
+fn has_addresses(layers: &Layers) -> bool {
+    match layers.kind {
+        Kind::Other | Kind::Heartbeat | Kind::TooDeep => false,
+        Kind::Malformed { addressed, .. } => addressed,
+        _ => true,
+    }
+}
+
+/// Gives a host without a computed slot one of the hashed slots.
+fn lodge(place: &mut Place, lanes: &Lanes, from: Lane, hosts: &mut Hosts, link: &mut WorkerEnd) {
+    if !place.hashed {
+        return;
+    }
+    let pieces = if from == Lane::Src0 { lanes.source() } else { lanes.destination() };
+    let address = pieces.into_iter().fold(0_u128, |sum, piece| sum << 16 | u128::from(piece));
+    let Some(lodging) = hosts.lodge(address, from == Lane::Src0) else { return };
+    place.slot = lodging.slot;
+    if lodging.new {
+        let ipv6 = lanes.bits().contains(Bits::IPV6);
+        let totals = link.counters.read(lodging.slot);
+        link.notice(Notice::Lodged { slot: lodging.slot, address, ipv6, totals });
+    }
+}
+
+/// What becomes of packets to nobody that is protected: they pass as on a wire.
+fn unprotected(wire: usize, layers: &Layers, tables: &Tables, control: &mut Limiters, now: Timestamp) -> Verdict {
+    let enforce = tables.ceiling == Mode::Enforce;
+    match layers.kind {
+        Kind::Other if over(control, u32::try_from(wire).unwrap_or(0), NON_IP_PPS, now) && enforce => {
+            Verdict::Drop(Reason::NonIpLimit)
+        }
+        Kind::TooDeep if enforce && tables.too_deep == OnFailure::Drop => Verdict::Drop(Reason::EncapsulationTooDeep),
+        // Nobody can be the destination of a packet whose destination cannot be read.
+        Kind::Malformed { reason, addressed: false } if enforce => Verdict::Drop(reason),
+        _ => Verdict::Forward,
+    }
+}
+
+/// True when a control message is above its own limit. Slots share limiters; the limit is generous enough for that.
+fn over(control: &mut Limiters, key: u32, pps: u32, now: Timestamp) -> bool {
+    let index = key & u32::try_from(CONTROL_LIMITERS - 1).unwrap_or(0);
+    !control.allow(index, pps, pps, now)
+}
+
+/// A tenth of a second at the rate, at least eight packets.
+fn burst_of(pps: u32) -> u32 {
+    (pps / 10).max(8)
+}
+
+fn sample_of(packet: &Packet<'_>, lanes: &Lanes, layers: &Layers, note: &Note, place: Place, now: Timestamp) -> Sample {
+    let bytes = layers.payload(packet.head);
+    let mut payload = [0; SAMPLE_PAYLOAD];
+    for (to, from) in payload.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    let dns = layers.kind == Kind::Udp && lanes.get(Lane::DstPort) == 53;
+    Sample {
+        lanes: *lanes,
+        payload,
+        at: now,
+        conversation: note.judged.conversation,
+        slot: place.slot,
+        role: note.judged.role,
+        passed: note.passed,
+        present: u8::try_from(bytes.len().min(SAMPLE_PAYLOAD)).unwrap_or(0),
+        dns_suffix: if dns { dns::query_suffix(bytes) } else { 0 },
+    }
+}

@@ -1,0 +1,104 @@
+//! From a finding to a measure: what policy allows the dataplane to do by itself, at once.
+
+use levee_api::role::Role;
+use levee_api::zone::Zone;
+
+use crate::detect::node::Peace;
+use crate::detect::track::{is_own_witness, relies_on_memory};
+
+/// A coarse measure may have hit at most this share of a target's packets in peace.
+const HARMLESS_SHARE: f32 = 0.001;
+/// Fewer packets than this say nothing about a share that small.
+const ENOUGH_PACKETS: f32 = 1_000.0;
+
+/// What answers an attack first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Everything of the role is dropped, in the tick of the alarm.
+    DropRole,
+    /// A signature has to be found first.
+    Signature,
+    /// Parsing drops it already.
+    None,
+}
+
+/// Chooses the answer to an attack in `role`. `target` and `zone_peace`: what their traffic was in peace; the target's
+/// own history counts if it is long enough, else the zone's.
+pub fn answer(role: Role, zone: &Zone, target: &Peace, zone_peace: &Peace) -> Answer {
+    if role == Role::Malformed {
+        return Answer::None;
+    }
+    if !is_own_witness(role) {
+        return Answer::Signature;
+    }
+    // Other protocols that inside offers are a service, and not to be dropped whole.
+    if role == Role::OtherProtocol && zone.services.iter().any(|service| !matches!(service.protocol, 1 | 6 | 17 | 58)) {
+        return Answer::Signature;
+    }
+    let earned = if target.packets >= ENOUGH_PACKETS {
+        target.role(role) <= HARMLESS_SHARE * target.packets
+    } else if zone_peace.packets >= ENOUGH_PACKETS {
+        zone_peace.role(role) <= HARMLESS_SHARE * zone_peace.packets && target.role(role) < 1.0
+    } else {
+        // Nothing was seen in peace (a start in mid-attack): memory that is young explains nothing, and may not drop.
+        !relies_on_memory(role)
+    };
+    if earned { Answer::DropRole } else { Answer::Signature }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use levee_api::zone::{Mode, Service, Visibility};
+
+    fn zone(protocols: &[u8]) -> Zone {
+        Zone {
+            name: "web".to_owned(),
+            prefixes: vec!["203.0.113.0/24".parse().unwrap()],
+            mode: Mode::Enforce,
+            services: protocols.iter().map(|protocol| Service { protocol: *protocol, ports: Vec::new() }).collect(),
+            services_complete: false,
+            visibility: Visibility::Auto,
+            link_capacity_bps: None,
+            floors: Vec::new(),
+            runbook: None,
+        }
+    }
+
+    fn peace(packets: f32, role: Role, hits: f32) -> Peace {
+        let mut peace = Peace::default();
+        peace.packets = packets;
+        peace.roles[role.index()] = hits;
+        peace
+    }
+
+    #[test]
+    fn what_no_conversation_explains_is_dropped_if_it_was_rare_in_peace() {
+        let role = Role::OutOfState;
+        let (quiet, none) = (peace(5_000.0, role, 2.0), Peace::default());
+        assert_eq!(answer(role, &zone(&[6]), &quiet, &none), Answer::DropRole);
+        assert_eq!(answer(role, &zone(&[6]), &peace(5_000.0, role, 50.0), &none), Answer::Signature);
+        assert_eq!(answer(role, &zone(&[6]), &none, &quiet), Answer::DropRole, "the zone speaks for a quiet host");
+    }
+
+    #[test]
+    fn young_memory_drops_nothing() {
+        let none = Peace::default();
+        assert_eq!(answer(Role::OutOfState, &zone(&[6]), &none, &none), Answer::Signature);
+        assert_eq!(answer(Role::OtherProtocol, &zone(&[6]), &none, &none), Answer::DropRole);
+    }
+
+    #[test]
+    fn a_tunnel_that_inside_offers_is_not_dropped_whole() {
+        let quiet = peace(5_000.0, Role::OtherProtocol, 0.0);
+        assert_eq!(answer(Role::OtherProtocol, &zone(&[6, 47]), &quiet, &quiet), Answer::Signature);
+    }
+
+    #[test]
+    fn roles_of_newcomers_always_need_a_signature() {
+        let quiet = peace(5_000.0, Role::Syn, 0.0);
+        for role in [Role::Syn, Role::UdpOpen, Role::Request, Role::IcmpOther, Role::LaterFragment] {
+            assert_eq!(answer(role, &zone(&[6]), &quiet, &quiet), Answer::Signature, "{role}");
+        }
+    }
+}

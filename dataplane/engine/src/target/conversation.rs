@@ -1,0 +1,285 @@
+//! What a packet is in its conversation: the role of inbound packets, and what outbound packets teach.
+
+use levee_api::lane::{Bits, Lane, TcpFlags};
+use levee_api::role::Role;
+use levee_api::time::Timestamp;
+
+use crate::detect::classify::amplification;
+use crate::packet::{Direction, Kind, Lanes, Layers, Packet, udp};
+use crate::target::memory::{Keyed, Memory, State, lifetime};
+
+/// What an inbound packet turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// Its role.
+    pub role: Role,
+    /// Key of its conversation; zero when it has none.
+    pub conversation: u64,
+    /// It completed the handshake of its connection.
+    pub handshake: bool,
+    /// It follows a first fragment that was dropped.
+    pub first_dropped: bool,
+}
+
+/// What an outbound packet taught.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Learned {
+    /// It was the first answer to a datagram.
+    pub answer: bool,
+    /// Key of the conversation it is part of.
+    pub conversation: u64,
+}
+
+/// The memory of one worker.
+pub struct Conversations {
+    memory: Memory,
+    fragments: Memory,
+    keyed: Keyed,
+}
+
+/// An acknowledgement of the SYN-ACK may already cover this much of the server's data, when the first one was lost.
+const ACK_REACH: u32 = 1 << 20;
+
+impl Conversations {
+    /// A memory of about `entries` conversations, and a sixteenth of that of fragmented datagrams.
+    pub fn new(entries: usize, keyed: Keyed) -> Self {
+        Self { memory: Memory::new(entries), fragments: Memory::new(entries / 16), keyed }
+    }
+
+    /// Living conversations that had to make room so far.
+    pub fn evicted(&self) -> u64 {
+        self.memory.evicted()
+    }
+
+    /// The role of an inbound packet. `served`: its UDP destination port is served.
+    pub fn inbound(
+        &mut self,
+        packet: &Packet<'_>,
+        lanes: &Lanes,
+        layers: &Layers,
+        served: bool,
+        now: Timestamp,
+    ) -> Judged {
+        match layers.kind {
+            Kind::Tcp => {
+                let judged = self.tcp_in(packet, lanes, layers, now);
+                self.note_fragment(lanes, layers, judged.role, now);
+                judged
+            }
+            Kind::Udp => {
+                let judged = self.udp_in(lanes, served, now);
+                self.note_fragment(lanes, layers, judged.role, now);
+                judged
+            }
+            Kind::LaterFragment => self.later_fragment(lanes, layers, now),
+            Kind::IcmpOther => Judged::of(Role::IcmpOther, self.keyed.conversation(lanes, Direction::Inbound)),
+            Kind::OtherProtocol => {
+                let role = Role::OtherProtocol;
+                self.note_fragment(lanes, layers, role, now);
+                Judged::of(role, self.keyed.conversation(lanes, Direction::Inbound))
+            }
+            Kind::Malformed { .. } => Judged::of(Role::Malformed, 0),
+            // Error messages quote a packet of the target, discovery is link-local: each has its own limit.
+            Kind::IcmpError | Kind::Discovery | Kind::Other | Kind::Heartbeat | Kind::TooDeep => {
+                Judged::of(Role::Established, 0)
+            }
+        }
+    }
+
+    fn tcp_in(&mut self, packet: &Packet<'_>, lanes: &Lanes, layers: &Layers, now: Timestamp) -> Judged {
+        let key = self.keyed.conversation(lanes, Direction::Inbound);
+        let flags = TcpFlags::from_bits_truncate(lanes.get(Lane::TcpFlags));
+        if flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::ACK) {
+            return Judged::of(Role::Syn, key);
+        }
+        let Some(mut known) = self.memory.find(key, now) else {
+            let role = if flags.contains(TcpFlags::SYN) { Role::UnsolicitedSynAck } else { Role::OutOfState };
+            return Judged::of(role, key);
+        };
+        let state = known.state();
+        if flags.contains(TcpFlags::SYN) && !state.contains(State::INSIDE_SYN) {
+            return Judged::of(Role::UnsolicitedSynAck, key);
+        }
+        let mut judged = Judged::of(Role::Established, key);
+        if state.contains(State::INSIDE_SYN_ACK) && !state.contains(State::PROVEN) && !flags.contains(TcpFlags::RST) {
+            // Only who received our sequence number can acknowledge it.
+            let acknowledged = tcp_acknowledgement(packet, layers).wrapping_sub(known.note());
+            if !flags.contains(TcpFlags::ACK) || acknowledged == 0 || acknowledged > ACK_REACH {
+                return Judged::of(Role::OutOfState, key);
+            }
+            known.mark(State::PROVEN);
+            judged.handshake = true;
+        }
+        let proven = known.state();
+        if lanes.get(Lane::PayloadLength) > 0
+            && proven.contains(State::INSIDE_SYN_ACK | State::PROVEN)
+            && !proven.contains(State::REQUEST)
+        {
+            known.mark(State::REQUEST);
+            judged.role = Role::Request;
+        }
+        if flags.intersects(TcpFlags::FIN | TcpFlags::RST) {
+            known.mark(State::CLOSING);
+        }
+        if known.state().contains(State::CLOSING) {
+            known.keep(now, lifetime::CLOSING);
+        } else if known.state().intersects(State::PROVEN | State::INSIDE_SYN) {
+            known.keep(now, lifetime::CONNECTION);
+        }
+        judged
+    }
+
+    fn udp_in(&mut self, lanes: &Lanes, served: bool, now: Timestamp) -> Judged {
+        let key = self.keyed.conversation(lanes, Direction::Inbound);
+        if let Some(mut known) = self.memory.find(key, now) {
+            if known.state().contains(State::ANSWERED) {
+                known.mark(State::CONTINUED);
+            }
+            known.keep(now, lifetime::DATAGRAMS);
+            return Judged::of(Role::Established, key);
+        }
+        let role = if amplification::answer_of(lanes).is_some() {
+            Role::UnsolicitedResponse
+        } else if served {
+            Role::UdpOpen
+        } else {
+            Role::UdpUnserved
+        };
+        Judged::of(role, key)
+    }
+
+    /// Remembers a first fragment, so that the others follow it.
+    fn note_fragment(&mut self, lanes: &Lanes, layers: &Layers, role: Role, now: Timestamp) {
+        if !lanes.bits().contains(Bits::FIRST_FRAGMENT) {
+            return;
+        }
+        let key = self.keyed.fragments(lanes, layers.fragment);
+        if let Some((mut entry, new)) = self.fragments.find_or_create(key, now) {
+            if new {
+                entry.set_note(u32::from(role as u8));
+            }
+            entry.keep(now, lifetime::FRAGMENTS);
+        }
+    }
+
+    fn later_fragment(&mut self, lanes: &Lanes, layers: &Layers, now: Timestamp) -> Judged {
+        let key = self.keyed.fragments(lanes, layers.fragment);
+        match self.fragments.find(key, now) {
+            Some(first) if first.state().contains(State::DROPPED) => {
+                let role = usize::try_from(first.note()).ok().and_then(|at| Role::ALL.get(at)).copied();
+                Judged { first_dropped: true, ..Judged::of(role.unwrap_or(Role::LaterFragment), key) }
+            }
+            Some(_) => Judged::of(Role::Established, key),
+            None => Judged::of(Role::LaterFragment, key),
+        }
+    }
+
+    /// A first fragment was dropped: the others follow it.
+    pub fn first_fragment_dropped(&mut self, lanes: &Lanes, layers: &Layers, now: Timestamp) {
+        let key = self.keyed.fragments(lanes, layers.fragment);
+        if let Some(mut entry) = self.fragments.find(key, now) {
+            entry.mark(State::DROPPED);
+        }
+    }
+
+    /// Learns from an outbound packet. `served`: its UDP source port is served, so that it can be an answer.
+    pub fn outbound(
+        &mut self,
+        packet: &Packet<'_>,
+        lanes: &Lanes,
+        layers: &Layers,
+        served: bool,
+        now: Timestamp,
+    ) -> Learned {
+        match layers.kind {
+            Kind::Tcp => self.tcp_out(packet, lanes, layers, now),
+            Kind::Udp => self.udp_out(packet, lanes, layers, served, now),
+            _ => Learned::default(),
+        }
+    }
+
+    fn tcp_out(&mut self, packet: &Packet<'_>, lanes: &Lanes, layers: &Layers, now: Timestamp) -> Learned {
+        let conversation = self.keyed.conversation(lanes, Direction::Outbound);
+        let learned = Learned { answer: false, conversation };
+        let flags = TcpFlags::from_bits_truncate(lanes.get(Lane::TcpFlags));
+        if flags.contains(TcpFlags::RST) {
+            // An error is not an answer: it ends what is known and begins nothing.
+            if let Some(mut known) = self.memory.find(conversation, now) {
+                known.mark(State::CLOSING);
+                known.keep(now, lifetime::CLOSING);
+            }
+            return learned;
+        }
+        let Some((mut entry, new)) = self.memory.find_or_create(conversation, now) else { return learned };
+        match (flags.contains(TcpFlags::SYN), flags.contains(TcpFlags::ACK)) {
+            (true, false) => {
+                entry.mark(State::INSIDE_SYN);
+                entry.keep(now, lifetime::HALF_OPEN);
+            }
+            (true, true) => {
+                entry.mark(State::INSIDE_SYN_ACK);
+                entry.set_note(tcp_sequence(packet, layers));
+                if !entry.state().contains(State::PROVEN) {
+                    entry.keep(now, lifetime::HALF_OPEN);
+                }
+            }
+            _ => {
+                if new {
+                    // In mid-connection: it was opened before we looked, or its entry was evicted.
+                    entry.mark(State::PROVEN | State::REQUEST);
+                }
+                if flags.contains(TcpFlags::FIN) {
+                    entry.mark(State::CLOSING);
+                }
+                let state = entry.state();
+                if state.contains(State::CLOSING) {
+                    entry.keep(now, lifetime::CLOSING);
+                } else if state.intersects(State::PROVEN | State::INSIDE_SYN) {
+                    entry.keep(now, lifetime::CONNECTION);
+                }
+            }
+        }
+        learned
+    }
+
+    fn udp_out(
+        &mut self,
+        packet: &Packet<'_>,
+        lanes: &Lanes,
+        layers: &Layers,
+        served: bool,
+        now: Timestamp,
+    ) -> Learned {
+        let conversation = self.keyed.conversation(lanes, Direction::Outbound);
+        if self.memory.find(conversation, now).is_none() && udp::is_error_answer(layers, packet.head, lanes) {
+            return Learned { answer: false, conversation };
+        }
+        let Some((mut entry, new)) = self.memory.find_or_create(conversation, now) else {
+            return Learned { answer: false, conversation };
+        };
+        if new {
+            entry.mark(if served { State::ANSWERED } else { State::PROVEN });
+        }
+        entry.keep(now, lifetime::DATAGRAMS);
+        Learned { answer: new && served, conversation }
+    }
+}
+
+impl Judged {
+    fn of(role: Role, conversation: u64) -> Self {
+        Self { role, conversation, handshake: false, first_dropped: false }
+    }
+}
+
+fn tcp_sequence(packet: &Packet<'_>, layers: &Layers) -> u32 {
+    word(packet, usize::from(layers.l4) + 4)
+}
+
+fn tcp_acknowledgement(packet: &Packet<'_>, layers: &Layers) -> u32 {
+    word(packet, usize::from(layers.l4) + 8)
+}
+
+/// Parsing has checked that the transport header is present.
+fn word(packet: &Packet<'_>, at: usize) -> u32 {
+    packet.head.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}

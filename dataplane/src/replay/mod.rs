@@ -1,0 +1,262 @@
+//! `levee-dataplane replay`: the same pipeline, detector and reflex, driven by a capture's clock. Needs no DPDK, no root
+//! and no hugepages, and an hour of traffic runs in seconds. The same input, configuration and state give the same output,
+//! to the byte.
+
+mod clock;
+mod incidents;
+mod merge;
+mod report;
+
+use std::fs;
+use std::io;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use levee_api::config::{Config, ConfigError, Exception};
+use levee_engine::detect::snapshot;
+use levee_engine::engine::{Engine, Settings};
+use levee_engine::filter::Kernel;
+use levee_engine::packet::{Direction, Packet};
+use levee_engine::pipeline::Pipeline;
+use levee_engine::tables::OnFailure;
+use levee_engine::target::plan::PlanError;
+use levee_engine::time::Timestamp;
+use levee_engine::verdict::Verdict;
+
+use crate::capture_file::{OpenError, ReadError, WriteError, Writer};
+
+use self::clock::Clock;
+use self::incidents::Incidents;
+use self::merge::Merged;
+use self::report::{Report, Totals};
+
+/// What to replay, and where to.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The configuration; its wires are not used.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Capture of what arrived from outside (pcap or pcapng).
+    #[arg(long, value_name = "CAPTURE")]
+    outside_in: PathBuf,
+    /// Capture of what arrived from inside.
+    #[arg(long, value_name = "CAPTURE")]
+    inside_in: Option<PathBuf>,
+    /// Where to write what passes to the inside.
+    #[arg(long, value_name = "CAPTURE")]
+    inside_out: PathBuf,
+    /// Where to write what passes to the outside, and replies.
+    #[arg(long, value_name = "CAPTURE")]
+    outside_out: Option<PathBuf>,
+    /// Where to write the report (JSON).
+    #[arg(long, value_name = "FILE")]
+    report: PathBuf,
+    /// Directory with what was learned before; with --learn it is written.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Only learn what is usual: nothing is an attack. Needs --state.
+    #[arg(long, requires = "state")]
+    learn: bool,
+}
+
+/// Why a replay failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The zones cannot be laid out.
+    #[error("{path}: {reason}", path = path.display())]
+    Plan {
+        /// The configuration file.
+        path: PathBuf,
+        /// Why.
+        reason: PlanError,
+    },
+    /// A capture cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A capture is damaged.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// An output cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// A file of the state or the report cannot be read or written.
+    #[error("cannot {doing} {path}: {reason}", path = path.display())]
+    File {
+        /// What was tried.
+        doing: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        reason: io::Error,
+    },
+    /// Two outputs would overwrite each other.
+    #[error("{path} is named for two outputs: give each its own file", path = .0.display())]
+    SameOutput(PathBuf),
+}
+
+/// Conversations and hosts remembered in replay; a capture of minutes at lab rates needs less.
+const CONVERSATIONS: usize = 1 << 18;
+const HOSTS: usize = 1 << 13;
+const FILTERS: u32 = 1 << 13;
+/// Any constant will do: a capture cannot aim at the tables of the process that reads it.
+const SECRET: (u64, u64) = (0x6c65_7665_655f_7265, 0x706c_6179_5f6b_6579);
+/// Name of the file with what was learned, in the state directory.
+const BASELINE: &str = "baseline";
+
+/// Replays.
+///
+/// # Errors
+/// When an input cannot be read or is damaged, or an output cannot be written. A capture that ends in the middle of a
+/// packet is no error: what came before is used, and a line on stderr says so.
+pub fn replay(arguments: &Arguments) -> Result<(), ReplayError> {
+    refuse_same_outputs(arguments)?;
+    let config = Config::load(&arguments.config)?;
+    let mut merged = Merged::open(&arguments.outside_in, arguments.inside_in.as_deref())?;
+    let start = merged.first_at()?.unwrap_or(Timestamp::ZERO);
+    let settings = Settings {
+        workers: NonZeroU32::MIN,
+        conversations: CONVERSATIONS,
+        hosts: HOSTS,
+        filters: FILTERS,
+        secret: SECRET,
+        ceiling: config.appliance.mode,
+        too_deep: match config.exceptions.encapsulation_too_deep {
+            Exception::Pass => OnFailure::Pass,
+            Exception::Drop => OnFailure::Drop,
+        },
+        learn_only: arguments.learn,
+        kernel: Kernel::detect(),
+    };
+    let (mut engine, pipelines) = Engine::build(&config.zones, &config.guardrails.protected_prefixes, settings, start)
+        .map_err(|reason| ReplayError::Plan { path: arguments.config.clone(), reason })?;
+    if let Some(state) = &arguments.state {
+        load_state(&mut engine, state, start)?;
+    }
+    let outcome = drive(arguments, &mut merged, engine, pipelines)?;
+    if let (Some(state), true) = (&arguments.state, arguments.learn) {
+        save(&state.join(BASELINE), &snapshot::write(&outcome.engine.detector))?;
+    }
+    save(&arguments.report, outcome.report.to_json().as_bytes())
+}
+
+struct Done {
+    engine: Engine,
+    report: Report,
+}
+
+/// Packet by packet, with the ticks that lie between.
+fn drive(
+    arguments: &Arguments,
+    merged: &mut Merged,
+    engine: Engine,
+    mut pipelines: Vec<Pipeline>,
+) -> Result<Done, ReplayError> {
+    let mut inside_out = Writer::create(&arguments.inside_out)?;
+    let mut outside_out = arguments.outside_out.as_ref().map(Writer::create).transpose()?;
+    let (mut inbound, mut outbound) = (Totals::default(), Totals::default());
+    let mut clock = Clock::new(engine, Incidents::default());
+    let mut progress = Progress::new(merged.len_hint());
+    while let Some((direction, record)) = merged.next()? {
+        let now = clock.advance(record.at);
+        let packet = Packet { head: record.data, wire_len: record.wire_len };
+        let mut verdict = [Verdict::Forward];
+        if let Some(pipeline) = pipelines.first_mut() {
+            pipeline.burst(0, direction, &[packet], now, &mut verdict);
+        }
+        let [verdict] = verdict;
+        let (totals, out) = match direction {
+            Direction::Inbound => (&mut inbound, Some(&mut inside_out)),
+            Direction::Outbound => (&mut outbound, outside_out.as_mut()),
+        };
+        totals.count(verdict);
+        if let (Verdict::Forward, Some(out)) = (verdict, out) {
+            out.write(record.at, record.data, record.wire_len)?;
+        }
+        progress.show(merged.bytes_read());
+    }
+    if let Some(cut) = merged.cut() {
+        eprintln!("levee-dataplane: {cut}; what came before is used");
+    }
+    inside_out.finish()?;
+    if let Some(out) = outside_out {
+        out.finish()?;
+    }
+    let (engine, incidents) = clock.finish();
+    let report = Report { inbound, outbound, incidents: incidents.conclude(&engine.detector) };
+    Ok(Done { engine, report })
+}
+
+fn refuse_same_outputs(arguments: &Arguments) -> Result<(), ReplayError> {
+    let mut outputs = vec![&arguments.inside_out, &arguments.report];
+    outputs.extend(&arguments.outside_out);
+    outputs.sort();
+    match outputs
+        .windows(2)
+        .find(|pair| pair.first() == pair.get(1) && pair.first() != Some(&&PathBuf::from("/dev/null")))
+    {
+        Some(pair) => Err(ReplayError::SameOutput(pair.first().map_or_else(PathBuf::new, |path| (*path).clone()))),
+        None => Ok(()),
+    }
+}
+
+/// Reads what was learned before; a file that cannot be used is told and learning starts over.
+fn load_state(engine: &mut Engine, state: &Path, now: Timestamp) -> Result<(), ReplayError> {
+    let path = state.join(BASELINE);
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(reason) => return Err(ReplayError::File { doing: "read", path, reason }),
+    };
+    if let Err(reason) = snapshot::read(&mut engine.detector, &bytes, now) {
+        eprintln!("levee-dataplane: {}: {reason}; learning starts over", path.display());
+    }
+    Ok(())
+}
+
+/// Writes aside and renames: never half a file.
+fn save(path: &Path, bytes: &[u8]) -> Result<(), ReplayError> {
+    let fail = |doing: &'static str| {
+        let path = path.to_owned();
+        move |reason| ReplayError::File { doing, path, reason }
+    };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).map_err(fail("make the directory of"))?;
+    }
+    if fs::metadata(path).is_ok_and(|known| !known.is_file()) {
+        return fs::write(path, bytes).map_err(fail("write"));
+    }
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".partial");
+    fs::write(&aside, bytes).map_err(fail("write"))?;
+    fs::rename(&aside, path).map_err(fail("write"))
+}
+
+/// A line on stderr every so many bytes of long captures.
+struct Progress {
+    total: Option<u64>,
+    next: u64,
+}
+
+const PROGRESS_BYTES: u64 = 256 << 20;
+
+impl Progress {
+    fn new(total: Option<u64>) -> Self {
+        Self { total, next: PROGRESS_BYTES }
+    }
+
+    fn show(&mut self, read: u64) {
+        if read < self.next {
+            return;
+        }
+        self.next += PROGRESS_BYTES;
+        match self.total {
+            Some(total) if total > 0 => {
+                eprintln!("levee-dataplane: {} of {} MB read", read >> 20, total >> 20);
+            }
+            _ => eprintln!("levee-dataplane: {} MB read", read >> 20),
+        }
+    }
+}
