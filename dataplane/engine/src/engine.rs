@@ -35,6 +35,8 @@ pub struct Settings {
     pub ceiling: Mode,
     /// What to do with deeper encapsulation than is followed.
     pub too_deep: OnFailure,
+    /// Slots kept for zones that come later, besides those of the zones at the start.
+    pub spare_slots: usize,
     /// Only learn: nothing is ever an attack.
     pub learn_only: bool,
     /// Which kernel compares filters.
@@ -47,6 +49,7 @@ pub struct Engine {
     pub detector: Detector,
     published: Published<Tables>,
     settings: Settings,
+    direct_slots: usize,
 }
 
 impl Engine {
@@ -61,8 +64,9 @@ impl Engine {
         now: Timestamp,
     ) -> Result<(Self, Vec<Pipeline>), PlanError> {
         let plan = Arc::new(Plan::new(zones, protected)?);
-        let first_hashed = u32::try_from(plan.slots()).unwrap_or(u32::MAX);
-        let slots = plan.slots() + Hosts::slots(settings.hosts);
+        let direct_slots = plan.slots() + settings.spare_slots;
+        let first_hashed = u32::try_from(direct_slots).unwrap_or(u32::MAX);
+        let slots = direct_slots + Hosts::slots(settings.hosts);
         let workers = usize::try_from(settings.workers.get()).unwrap_or(1);
         let filters = usize::try_from(settings.filters).unwrap_or(0);
         let (worker_ends, detector_ends, watch) = link::connect(workers, slots, filters);
@@ -87,7 +91,13 @@ impl Engine {
             })
             .collect();
         let detector = Detector::new(plan, detector_ends, watch, settings.filters, settings.learn_only, now);
-        Ok((Self { detector, published, settings }, pipelines))
+        Ok((Self { detector, published, settings, direct_slots }, pipelines))
+    }
+
+    /// Publishes what changed besides ticks: filters of the control plane.
+    pub fn settle(&mut self, now: Timestamp) {
+        self.detector.tell_changes(now);
+        self.publish();
     }
 
     /// One tick: looks at what happened, and publishes new tables if the filters changed.
@@ -108,10 +118,32 @@ impl Engine {
         self.publish();
     }
 
-    fn publish(&mut self) {
-        if !self.detector.measures.take_changed() {
-            return;
+    /// Puts other zones in force. The same ones again change nothing.
+    ///
+    /// # Errors
+    /// When they cannot be laid out; then nothing changes.
+    pub fn replace_zones(&mut self, zones: &[Zone], protected: &[Prefix], now: Timestamp) -> Result<(), PlanError> {
+        if self.detector.plan().zones() == zones && self.detector.plan().protected() == protected {
+            return Ok(());
         }
+        let plan = Plan::new(zones, protected)?;
+        if plan.slots() > self.direct_slots {
+            return Err(PlanError::TooManySlots { needed: plan.slots(), available: self.direct_slots });
+        }
+        self.detector.replan(Arc::new(plan), now);
+        // Published also when no filter has changed.
+        self.detector.measures.take_changed();
+        self.publish_now();
+        Ok(())
+    }
+
+    fn publish(&mut self) {
+        if self.detector.measures.take_changed() {
+            self.publish_now();
+        }
+    }
+
+    fn publish_now(&mut self) {
         let plan = self.detector.plan();
         self.published.publish(Tables {
             plan: Arc::clone(plan),

@@ -17,6 +17,7 @@ pub mod packet;
 pub mod pipeline;
 pub mod reflex;
 pub mod sample;
+pub mod sealed;
 pub mod tables;
 pub mod target;
 pub mod verdict;

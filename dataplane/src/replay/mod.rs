@@ -127,6 +127,7 @@ pub fn replay(arguments: &Arguments) -> Result<(), ReplayError> {
             Exception::Pass => OnFailure::Pass,
             Exception::Drop => OnFailure::Drop,
         },
+        spare_slots: 0,
         learn_only: arguments.learn,
         kernel: Kernel::detect(),
     };

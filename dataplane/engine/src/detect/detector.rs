@@ -74,6 +74,8 @@ pub struct Detector {
     tick: u64,
     task: Option<TaskKey>,
     learn_only: bool,
+    /// The plan is not the one that it all began with.
+    replanned: bool,
     events: Vec<Event>,
     /// What the counters of filters stood at when these were installed.
     hits_before: HashMap<u64, u64>,
@@ -82,8 +84,8 @@ pub struct Detector {
 /// One worker, as the detector sees it.
 struct Feed {
     end: DetectorEnd,
-    /// Node of a hashed slot.
-    tenants: HashMap<u32, NodeId>,
+    /// Node and address of a hashed slot.
+    tenants: HashMap<u32, (NodeId, IpAddr)>,
 }
 
 /// Work that takes longer than a tick may: [`Task::run`] it anywhere.
@@ -143,8 +145,16 @@ impl Detector {
             tick: 0,
             task: None,
             learn_only,
+            replanned: false,
             events: Vec::new(),
             hits_before: HashMap::new(),
+        }
+    }
+
+    /// Makes events of what was installed and removed.
+    pub fn tell_changes(&mut self, now: Timestamp) {
+        for placed in self.measures.take_changes() {
+            self.tell_placed(placed, now);
         }
     }
 
@@ -249,6 +259,31 @@ impl Detector {
         }
     }
 
+    /// Takes a new plan. What was learned stays with its zone's name and its addresses; attacks under way are detected anew,
+    /// and the measures against them stay in force until their deadlines.
+    pub fn replan(&mut self, plan: Arc<Plan>, now: Timestamp) {
+        let (zones, targets) = self.learned();
+        self.plan = plan;
+        self.nodes = Nodes::new(self.feeds.len());
+        self.direct = vec![0; self.plan.slots()];
+        self.zones = self.plan.zones().iter().map(|_| ZoneState::default()).collect();
+        self.hot.clear();
+        self.touched.iter_mut().for_each(Vec::clear);
+        self.task = None;
+        self.replanned = true;
+        self.restore(zones, targets, now);
+        for worker in 0..self.feeds.len() {
+            let tenants = self.feeds.get_mut(worker).map(|feed| std::mem::take(&mut feed.tenants)).unwrap_or_default();
+            for (slot, (_, address)) in tenants {
+                if let (Some(id), Some(feed)) = (self.node_of(address, now), self.feeds.get_mut(worker)) {
+                    feed.tenants.insert(slot, (id, address));
+                }
+            }
+        }
+        let plan = &self.plan;
+        self.measures.rezone(|name| plan.zone_named(name));
+    }
+
     /// All targets.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
@@ -279,9 +314,7 @@ impl Detector {
             self.last_second = now;
         }
         self.last_tick = now;
-        for placed in self.measures.take_changes() {
-            self.tell_placed(placed, now);
-        }
+        self.tell_changes(now);
     }
 
     /// Reads what the workers left: notices, dirty slots, samples.
@@ -336,10 +369,10 @@ impl Detector {
         };
         let Some(id) = self.node_of(address, now) else { return };
         if let Some(seen) = self.nodes.get_mut(id).and_then(|node| node.seen.get_mut(worker)) {
-            *seen = totals;
+            *seen = Some(totals);
         }
         if let Some(feed) = self.feeds.get_mut(worker) {
-            feed.tenants.insert(slot, id);
+            feed.tenants.insert(slot, (id, address));
         }
     }
 
@@ -361,14 +394,16 @@ impl Detector {
                 node
             }
             Some(node) => Some(node - 1),
-            None => self.feeds.get(worker).and_then(|feed| feed.tenants.get(&slot).copied()),
+            None => self.feeds.get(worker).and_then(|feed| feed.tenants.get(&slot).map(|(node, _)| *node)),
         };
         let (Some(id), Some(feed)) = (known, self.feeds.get(worker)) else { return };
         let totals = feed.end.counters.read(slot);
         let Some(node) = self.nodes.get_mut(id) else { return };
         let Some(seen) = node.seen.get_mut(worker) else { return };
-        let delta = totals.since(seen);
-        *seen = totals;
+        // Under the first plan counters began at zero; under a later one what they stand at is where counting begins.
+        let before = seen.unwrap_or(if self.replanned { totals } else { Totals::default() });
+        *seen = Some(totals);
+        let delta = totals.since(&before);
         add_delta(node, id, &delta, self.tick, now, &mut self.touched);
         if let Some(zone) = self.zones.get_mut(usize::from(node.zone)) {
             zone.delta.add(&delta);
@@ -398,15 +433,13 @@ impl Detector {
         let (window, scale) = (node.window, node.scale);
         let calm = node.tracks.iter().flatten().all(|track| matches!(track.phase, Phase::Normal | Phase::Hold));
         node.peace.add(&delta, calm, now);
-        node.since_report.packets += u64::from(delta.packets);
-        node.since_report.bytes += u64::from(delta.bytes);
+        node.since_report.add(&delta);
         let mut changes: Vec<(Role, Change, f32, f32, Option<String>)> = Vec::new();
         let mut merged = Vec::new();
         for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
             let at = role.index();
             let packets = delta.roles.get(at).copied().unwrap_or(0);
             let dropped = delta.dropped.get(at).copied().unwrap_or(0);
-            node.since_report.dropped += u64::from(dropped);
             let Some(entry) = node.tracks.get_mut(at) else { continue };
             if entry.is_none() && packets == 0 {
                 continue;
@@ -794,9 +827,7 @@ impl Detector {
                 track.mitigated_at.get_or_insert(now);
             }
         }
-        for placed in self.measures.take_changes() {
-            self.tell_placed(placed, now);
-        }
+        self.tell_changes(now);
     }
 }
 

@@ -63,7 +63,7 @@ pub struct Node {
     /// Packets and bytes and drops since the last report of rates.
     pub since_report: Load,
     /// What was read of the counters, per worker.
-    pub seen: Vec<Totals>,
+    pub seen: Vec<Option<Totals>>,
     /// Members that were alarmed lately, per role.
     alarmed: [VecDeque<(NodeId, Timestamp)>; COUNTED_ROLES],
 }
@@ -77,6 +77,15 @@ pub struct Load {
     pub bytes: u64,
     /// Dropped by filters.
     pub dropped: u64,
+}
+
+impl Load {
+    /// Adds a tick.
+    pub fn add(&mut self, delta: &Totals) {
+        self.packets += u64::from(delta.packets);
+        self.bytes += u64::from(delta.bytes);
+        self.dropped += delta.dropped.iter().map(|dropped| u64::from(*dropped)).sum::<u64>();
+    }
 }
 
 /// How much of a target's traffic each role was in peace, over about a minute. Counts enter two seconds late, so that the
@@ -252,7 +261,7 @@ impl Nodes {
             last_traffic: now,
             peace: Peace { since: now, ..Peace::default() },
             since_report: Load::default(),
-            seen: vec![Totals::default(); if depth == 0 { self.workers } else { 0 }],
+            seen: vec![None; if depth == 0 { self.workers } else { 0 }],
             alarmed: Default::default(),
         };
         let id = match self.free.pop() {

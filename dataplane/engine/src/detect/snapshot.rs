@@ -1,9 +1,8 @@
 //! What was learned, as bytes that survive a restart: baselines, what is usual for witnesses, reservoirs.
 //!
-//! Layout, little endian: magic `LVBL`, version u16, length of the payload u64, payload, CRC-32 of everything before it.
-//! The payload: number of zones; per zone its name, seconds observed, datagrams, answers, largest rates, reservoirs; then the
-//! number of targets; per target its zone's number, prefix, usual values and baselines. A file that is foreign, torn or of
-//! another version is refused whole. Who writes it to disk writes aside and renames.
+//! Layout, little endian, sealed as in [`crate::sealed`]: number of zones; per zone its name, seconds observed, datagrams,
+//! answers, largest rates, reservoirs; then the number of targets; per target its zone's number, prefix, usual values and
+//! baselines.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -16,27 +15,11 @@ use crate::detect::detector::Detector;
 use crate::detect::threshold::{Baseline, Histogram};
 use crate::packet::Lanes;
 use crate::sample::{SAMPLE_PAYLOAD, Sample};
+use crate::sealed::{self, Kind, SealError};
 use crate::target::counters::COUNTED_ROLES;
 
-const MAGIC: &[u8; 4] = b"LVBL";
-const VERSION: u16 = 1;
-/// Magic, version and length.
-const HEAD: usize = 4 + 2 + 8;
-const CHECKSUM: usize = 4;
-
-/// Why bytes are no snapshot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SnapshotError {
-    /// Something else.
-    #[error("this is not a baseline file")]
-    Foreign,
-    /// Another version wrote it.
-    #[error("baseline format {0} is not known to this version of Levee, which reads {VERSION}")]
-    Version(u16),
-    /// It was cut or changed.
-    #[error("the baseline file is damaged: its length or checksum is wrong")]
-    Damaged,
-}
+/// What leads the file.
+const KIND: Kind = Kind { magic: *b"LVBL", version: 1 };
 
 /// What a zone had learned.
 #[derive(Clone, Debug, Default)]
@@ -106,44 +89,17 @@ pub fn write(detector: &Detector) -> Vec<u8> {
             baseline.rates.weights().iter().for_each(|weight| payload.f32(*weight));
         }
     }
-    let mut file = Encoder::default();
-    file.bytes(MAGIC);
-    file.u16(VERSION);
-    file.u64(u64::try_from(payload.0.len()).unwrap_or(u64::MAX));
-    file.bytes(&payload.0);
-    let checksum = crc32fast::hash(&file.0);
-    file.u32(checksum);
-    file.0
+    sealed::seal(KIND, &payload.0)
 }
 
 /// Gives a detector what another had learned. Zones are known by name; what belongs to none is left out.
 ///
 /// # Errors
 /// When the bytes are no whole snapshot of this version; the detector is then untouched.
-pub fn read(detector: &mut Detector, bytes: &[u8], now: Timestamp) -> Result<(), SnapshotError> {
-    let payload = checked(bytes)?;
-    let (zones, targets) = decode(payload).ok_or(SnapshotError::Damaged)?;
+pub fn read(detector: &mut Detector, bytes: &[u8], now: Timestamp) -> Result<(), SealError> {
+    let (zones, targets) = decode(sealed::open(KIND, bytes)?).ok_or(SealError::Damaged)?;
     detector.restore(zones, targets, now);
     Ok(())
-}
-
-fn checked(bytes: &[u8]) -> Result<&[u8], SnapshotError> {
-    let mut head = Decoder(bytes);
-    if head.take(MAGIC.len()) != Some(MAGIC) {
-        return Err(SnapshotError::Foreign);
-    }
-    let version = head.u16().ok_or(SnapshotError::Damaged)?;
-    if version != VERSION {
-        return Err(SnapshotError::Version(version));
-    }
-    let length = head.u64().and_then(|length| usize::try_from(length).ok()).ok_or(SnapshotError::Damaged)?;
-    let end = HEAD.checked_add(length).ok_or(SnapshotError::Damaged)?;
-    let (Some(covered), Some(rest)) = (bytes.get(..end), bytes.get(end..)) else { return Err(SnapshotError::Damaged) };
-    let stored: [u8; CHECKSUM] = rest.try_into().map_err(|_| SnapshotError::Damaged)?;
-    if crc32fast::hash(covered) != u32::from_le_bytes(stored) {
-        return Err(SnapshotError::Damaged);
-    }
-    covered.get(HEAD..).ok_or(SnapshotError::Damaged)
 }
 
 fn decode(payload: &[u8]) -> Option<(Vec<ZoneRecord>, Vec<TargetRecord>)> {

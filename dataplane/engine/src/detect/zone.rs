@@ -7,7 +7,7 @@ use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
 use levee_api::zone::{Visibility, Zone};
 
-use crate::detect::node::Peace;
+use crate::detect::node::{Load, Peace};
 use crate::detect::reservoir::Reservoir;
 use crate::detect::window::as_f32;
 use crate::sample::Sample;
@@ -47,6 +47,8 @@ pub struct ZoneState {
     pub datagrams: f32,
     /// See `datagrams`.
     pub answers: f32,
+    /// Everything since the start.
+    pub total: Load,
     /// Whether the return direction passes here, as last told.
     pub sees_inside: bool,
 }
@@ -68,6 +70,7 @@ impl ZoneState {
         let calm = self.alarmed.without(Role::Request).is_empty();
         let delta = std::mem::take(&mut self.delta);
         self.peace.add(&delta, calm, now);
+        self.total.add(&delta);
         let weight = 1.0 - (-seconds).exp();
         for (rate, packets) in self.rates.iter_mut().zip(&delta.roles) {
             rate.now += (as_f32(*packets) / seconds - rate.now) * weight;
