@@ -1,11 +1,17 @@
 //! The poll-mode process that watches and filters every packet.
 
+pub mod analysis;
 pub mod capture_file;
 pub mod dpdk;
+pub mod files;
+pub mod in_force;
 pub mod ports;
 pub mod privileges;
 pub mod replay;
 pub mod run;
 pub mod service;
+pub mod start;
+pub mod tick;
 pub mod wires;
 pub mod worker;
+pub mod writer;

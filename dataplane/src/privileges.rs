@@ -4,10 +4,13 @@
 //! interrupt thread exists already and is asked to give up its own. A change of user, which the C library makes in all
 //! threads at once, covers what drivers have started besides.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::time::Duration;
 
 use caps::{CapSet, Capability};
-use nix::unistd::{User, setgroups, setresgid, setresuid};
+use nix::unistd::{User, chown, setgroups, setresgid, setresuid};
 use thiserror::Error;
 
 use crate::dpdk::eal::{Eal, InterruptThreadError};
@@ -49,6 +52,22 @@ pub fn drop_privileges(eal: &Eal) -> Result<(), PrivilegeError> {
         );
     }
     Ok(())
+}
+
+/// Makes a directory that the dataplane can still write to after it has given up root. Without it nothing survives a restart,
+/// which is told and no reason not to run.
+pub fn make_own(folder: &Path) {
+    let made = DirBuilder::new().recursive(true).mode(0o750).create(folder);
+    let owned = made.and_then(|()| match User::from_name(USER)? {
+        Some(user) if nix::unistd::geteuid().is_root() => Ok(chown(folder, Some(user.uid), Some(user.gid))?),
+        _ => Ok(()),
+    });
+    if let Err(error) = owned {
+        tracing::warn!(
+            "cannot keep state in {}: {error}; what is learned does not survive a restart",
+            folder.display()
+        );
+    }
 }
 
 /// What a later `execve` could get at most. Needs a capability itself, so it goes first.

@@ -9,20 +9,25 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use levee_api::config::{Config, ConfigError, Dataplane, Idle};
-use levee_engine::packet::{Direction, Packet};
-use levee_engine::time::Timestamp;
-use levee_engine::verdict::{Reason, Verdict};
+use levee_engine::pipeline::Pipeline;
+use levee_engine::target;
+use levee_engine::verdict::Reason;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use thiserror::Error;
 
+use crate::analysis::Analysis;
 use crate::dpdk;
 use crate::dpdk::clock::Clock;
 use crate::dpdk::eal::{self, Eal};
 use crate::dpdk::thread::{self, SpawnError};
 use crate::privileges::{self, PrivilegeError};
+use crate::service::{BindError, Listener, Service};
+use crate::start::{AtStart, build_engine};
+use crate::tick::{Tick, Ticking};
 use crate::wires::{BringUpError, Plan, PlanError, Wires};
-use crate::worker::{Judge, Path, Worker};
+use crate::worker::{Path, Worker};
+use crate::writer::Writer;
 
 /// How often `--exit-when-idle` looks at the counters.
 const IDLE_CHECK: Duration = Duration::from_millis(50);
@@ -62,6 +67,10 @@ pub enum RunError {
     BringUp(#[from] BringUpError),
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),
+    #[error(transparent)]
+    Zones(#[from] target::plan::PlanError),
+    #[error(transparent)]
+    Socket(#[from] BindError),
     #[error("worker {index}: {reason}")]
     Spawn { index: usize, reason: SpawnError },
     #[error("the system does not say which CPUs there are: name them in workers under [dataplane]")]
@@ -77,7 +86,7 @@ pub enum RunError {
 impl RunError {
     /// Whether the configuration is to blame (exit status 78, `EX_CONFIG` of sysexits.h).
     pub const fn is_configuration(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::Plan(_))
+        matches!(self, Self::Config(_) | Self::Plan(_) | Self::Zones(_))
     }
 }
 
@@ -103,20 +112,39 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     // From here on a signal ends the process in order, not at once.
     let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(RunError::Signals)?;
     let plan = Plan::of(&config.dataplane)?;
+    // First, so that a second instance takes nothing from the first.
+    let listener = Listener::bind(&config.dataplane.socket)?;
     let eal = Eal::start(&plan.eal)?;
     let clock = Clock::start(&eal);
 
-    // Tables and the last policy: here, before the first packet.
+    let state = config.appliance.state_dir.join("dataplane");
+    privileges::make_own(&state);
+    let cpus = worker_cpus(&config.dataplane)?;
+    let before = AtStart::read(&config, &state);
+    let (engine, pipelines) = build_engine(&config, &before, &state, cpus.len(), clock.now())?;
 
     let (wires, paths) = Wires::start(&eal, &plan)?;
     let wires = Arc::new(wires);
 
-    // What needs root for the last time (binding the service's socket): here.
-
     privileges::drop_privileges(&eal)?;
 
-    // The service, tick, analysis and writer threads: here, without privileges, before the workers.
-
+    let (service, inlet, outlet) =
+        Service::start_with(listener, &config, before.policy.clone()).map_err(RunError::Thread)?;
+    let analysis = Analysis::start().map_err(RunError::Thread)?;
+    let writer = Writer::start().map_err(RunError::Thread)?;
+    let tick = Tick {
+        engine,
+        clock,
+        inlet,
+        outlet,
+        wires: Arc::clone(&wires),
+        analysis,
+        writer,
+        state,
+        config: config.hash,
+        policy: before.policy,
+    };
+    let deciding = Deciding { service, tick: tick.start().map_err(RunError::Thread)? };
     let (events, ended) = mpsc::channel();
     let signal_events = events.clone();
     spawn("levee-signals", move || {
@@ -126,7 +154,7 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         }
     })
     .map_err(RunError::Thread)?;
-    let workers = Workers::start(&eal, &config.dataplane, paths, clock, &events)?;
+    let workers = Workers::start(&eal, config.dataplane.idle, cpus, paths, pipelines, clock, &events)?;
     tracing::info!(
         "{} forwards on {} wires with {} workers",
         dpdk::version(),
@@ -138,8 +166,14 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     }
 
     let outcome = wait(&ended, &wires, arguments.exit_when_idle);
-    shut_down(eal, wires, workers, &ended);
+    shut_down(eal, wires, workers, deciding, &ended);
     outcome
+}
+
+/// The threads that decide. Ended in this order when dropped: nobody asks any more, then what was learned is written.
+struct Deciding {
+    service: Service,
+    tick: Ticking,
 }
 
 /// The running workers. Told to stop and waited for when dropped.
@@ -151,19 +185,17 @@ struct Workers {
 impl Workers {
     fn start(
         eal: &Eal,
-        config: &Dataplane,
+        idle: Idle,
+        cpus: Vec<usize>,
         paths: Vec<Path>,
+        pipelines: Vec<Pipeline>,
         clock: Clock,
         events: &Sender<Event>,
     ) -> Result<Self, RunError> {
         let mut workers = Self { stop: Arc::new(AtomicBool::new(false)), threads: Vec::new() };
-        for (index, (cpu, paths)) in share_out(worker_cpus(config)?, paths).into_iter().enumerate() {
-            if paths.is_empty() {
-                tracing::warn!("no worker on CPU {cpu}: each wire runs on one worker, and there is no wire left");
-                continue;
-            }
-            let worker = Worker::new(paths, ForwardAll, clock, config.idle, Arc::clone(&workers.stop));
-            let (idle, events) = (config.idle, events.clone());
+        for (index, ((cpu, paths), pipeline)) in share_out(cpus, paths).into_iter().zip(pipelines).enumerate() {
+            let worker = Worker::new(paths, pipeline, clock, idle, Arc::clone(&workers.stop));
+            let events = events.clone();
             let thread = thread::spawn(eal, &format!("levee-worker-{index}"), cpu, move || {
                 // Told also when the worker panics.
                 let _told = Told { events, index };
@@ -225,12 +257,17 @@ fn prepare_worker(idle: Idle) {
     }
 }
 
-/// The configured CPUs, or the last one that is ours: the first is where the system's own work tends to be.
+/// The CPUs that get a worker: the configured ones, or the last one that is ours, for the first is where the system's own work
+/// tends to be.
 fn worker_cpus(config: &Dataplane) -> Result<Vec<usize>, RunError> {
     if config.workers.is_empty() {
         return Ok(vec![thread::allowed_cpus().last().copied().ok_or(RunError::NoCpu)?]);
     }
-    Ok(config.workers.iter().map(|&cpu| usize::try_from(cpu).unwrap_or(usize::MAX)).collect())
+    let mut cpus: Vec<usize> = config.workers.iter().map(|&cpu| usize::try_from(cpu).unwrap_or(usize::MAX)).collect();
+    for cpu in cpus.drain(cpus.len().min(config.wires.len())..) {
+        tracing::warn!("no worker on CPU {cpu}: each wire runs on one worker, and there is no wire left");
+    }
+    Ok(cpus)
 }
 
 fn wait(ended: &Receiver<Event>, wires: &Wires, exit_when_idle: Option<Duration>) -> Result<(), RunError> {
@@ -259,9 +296,11 @@ fn wait(ended: &Receiver<Event>, wires: &Wires, exit_when_idle: Option<Duration>
     }
 }
 
-fn shut_down(eal: Eal, wires: Arc<Wires>, workers: Workers, events: &Receiver<Event>) {
+fn shut_down(eal: Eal, wires: Arc<Wires>, workers: Workers, deciding: Deciding, events: &Receiver<Event>) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     stage("stopping the workers", || drop(workers));
+    stage("ending the service", || drop(deciding.service));
+    stage("writing what was learned", || drop(deciding.tick));
     drain(&wires, events);
     report(&wires);
     stage("stopping the ports", || match Arc::into_inner(wires) {
@@ -324,14 +363,4 @@ fn stage<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
     let result = work();
     drop(finished);
     result
-}
-
-/// A wire that judges nothing.
-struct ForwardAll;
-
-impl Judge for ForwardAll {
-    fn burst(&mut self, _: usize, _: Direction, _: &[Packet<'_>], _: Timestamp, verdicts: &mut [Verdict]) {
-        verdicts.fill(Verdict::Forward);
-    }
-    fn offline(&mut self) {}
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use levee_api::config::Idle;
 use levee_engine::packet::{Direction, Packet};
+use levee_engine::pipeline::Pipeline;
 use levee_engine::time::Timestamp;
 use levee_engine::verdict::{Reason, Verdict};
 
@@ -38,6 +39,22 @@ pub trait Judge: Send {
     );
     /// There has been nothing to decide for a while: until the next burst, nothing of the tables is in use.
     fn offline(&mut self);
+}
+
+impl Judge for Pipeline {
+    fn burst(
+        &mut self,
+        wire: usize,
+        direction: Direction,
+        packets: &[Packet<'_>],
+        now: Timestamp,
+        verdicts: &mut [Verdict],
+    ) {
+        Pipeline::burst(self, wire, direction, packets, now, verdicts);
+    }
+    fn offline(&mut self) {
+        Pipeline::offline(self);
+    }
 }
 
 /// One direction of one wire.
@@ -152,6 +169,11 @@ impl<J: Judge> Worker<J> {
             incoming: Burst::default(),
             rest: Burst::default(),
         }
+    }
+
+    /// What it polls.
+    pub fn paths(&self) -> &[Path] {
+        &self.paths
     }
 
     /// Runs until told to stop, then delivers what has come until then. The queues go with the worker.

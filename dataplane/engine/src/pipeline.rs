@@ -138,7 +138,8 @@ impl Pipeline {
         }
     }
 
-    /// Says that nothing of the current tables is in use: to be called before the worker sleeps.
+    /// Says that nothing of the current tables is in use: to be called before the worker sleeps, and when it has
+    /// nothing to do.
     pub fn offline(&mut self) {
         self.tables.offline();
     }

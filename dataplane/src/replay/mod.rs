@@ -7,8 +7,6 @@ mod incidents;
 mod merge;
 mod report;
 
-use std::fs;
-use std::io;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
@@ -24,6 +22,8 @@ use levee_engine::time::Timestamp;
 use levee_engine::verdict::Verdict;
 
 use crate::capture_file::{OpenError, ReadError, WriteError, Writer};
+use crate::files::{self, FileError};
+use crate::tick::BASELINE;
 
 use self::clock::Clock;
 use self::incidents::Incidents;
@@ -83,15 +83,8 @@ pub enum ReplayError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// A file of the state or the report cannot be read or written.
-    #[error("cannot {doing} {path}: {reason}", path = path.display())]
-    File {
-        /// What was tried.
-        doing: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why it failed.
-        reason: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Two outputs would overwrite each other.
     #[error("{path} is named for two outputs: give each its own file", path = .0.display())]
     SameOutput(PathBuf),
@@ -103,8 +96,6 @@ const HOSTS: usize = 1 << 13;
 const FILTERS: u32 = 1 << 13;
 /// Any constant will do: a capture cannot aim at the tables of the process that reads it.
 const SECRET: (u64, u64) = (0x6c65_7665_655f_7265, 0x706c_6179_5f6b_6579);
-/// Name of the file with what was learned, in the state directory.
-const BASELINE: &str = "baseline";
 
 /// Replays.
 ///
@@ -138,9 +129,10 @@ pub fn replay(arguments: &Arguments) -> Result<(), ReplayError> {
     }
     let outcome = drive(arguments, &mut merged, engine, pipelines)?;
     if let (Some(state), true) = (&arguments.state, arguments.learn) {
-        save(&state.join(BASELINE), &snapshot::write(&outcome.engine.detector))?;
+        files::replace(&state.join(BASELINE), &snapshot::write(&outcome.engine.detector))?;
     }
-    save(&arguments.report, outcome.report.to_json().as_bytes())
+    files::replace(&arguments.report, outcome.report.to_json().as_bytes())?;
+    Ok(())
 }
 
 struct Done {
@@ -206,33 +198,12 @@ fn refuse_same_outputs(arguments: &Arguments) -> Result<(), ReplayError> {
 /// Reads what was learned before; a file that cannot be used is told and learning starts over.
 fn load_state(engine: &mut Engine, state: &Path, now: Timestamp) -> Result<(), ReplayError> {
     let path = state.join(BASELINE);
-    let bytes = match fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(reason) => return Err(ReplayError::File { doing: "read", path, reason }),
-    };
-    if let Err(reason) = snapshot::read(&mut engine.detector, &bytes, now) {
+    if let Some(bytes) = files::read(&path)?
+        && let Err(reason) = snapshot::read(&mut engine.detector, &bytes, now)
+    {
         eprintln!("levee-dataplane: {}: {reason}; learning starts over", path.display());
     }
     Ok(())
-}
-
-/// Writes aside and renames: never half a file.
-fn save(path: &Path, bytes: &[u8]) -> Result<(), ReplayError> {
-    let fail = |doing: &'static str| {
-        let path = path.to_owned();
-        move |reason| ReplayError::File { doing, path, reason }
-    };
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(fail("make the directory of"))?;
-    }
-    if fs::metadata(path).is_ok_and(|known| !known.is_file()) {
-        return fs::write(path, bytes).map_err(fail("write"));
-    }
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".partial");
-    fs::write(&aside, bytes).map_err(fail("write"))?;
-    fs::rename(&aside, path).map_err(fail("write"))
 }
 
 /// A line on stderr every so many bytes of long captures.

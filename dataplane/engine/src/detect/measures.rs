@@ -4,6 +4,7 @@
 //! it lets [`HELD_PPS`] packets per second pass: peace is not touched, and a pulse that comes back, on any host, meets it
 //! at once, in the worker, before detection has noticed. A coarse measure (everything of a role) stays with its target.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use levee_api::filter::{Action, Filter, Origin, Rule, Target};
@@ -19,8 +20,8 @@ pub const HELD_PPS: u32 = 100;
 pub const TTL: Duration = Duration::from_secs(60);
 /// It is renewed when less than this is left.
 const RENEW: Duration = Duration::from_secs(30);
-/// Signatures remembered per zone; the oldest makes room.
-const MOST_PER_ZONE: usize = 64;
+/// Signatures remembered per zone; the oldest makes room. A list holds 64 rules: some are left for its hosts' own.
+const MOST_PER_ZONE: usize = 48;
 
 /// One signature, or everything of a role, and where it is in force.
 #[derive(Debug)]
@@ -81,36 +82,6 @@ pub enum InstallError {
     /// No room.
     #[error("{0} filters are installed, no more are possible: remove some first")]
     Full(u32),
-    /// Longer than allowed.
-    #[error("a filter may last at most {most_s} s, {given_s} s were asked for")]
-    TooLong {
-        /// Asked for, seconds.
-        given_s: u64,
-        /// Allowed, seconds.
-        most_s: u64,
-    },
-    /// Its target is not in the zone.
-    #[error("{target} is not inside zone {zone:?}")]
-    OutsideZone {
-        /// What was to be protected.
-        target: String,
-        /// The zone named.
-        zone: String,
-    },
-    /// No such zone.
-    #[error("there is no zone {0:?}")]
-    NoZone(String),
-    /// It covers what no filter may touch.
-    #[error("{target} covers the protected prefix {protected}")]
-    Protected {
-        /// Its target.
-        target: String,
-        /// The prefix.
-        protected: Prefix,
-    },
-    /// Its box is empty.
-    #[error("the filter matches no packet at all")]
-    Empty,
 }
 
 impl Measures {
@@ -277,6 +248,11 @@ impl Measures {
         self.remove_external(Removal::Expired, |filter| filter.deadline <= now);
     }
 
+    /// The filters of the control plane.
+    pub fn external(&self) -> impl Iterator<Item = &Filter> {
+        self.external.iter().map(|(filter, _)| filter)
+    }
+
     /// Installs a filter of the control plane; an id that is known is replaced.
     ///
     /// # Errors
@@ -298,18 +274,29 @@ impl Measures {
         Ok(id)
     }
 
-    /// Moves the deadline of a filter of the control plane; false when there is none of that id.
-    pub fn renew_external(&mut self, id: u64, deadline: Timestamp) -> bool {
-        let found = self.external.iter_mut().find(|(filter, _)| filter.id == id);
-        self.changed |= found.is_some();
-        found.map(|(filter, _)| filter.deadline = deadline).is_some()
+    /// Whether so many filters of the control plane fit beside the reflex's own.
+    ///
+    /// # Errors
+    /// When they do not.
+    pub fn room_for(&self, filters: usize) -> Result<(), InstallError> {
+        let own: usize = self.all.iter().map(|measure| measure.placements.len()).sum();
+        let most = usize::try_from(self.most_counters).unwrap_or(usize::MAX);
+        if own + filters <= most { Ok(()) } else { Err(InstallError::Full(self.most_counters)) }
     }
 
-    /// Ends a filter of the control plane; false when there is none of that id.
-    pub fn withdraw(&mut self, id: u64) -> bool {
+    /// Moves the deadline of filters of the control plane.
+    pub fn renew_external(&mut self, ids: &HashSet<u64>, deadline: Timestamp) {
+        for (filter, _) in self.external.iter_mut().filter(|(filter, _)| ids.contains(&filter.id)) {
+            filter.deadline = deadline;
+            self.changed = true;
+        }
+    }
+
+    /// Ends filters of the control plane; says how many were in force.
+    pub fn withdraw(&mut self, ids: &HashSet<u64>) -> usize {
         let before = self.external.len();
-        self.remove_external(Removal::Withdrawn, |filter| filter.id == id);
-        self.external.len() < before
+        self.remove_external(Removal::Withdrawn, |filter| ids.contains(&filter.id));
+        before - self.external.len()
     }
 
     /// Ends everything of zones that `keep` refuses, and gives the others their new index.
@@ -507,9 +494,10 @@ mod tests {
         };
         let id = measures.install_external(filter).unwrap();
         measures.retire(0, Role::Syn, host(1), true);
-        assert!(measures.renew_external(id, NOW + TTL + TTL));
+        let id = HashSet::from([id]);
+        measures.renew_external(&id, NOW + TTL + TTL);
         measures.renew_and_expire(|_, _| false, NOW + TTL);
         assert_eq!(measures.filters().count(), 1);
-        assert!(measures.withdraw(id) && !measures.withdraw(id));
+        assert_eq!((measures.withdraw(&id), measures.withdraw(&id)), (1, 0));
     }
 }

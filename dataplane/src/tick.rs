@@ -1,0 +1,320 @@
+//! The tick thread: owns the engine, looks at the counters every 10 ms, answers what the service asks, and never waits for
+//! either.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use levee_api::config::ContentHash;
+use levee_api::filter::{Filter, Origin};
+use levee_api::grpc::FilterRequest;
+use levee_api::grpc::dataplane::v1 as contract;
+use levee_api::time::Timestamp;
+use levee_api::zone::Mode;
+use levee_engine::detect::detector::TICK;
+use levee_engine::detect::event::What;
+use levee_engine::detect::snapshot;
+use levee_engine::engine::Engine;
+use levee_engine::verdict::Reason;
+
+use crate::analysis::Analysis;
+use crate::dpdk::clock::Clock;
+use crate::in_force::{self, InForce};
+use crate::service::{Inlet, Outlet, Policy, Refusal, Request, Snapshot};
+use crate::wires::Wires;
+use crate::worker::PathCount;
+use crate::writer::Writer;
+
+/// How often what was learned is written to disk.
+const BASELINE_EVERY: Duration = Duration::from_secs(60);
+/// Changed filters are written at most this often.
+const IN_FORCE_EVERY: Duration = Duration::from_millis(500);
+/// Name of the file with what was learned.
+pub const BASELINE: &str = "baseline";
+
+/// Everything the thread needs.
+pub struct Tick {
+    /// Decides.
+    pub engine: Engine,
+    /// The time that workers use too.
+    pub clock: Clock,
+    /// What the service asks.
+    pub inlet: Inlet,
+    /// What the service is told.
+    pub outlet: Outlet,
+    /// For counters.
+    pub wires: Arc<Wires>,
+    /// Extracts signatures.
+    pub analysis: Analysis,
+    /// Writes files.
+    pub writer: Writer,
+    /// The dataplane's state directory.
+    pub state: PathBuf,
+    /// The configuration that was read.
+    pub config: ContentHash,
+    /// The policy in force.
+    pub policy: Policy,
+}
+
+/// The running thread. Told to stop and waited for when dropped; what was learned is written then.
+#[derive(Debug)]
+pub struct Ticking {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Ticking {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the tick thread had panicked");
+        }
+    }
+}
+
+impl Tick {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn start(self) -> io::Result<Ticking> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name("levee-tick".to_owned()).spawn(move || self.run(&stopped))?;
+        Ok(Ticking { stop, thread: Some(thread) })
+    }
+
+    fn run(mut self, stop: &AtomicBool) {
+        let mut next = self.clock.now() + TICK;
+        let (mut baseline_at, mut in_force_at) = (next, next);
+        let mut in_force_changed = false;
+        while !stop.load(Ordering::Relaxed) {
+            let now = self.clock.now();
+            // A signature takes effect as soon as it is found.
+            if let Some(outcome) = self.analysis.wait(next.since(now)) {
+                self.engine.complete(outcome, self.clock.now());
+                continue;
+            }
+            let now = self.clock.now();
+            // A thread that was held up does not catch up on ticks: the counters hold everything since the last one.
+            next = (next + TICK).max(now);
+            self.engine.tick(now);
+            if let Some(task) = self.engine.next_task(now) {
+                self.analysis.give(task);
+            }
+            while let Some(request) = self.inlet.take() {
+                in_force_changed |= self.answer(request, now);
+            }
+            in_force_changed |= self.tell(now);
+            if in_force_changed && now.since(in_force_at) >= IN_FORCE_EVERY {
+                self.write_in_force(now);
+                (in_force_changed, in_force_at) = (false, now);
+            }
+            if now.since(baseline_at) >= BASELINE_EVERY {
+                self.writer.replace(self.state.join(BASELINE), snapshot::write(&self.engine.detector));
+                baseline_at = now;
+            }
+        }
+        self.write_in_force(self.clock.now());
+        self.writer.replace(self.state.join(BASELINE), snapshot::write(&self.engine.detector));
+    }
+
+    /// Hands the detector's events to the service; true when filters changed.
+    fn tell(&mut self, now: Timestamp) -> bool {
+        let mut filters = false;
+        for event in self.engine.detector.take_events() {
+            filters |= matches!(event.what, What::FilterInstalled { .. } | What::FilterRemoved { .. });
+            self.outlet.tell(&event, now);
+        }
+        filters
+    }
+
+    fn write_in_force(&self, now: Timestamp) {
+        let own = self.policy.generation != 0;
+        let in_force = InForce {
+            config: Some(self.config),
+            zones: if own { self.policy.zones.clone() } else { Vec::new() },
+            protected: self.policy.protected.clone(),
+            filters: self
+                .engine
+                .detector
+                .filters()
+                .map(|(filter, _)| in_force::request_of(filter, now))
+                .filter(|request| !request.ttl.is_zero())
+                .collect(),
+        };
+        self.writer.replace(in_force::path(&self.state), in_force.to_bytes(SystemTime::now()));
+    }
+
+    /// Does what was asked; true when what is in force changed. An answer that nobody waits for any more is dropped.
+    fn answer(&mut self, request: Request, now: Timestamp) -> bool {
+        match request {
+            Request::Replace { policy, reply } => {
+                let done = self.replace(policy, now);
+                let changed = done.is_ok();
+                let _ = reply.send(done);
+                changed
+            }
+            Request::Install { filters, reply } => {
+                let done = self.install(&filters, now);
+                let changed = done.is_ok();
+                let _ = reply.send(done);
+                changed
+            }
+            Request::Renew { owner, ids, ttl, reply } => {
+                let _ = reply.send(self.renew(&owner, &ids, now + ttl));
+                true
+            }
+            Request::Remove { owner, ids, reply } => {
+                let owned = self.owned(&owner);
+                let asked: HashSet<u64> = ids.into_iter().filter(|id| owned.contains(id)).collect();
+                let removed = self.engine.detector.measures.withdraw(&asked);
+                self.engine.settle(now);
+                let _ = reply.send(u64::try_from(removed).unwrap_or(u64::MAX));
+                true
+            }
+            Request::Snapshot { reply } => {
+                // What has been found so far must not come again after the snapshot.
+                let changed = self.tell(now);
+                let _ = reply.send(self.snapshot(now));
+                changed
+            }
+            Request::Counters { reply } => {
+                let _ = reply.send(self.counters());
+                false
+            }
+        }
+    }
+
+    /// Whole or not at all: what can fail comes before the first change.
+    fn replace(&mut self, policy: Policy, now: Timestamp) -> Result<(), Refusal> {
+        self.engine.detector.measures.room_for(policy.filters.len()).map_err(|error| vec![error.to_string()])?;
+        self.engine.replace_zones(&policy.zones, &policy.protected, now).map_err(|error| vec![error.to_string()])?;
+        let before = self.engine.detector.measures.external().map(|filter| filter.id).collect();
+        self.engine.detector.measures.withdraw(&before);
+        self.install(&policy.filters, now)?;
+        self.tell(now);
+        self.outlet.tell_of(
+            contract::event::What::PolicyCommitted(contract::PolicyCommitted {
+                generation: policy.generation,
+                zones: u64::try_from(policy.zones.len()).unwrap_or(u64::MAX),
+                filters: u64::try_from(policy.filters.len()).unwrap_or(u64::MAX),
+            }),
+            now,
+        );
+        self.policy = policy;
+        Ok(())
+    }
+
+    /// All or none.
+    fn install(&mut self, filters: &[FilterRequest], now: Timestamp) -> Result<Vec<u64>, Refusal> {
+        let mut ids = Vec::with_capacity(filters.len());
+        let mut refused = None;
+        for request in filters {
+            let filter = Filter {
+                id: 0,
+                target: request.target.clone(),
+                roles: request.roles,
+                rule: request.rule.clone(),
+                action: request.action,
+                deadline: now + request.ttl,
+                origin: Origin::ControlPlane { owner: request.owner.clone() },
+                witness: request.witness.clone(),
+            };
+            match self.engine.detector.measures.install_external(filter) {
+                Ok(id) => ids.push(id),
+                Err(error) => {
+                    refused = Some(vec![error.to_string()]);
+                    break;
+                }
+            }
+        }
+        if refused.is_some() {
+            self.engine.detector.measures.withdraw(&ids.iter().copied().collect());
+        }
+        self.engine.settle(now);
+        refused.map_or(Ok(ids), Err)
+    }
+
+    fn owned(&self, owner: &str) -> HashSet<u64> {
+        let of_owner =
+            |filter: &&Filter| matches!(&filter.origin, Origin::ControlPlane { owner: known } if known == owner);
+        self.engine.detector.measures.external().filter(of_owner).map(|filter| filter.id).collect()
+    }
+
+    fn renew(&mut self, owner: &str, ids: &[u64], deadline: Timestamp) -> Result<(), Refusal> {
+        let owned = self.owned(owner);
+        let missing: Refusal = ids
+            .iter()
+            .filter(|id| !owned.contains(id))
+            .map(|id| format!("{owner:?} has no filter {id} in force"))
+            .collect();
+        if !missing.is_empty() {
+            return Err(missing);
+        }
+        self.engine.detector.measures.renew_external(&ids.iter().copied().collect(), deadline);
+        self.engine.settle(self.clock.now());
+        Ok(())
+    }
+
+    fn snapshot(&self, now: Timestamp) -> Snapshot {
+        let plan = self.engine.detector.plan();
+        let simulated = |filter: &Filter| {
+            let zone = plan.zone_named(&filter.target.zone).and_then(|zone| plan.zone(zone));
+            zone.is_some_and(|zone| zone.mode == Mode::Monitor)
+        };
+        Snapshot {
+            at: now,
+            sequence: self.outlet.sequence(),
+            anomalies: self.outlet.anomalies(),
+            filters: self
+                .engine
+                .detector
+                .filters()
+                .map(|(filter, packets)| (filter.clone(), packets, simulated(filter)))
+                .collect(),
+            counters: self.counters(),
+        }
+    }
+
+    fn counters(&self) -> contract::CountersResponse {
+        let direction = |count: &PathCount, lost_before: Option<u64>| contract::DirectionCounters {
+            received: count.received,
+            forwarded: count.forwarded,
+            replied: 0,
+            dropped: Reason::ALL
+                .iter()
+                .zip(count.dropped)
+                .filter(|(_, packets)| *packets > 0)
+                .map(|(reason, packets)| (reason.name().to_owned(), packets))
+                .collect(),
+            lost_before,
+        };
+        contract::CountersResponse {
+            wires: self
+                .wires
+                .iter()
+                .map(|wire| contract::WireCounters {
+                    wire: wire.name.clone(),
+                    inbound: Some(direction(&wire.inbound.read(), wire.outside.counters().map(|c| c.lost_before()))),
+                    outbound: Some(direction(&wire.outbound.read(), wire.inside.counters().map(|c| c.lost_before()))),
+                })
+                .collect(),
+            zones: self
+                .engine
+                .detector
+                .zones()
+                .map(|(zone, state)| contract::ZoneCounters {
+                    zone: zone.name.clone(),
+                    packets: state.total.packets,
+                    bytes: state.total.bytes,
+                    dropped: state.total.dropped,
+                })
+                .collect(),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The writer thread: everything that may wait for a disk.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use crate::files;
+
+/// Files waiting to be written; more are refused, for a disk that is stuck must not fill the memory.
+const WAITING: usize = 8;
+
+/// The way to the thread. When it is dropped, what waits is still written.
+#[derive(Debug)]
+pub struct Writer {
+    files: Option<SyncSender<(PathBuf, Vec<u8>)>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system has no thread left.
+    pub fn start() -> io::Result<Self> {
+        let (files, waiting) = sync_channel(WAITING);
+        let thread = std::thread::Builder::new().name("levee-writer".to_owned()).spawn(move || write_all(&waiting))?;
+        Ok(Self { files: Some(files), thread: Some(thread) })
+    }
+
+    /// Has a file replaced; never waits.
+    pub fn replace(&self, path: PathBuf, bytes: Vec<u8>) {
+        let Some(files) = &self.files else { return };
+        match files.try_send((path, bytes)) {
+            Ok(()) => {}
+            Err(TrySendError::Full((path, _)) | TrySendError::Disconnected((path, _))) => {
+                tracing::warn!("{} is not written: the disk does not keep up", path.display());
+            }
+        }
+    }
+}
+
+fn write_all(waiting: &Receiver<(PathBuf, Vec<u8>)>) {
+    for (path, bytes) in waiting {
+        if let Err(error) = files::replace(&path, &bytes) {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.files.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
