@@ -27,7 +27,7 @@ const BEFORE_RESTART: &str = "reflex before the restart";
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct InForce {
     /// The file that the policy came on top of.
-    pub config: ContentHashOption,
+    pub config: Option<ContentHash>,
     /// Zones of the control plane.
     pub zones: Vec<Zone>,
     /// Protected prefixes.
@@ -36,12 +36,23 @@ pub struct InForce {
     pub filters: Vec<FilterRequest>,
 }
 
-/// The hash of the configuration, if it is known.
-pub type ContentHashOption = Option<ContentHash>;
-
 /// Where it is kept.
 pub fn path(state: &Path) -> PathBuf {
     state.join(NAME)
+}
+
+/// The filter that a request asks for; its id is given when it is installed.
+pub fn filter_of(request: &FilterRequest, now: Timestamp) -> Filter {
+    Filter {
+        id: 0,
+        target: request.target.clone(),
+        roles: request.roles,
+        rule: request.rule.clone(),
+        action: request.action,
+        deadline: now + request.ttl,
+        origin: Origin::ControlPlane { owner: request.owner.clone() },
+        witness: request.witness.clone(),
+    }
 }
 
 /// A filter as it is asked for again after a restart.

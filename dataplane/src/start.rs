@@ -6,7 +6,6 @@ use std::num::NonZeroU32;
 use std::path::Path;
 
 use levee_api::config::{Config, Exception};
-use levee_api::filter::{Filter, Origin};
 use levee_api::grpc::FilterRequest;
 use levee_engine::detect::snapshot;
 use levee_engine::engine::{Engine, Settings};
@@ -17,7 +16,7 @@ use levee_engine::target::plan::PlanError;
 use levee_engine::time::Timestamp;
 
 use crate::files;
-use crate::in_force::InForce;
+use crate::in_force::{self, InForce};
 use crate::service::{MAX_FILTERS, Policy};
 use crate::tick::BASELINE;
 
@@ -90,17 +89,7 @@ pub fn build_engine(
     let (mut engine, pipelines) = Engine::build(&before.policy.zones, &before.policy.protected, settings, now)?;
     restore_baseline(&mut engine, state, now);
     for request in &before.filters {
-        let filter = Filter {
-            id: 0,
-            target: request.target.clone(),
-            roles: request.roles,
-            rule: request.rule.clone(),
-            action: request.action,
-            deadline: now + request.ttl,
-            origin: Origin::ControlPlane { owner: request.owner.clone() },
-            witness: request.witness.clone(),
-        };
-        if let Err(error) = engine.detector.measures.install_external(filter) {
+        if let Err(error) = engine.detector.measures.install_external(in_force::filter_of(request, now)) {
             tracing::warn!("a filter from before the restart is left out: {error}");
         }
     }

@@ -215,17 +215,7 @@ impl Tick {
         let mut ids = Vec::with_capacity(filters.len());
         let mut refused = None;
         for request in filters {
-            let filter = Filter {
-                id: 0,
-                target: request.target.clone(),
-                roles: request.roles,
-                rule: request.rule.clone(),
-                action: request.action,
-                deadline: now + request.ttl,
-                origin: Origin::ControlPlane { owner: request.owner.clone() },
-                witness: request.witness.clone(),
-            };
-            match self.engine.detector.measures.install_external(filter) {
+            match self.engine.detector.measures.install_external(in_force::filter_of(request, now)) {
                 Ok(id) => ids.push(id),
                 Err(error) => {
                     refused = Some(vec![error.to_string()]);

@@ -6,7 +6,7 @@ use levee_api::time::Timestamp;
 
 use crate::detect::classify::amplification;
 use crate::packet::{Direction, Kind, Lanes, Layers, Packet, udp};
-use crate::target::memory::{Keyed, Memory, State, lifetime};
+use crate::target::memory::{Conversation, Keyed, Memory, State, lifetime};
 
 /// What an inbound packet turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,14 +118,7 @@ impl Conversations {
             known.mark(State::REQUEST);
             judged.role = Role::Request;
         }
-        if flags.intersects(TcpFlags::FIN | TcpFlags::RST) {
-            known.mark(State::CLOSING);
-        }
-        if known.state().contains(State::CLOSING) {
-            known.keep(now, lifetime::CLOSING);
-        } else if known.state().intersects(State::PROVEN | State::INSIDE_SYN) {
-            known.keep(now, lifetime::CONNECTION);
-        }
+        go_on(&mut known, flags, now);
         judged
     }
 
@@ -228,15 +221,7 @@ impl Conversations {
                     // In mid-connection: it was opened before we looked, or its entry was evicted.
                     entry.mark(State::PROVEN | State::REQUEST);
                 }
-                if flags.contains(TcpFlags::FIN) {
-                    entry.mark(State::CLOSING);
-                }
-                let state = entry.state();
-                if state.contains(State::CLOSING) {
-                    entry.keep(now, lifetime::CLOSING);
-                } else if state.intersects(State::PROVEN | State::INSIDE_SYN) {
-                    entry.keep(now, lifetime::CONNECTION);
-                }
+                go_on(&mut entry, flags, now);
             }
         }
         learned
@@ -268,6 +253,18 @@ impl Conversations {
 impl Judged {
     fn of(role: Role, conversation: u64) -> Self {
         Self { role, conversation, handshake: false, first_dropped: false }
+    }
+}
+
+/// A segment of either side keeps its connection alive, or ends it.
+fn go_on(known: &mut Conversation<'_>, flags: TcpFlags, now: Timestamp) {
+    if flags.intersects(TcpFlags::FIN | TcpFlags::RST) {
+        known.mark(State::CLOSING);
+    }
+    if known.state().contains(State::CLOSING) {
+        known.keep(now, lifetime::CLOSING);
+    } else if known.state().intersects(State::PROVEN | State::INSIDE_SYN) {
+        known.keep(now, lifetime::CONNECTION);
     }
 }
 
