@@ -1,11 +1,11 @@
 //! The lab as its users have it: `scripts/lab` with real namespaces, a real web server and real floods. Needs root.
 
+mod soak;
 mod support;
 
 use std::{
     os::unix::process::CommandExt,
     process::{Command, Stdio},
-    time::Instant,
 };
 
 use levee_tests::{receive, send, timeline::Outcome};
@@ -47,7 +47,32 @@ fn down_removes_everything_after_a_crash() {
 }
 
 #[test]
-fn after_the_death_of_the_dataplane_a_new_one_forwards_at_once() {
+fn a_flood_is_dropped_while_clients_are_served() {
+    if let Some(reason) = skip_reason(true) {
+        return println!("skipped: {reason}");
+    }
+    let lab = Lab::up("flood", &[]);
+    for kind in ["syn-flood", "carpet"] {
+        lab.attack(kind, &["--seconds", "4"]).unwrap();
+    }
+}
+
+#[test]
+fn the_death_of_the_control_plane_during_an_attack_changes_nothing_on_the_wire() {
+    if let Some(reason) = skip_reason(true) {
+        return println!("skipped: {reason}");
+    }
+    let lab = Lab::up("control", &[]);
+    let control = lab.process("levee", "levee-controlplane");
+    let attack = lab.command("attack", &["udp-flood", "--seconds", "4"]).stdout(Stdio::piped()).spawn().unwrap();
+    lab.await_packets_from_the_flood();
+    support::kill(control);
+    let output = attack.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn after_the_death_of_the_dataplane_a_new_one_forwards_and_drops_at_once() {
     if let Some(reason) = skip_reason(true) {
         return println!("skipped: {reason}");
     }
@@ -55,7 +80,7 @@ fn after_the_death_of_the_dataplane_a_new_one_forwards_at_once() {
     let dataplane = lab.process("levee", "levee-dataplane");
     let command_line = support::command_line(dataplane);
     support::kill(dataplane);
-    let died = Instant::now();
+    let died = std::time::Instant::now();
     let mut again = Command::new("ip")
         .args(["netns", "exec", &lab.namespace("levee")])
         .args(command_line)
@@ -66,6 +91,8 @@ fn after_the_death_of_the_dataplane_a_new_one_forwards_at_once() {
         .unwrap();
     lab.await_request();
     println!("forwards again {} ms after kill -9", died.elapsed().as_millis());
+    let outcome = lab.attack("syn-flood", &["--seconds", "3"]);
     again.kill().unwrap();
     again.wait().unwrap();
+    outcome.unwrap();
 }

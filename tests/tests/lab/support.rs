@@ -102,6 +102,27 @@ impl Lab {
         await_until("a request is answered", || curl.status().unwrap().success());
     }
 
+    /// Returns when the outer port is busier than clients alone make it.
+    pub(crate) fn await_packets_from_the_flood(&self) {
+        let before = self.counter("outside", "rx_packets");
+        await_until("the flood begins", || self.counter("outside", "rx_packets") > before + 20_000);
+    }
+
+    /// Returns when a process of the lab's has ended.
+    pub(crate) fn await_end(&self, process: Pid) {
+        await_until("the process ends", || !self.processes("levee").contains(&process));
+    }
+
+    /// What the kernel has counted on one of the ports.
+    pub(crate) fn counter(&self, port: &str, name: &str) -> u64 {
+        let output = Command::new("ip")
+            .args(["netns", "exec", &self.namespace("levee"), "cat"])
+            .arg(format!("/sys/class/net/{port}/statistics/{name}"))
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().parse().unwrap()
+    }
+
     fn is_plain(&self) -> bool {
         !self.state("levee.toml").exists() && self.state("").exists()
     }
