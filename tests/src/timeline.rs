@@ -11,9 +11,8 @@ use crate::{events::Happening, http, receive, send, time_bins::ns};
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MILLISECOND;
 
-/// An attack counts as dropped from the instant on from which every window of this length leaks less than
+/// An attack counts as dropped from the instant on from which every interval of this length leaks less than
 /// [`LEAK_PERCENT`].
-const WINDOW: u64 = 100 * MILLISECOND;
 const STEP: u64 = 10 * MILLISECOND;
 const LEAK_PERCENT: u64 = 5;
 
@@ -103,14 +102,14 @@ impl Outcome {
     }
 }
 
-/// Searches backwards for the last window that leaks too much.
+/// Searches backwards for the last interval that leaks too much, without the last of all, which is not a whole one.
 fn dropped_after(sent: &send::Sent, received: &receive::Report) -> Option<Duration> {
     let first = sent.first_unix_ns / STEP * STEP;
     let mut quiet_from = None;
-    let mut at = sent.last_unix_ns.saturating_sub(WINDOW) / STEP * STEP;
+    let mut at = (sent.last_unix_ns / STEP * STEP).saturating_sub(STEP);
     while at >= first && at > 0 {
-        let leaked = received.attack.over_time.between(at, at + WINDOW);
-        if leaked * 100 >= sent.over_time.between(at, at + WINDOW) * LEAK_PERCENT {
+        let leaked = received.attack.over_time.between(at, at + STEP);
+        if leaked * 100 > sent.over_time.between(at, at + STEP) * LEAK_PERCENT {
             break;
         }
         quiet_from = Some(at);
@@ -136,8 +135,20 @@ pub struct Page<'a> {
     pub happenings: &'a [Happening],
 }
 
-/// Lines of Levee's story that fit a screen beside the rest.
-const MOST_LINES: usize = 12;
+/// So much of Levee's story fits a screen beside the rest.
+const MOST_LINES: usize = 8;
+
+impl Happening {
+    /// The event and, below it, its evidence.
+    fn in_lines(&self) -> String {
+        let mut text = format!("Levee: {}", self.text);
+        for reason in self.because.split("; ").filter(|reason| !reason.is_empty()) {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\n{:20}because {reason}", "");
+        }
+        text
+    }
+}
 
 impl fmt::Display for Page<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -168,7 +179,7 @@ impl Page<'_> {
         let mut lines: Vec<(u64, String)> =
             vec![(0, "first attack packet".into()), (ns(outcome.length), "last attack packet".into())];
         let told = self.happenings.iter().filter(|one| one.unix_ns >= first);
-        lines.extend(told.clone().take(MOST_LINES).map(|one| (one.unix_ns - first, format!("Levee: {}", one.text))));
+        lines.extend(told.clone().take(MOST_LINES).map(|one| (one.unix_ns - first, one.in_lines())));
         let left_out = told.count().saturating_sub(MOST_LINES);
         if let Some(after) = outcome.dropped_after {
             lines.push((ns(after), "the attack is dropped from here on (measured behind Levee)".into()));
@@ -319,8 +330,8 @@ mod tests {
     fn the_page_tells_the_story_in_order() {
         let (sent, received, clients) = attack(40, |_| false);
         let happenings = [
-            Happening { unix_ns: START - SECOND, text: "of another attack".into() },
-            Happening { unix_ns: START + 20 * MILLISECOND, text: "anomaly".into() },
+            Happening { unix_ns: START - SECOND, text: "of another attack".into(), because: String::new() },
+            Happening { unix_ns: START + 20 * MILLISECOND, text: "anomaly".into(), because: "role; rate".into() },
         ];
         let page = Page {
             kind: "syn-flood",
@@ -333,7 +344,8 @@ mod tests {
         .to_string();
         let at = |what: &str| page.find(what).unwrap_or_else(|| panic!("`{what}` is missing in\n{page}"));
         assert!(at("first attack packet") < at("Levee: anomaly"));
-        assert!(at("Levee: anomaly") < at("dropped from here on"));
+        assert!(at("Levee: anomaly") < at("because role"));
+        assert!(at("because rate") < at("dropped from here on"));
         assert!(at("dropped from here on") < at("last attack packet"));
         assert!(!page.contains("another attack"));
         assert!(page.contains("400 of 20 000 (2.00 %)"), "{page}");
