@@ -14,10 +14,12 @@ use serde_json::Value;
 pub struct Happening {
     /// When, nanoseconds since the epoch.
     pub unix_ns: u64,
-    /// What, as people say it.
-    pub text: String,
-    /// The evidence; empty if none was given.
-    pub because: String,
+    /// What, as people say it, without the target; the same words for the same thing on several targets.
+    pub what: String,
+    /// Address, prefix or zone.
+    pub target: String,
+    /// Details and evidence, one a line.
+    pub details: Vec<String>,
 }
 
 /// The events of a file that tell the story of an attack, in the file's order: what was detected, how it was classified
@@ -31,31 +33,31 @@ pub fn read(path: &Path) -> io::Result<Vec<Happening>> {
 /// `classified`: the vectors told last, by target.
 fn happening(event: &Value, classified: &mut HashMap<String, String>) -> Option<Happening> {
     let target = target(event);
-    let text = match event["event"].as_str()? {
-        "state_changed" if event["state"] == "attack" => format!(
-            "attack detected on {target}: {} {:.0}/s, threshold {:.0}/s",
-            word(event, "role"),
-            event["rate_pps"].as_f64()?,
-            event["threshold_pps"].as_f64()?
-        ),
+    let mut details = Vec::new();
+    let what = match event["event"].as_str()? {
+        "state_changed" if event["state"] == "attack" => {
+            let (rate, threshold) = (event["rate_pps"].as_f64()?, event["threshold_pps"].as_f64()?);
+            details.push(format!("{rate:.0} packets/s, threshold {threshold:.0}"));
+            format!("attack of {} detected", word(event, "role"))
+        }
         "anomaly_updated" => {
             let vectors = vectors(event)?;
             if classified.insert(target.clone(), vectors.clone()).as_ref() == Some(&vectors) {
                 return None;
             }
-            format!("classified: {vectors}")
+            format!("classified as {vectors}")
         }
-        "filter_installed" => format!(
-            "filter on {target}: {}{} {}, {}",
-            if event["simulated"] == true { "would " } else { "" },
-            word(event, "action"),
-            event["roles"].as_array()?.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(", "),
-            word(event, "match"),
-        ),
+        "filter_installed" => {
+            let verb = if event["simulated"] == true { "filter would" } else { "filter to" };
+            let roles: Vec<_> = event["roles"].as_array()?.iter().filter_map(Value::as_str).collect();
+            details.push(format!("match: {}", word(event, "match")));
+            format!("{verb} {} {}", word(event, "action"), roles.join(", "))
+        }
         _ => return None,
     };
-    let because = event["witness"].as_str().unwrap_or_default().to_owned();
-    Some(Happening { unix_ns: event["time_unix_ns"].as_u64()?, text, because })
+    let because = event["witness"].as_str().unwrap_or_default().split("; ").filter(|reason| !reason.is_empty());
+    details.extend(because.map(|reason| format!("because {reason}")));
+    Some(Happening { unix_ns: event["time_unix_ns"].as_u64()?, what, target, details })
 }
 
 fn vectors(event: &Value) -> Option<String> {
@@ -82,7 +84,7 @@ mod tests {
             {"event":"policy_committed","time_unix_ns":1,"generation":1,"zones":1,"filters":0}
             {"event":"state_changed","time_unix_ns":2,"target":"203.0.113.10","zone":"web","role":"syn","state":"watch","rate_pps":900.5,"threshold_pps":500,"witness":""}
             {"event":"state_changed","time_unix_ns":2,"target":"203.0.113.10","zone":"web","role":"syn","state":"attack","rate_pps":9000.0,"threshold_pps":500,"witness":"half-open"}
-            {"event":"filter_installed","time_unix_ns":3,"target":null,"zone":"web","roles":["syn"],"match":"tcp window = 512","action":"drop","witness":"half-open","simulated":false}
+            {"event":"filter_installed","time_unix_ns":3,"target":null,"zone":"web","roles":["syn"],"match":"tcp window = 512","action":"drop","witness":"half-open; 99 %","simulated":false}
             {"event":"anomaly_updated","time_unix_ns":4,"target":"203.0.113.10","vectors":[{"name":"syn-flood","confidence":0.9}]}
             {"event":"anomaly_updated","time_unix_ns":5,"target":"203.0.113.10","vectors":[{"name":"syn-flood","confidence":1}]}
             {"event":"filter_inst"#;
@@ -90,13 +92,24 @@ mod tests {
         let path = folder.path().join("events.jsonl");
         std::fs::write(&path, lines).unwrap();
         let told = read(&path).unwrap();
-        let told: Vec<_> = told.iter().map(|one| (one.unix_ns, &*one.text, &*one.because)).collect();
+        let told: Vec<_> =
+            told.iter().map(|one| (one.unix_ns, &*one.what, &*one.target, one.details.join("; "))).collect();
         assert_eq!(
             told,
             [
-                (2, "attack detected on 203.0.113.10: syn 9000/s, threshold 500/s", "half-open"),
-                (3, "filter on zone web: drop syn, tcp window = 512", "half-open"),
-                (4, "classified: syn-flood", ""),
+                (
+                    2,
+                    "attack of syn detected",
+                    "203.0.113.10",
+                    "9000 packets/s, threshold 500; because half-open".to_owned()
+                ),
+                (
+                    3,
+                    "filter to drop syn",
+                    "zone web",
+                    "match: tcp window = 512; because half-open; because 99 %".to_owned()
+                ),
+                (4, "classified as syn-flood", "203.0.113.10", String::new()),
             ]
         );
     }

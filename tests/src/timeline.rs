@@ -102,12 +102,13 @@ impl Outcome {
     }
 }
 
-/// Searches backwards for the last interval that leaks too much, without the last of all, which is not a whole one.
+/// Searches backwards for the last interval that leaks too much. The very last is left out, for it is not a whole one;
+/// the very first counts as leaking, for less than an interval cannot be told.
 fn dropped_after(sent: &send::Sent, received: &receive::Report) -> Option<Duration> {
     let first = sent.first_unix_ns / STEP * STEP;
     let mut quiet_from = None;
     let mut at = (sent.last_unix_ns / STEP * STEP).saturating_sub(STEP);
-    while at >= first && at > 0 {
+    while at > first {
         let leaked = received.attack.over_time.between(at, at + STEP);
         if leaked * 100 > sent.over_time.between(at, at + STEP) * LEAK_PERCENT {
             break;
@@ -135,18 +136,30 @@ pub struct Page<'a> {
     pub happenings: &'a [Happening],
 }
 
-/// So much of Levee's story fits a screen beside the rest.
-const MOST_LINES: usize = 8;
+/// So many things of Levee's story fit a screen beside the rest.
+const MOST_THINGS: usize = 8;
 
-impl Happening {
-    /// The event and, below it, its evidence.
-    fn in_lines(&self) -> String {
-        let mut text = format!("Levee: {}", self.text);
-        for reason in self.because.split("; ").filter(|reason| !reason.is_empty()) {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "\n{:20}because {reason}", "");
+/// The same thing that happened on one or more targets of a kind.
+struct Told<'a> {
+    first: &'a Happening,
+    others: usize,
+}
+
+impl Told<'_> {
+    fn is(&self, one: &Happening) -> bool {
+        self.first.what == one.what && self.first.target.contains('/') == one.target.contains('/')
+    }
+}
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Levee: {} on {}", self.first.what, self.first.target)?;
+        match self.others {
+            0 => {}
+            1 => write!(f, " and once more")?,
+            more => write!(f, " and {more} times more")?,
         }
-        text
+        self.first.details.iter().try_for_each(|detail| write!(f, "\n{:22}{detail}", ""))
     }
 }
 
@@ -178,9 +191,15 @@ impl Page<'_> {
         let first = self.sent.first_unix_ns;
         let mut lines: Vec<(u64, String)> =
             vec![(0, "first attack packet".into()), (ns(outcome.length), "last attack packet".into())];
-        let told = self.happenings.iter().filter(|one| one.unix_ns >= first);
-        lines.extend(told.clone().take(MOST_LINES).map(|one| (one.unix_ns - first, one.in_lines())));
-        let left_out = told.count().saturating_sub(MOST_LINES);
+        let mut things: Vec<Told<'_>> = Vec::new();
+        for one in self.happenings.iter().filter(|one| one.unix_ns >= first) {
+            match things.iter_mut().find(|told| told.is(one)) {
+                Some(told) => told.others += 1,
+                None => things.push(Told { first: one, others: 0 }),
+            }
+        }
+        let left_out = things.len().saturating_sub(MOST_THINGS);
+        lines.extend(things.iter().take(MOST_THINGS).map(|told| (told.first.unix_ns - first, told.to_string())));
         if let Some(after) = outcome.dropped_after {
             lines.push((ns(after), "the attack is dropped from here on (measured behind Levee)".into()));
         }
@@ -189,7 +208,7 @@ impl Page<'_> {
             writeln!(f, "  {:>9}  {what}", moment(at))?;
         }
         if left_out > 0 {
-            writeln!(f, "  {:>9}  ... and {left_out} more events of Levee's", "")?;
+            writeln!(f, "  {:>9}  Levee: and {left_out} other things", "")?;
         }
         Ok(())
     }
@@ -236,7 +255,7 @@ fn milliseconds(us: u64) -> f64 {
 
 /// A moment of the timeline: milliseconds, later on seconds.
 fn moment(ns: u64) -> String {
-    if ns < 10 * SECOND {
+    if ns < 9_950 * MILLISECOND {
         format!("{} ms", ns / MILLISECOND)
     } else {
         format!("{:.1} s", Duration::from_nanos(ns).as_secs_f64())
@@ -329,9 +348,17 @@ mod tests {
     #[test]
     fn the_page_tells_the_story_in_order() {
         let (sent, received, clients) = attack(40, |_| false);
+        let happening = |ms: u64, what: &str, target: &str| Happening {
+            unix_ns: START + ms * MILLISECOND - SECOND,
+            what: what.into(),
+            target: target.into(),
+            details: vec!["because role".into()],
+        };
         let happenings = [
-            Happening { unix_ns: START - SECOND, text: "of another attack".into(), because: String::new() },
-            Happening { unix_ns: START + 20 * MILLISECOND, text: "anomaly".into(), because: "role; rate".into() },
+            happening(0, "an earlier attack", "203.0.113.10"),
+            happening(1_020, "anomaly", "203.0.113.10"),
+            happening(1_020, "anomaly", "203.0.113.11"),
+            happening(1_030, "anomaly", "203.0.113.0/24"),
         ];
         let page = Page {
             kind: "syn-flood",
@@ -343,11 +370,16 @@ mod tests {
         }
         .to_string();
         let at = |what: &str| page.find(what).unwrap_or_else(|| panic!("`{what}` is missing in\n{page}"));
-        assert!(at("first attack packet") < at("Levee: anomaly"));
-        assert!(at("Levee: anomaly") < at("because role"));
-        assert!(at("because rate") < at("dropped from here on"));
-        assert!(at("dropped from here on") < at("last attack packet"));
-        assert!(!page.contains("another attack"));
+        let order = [
+            "first attack packet",
+            "Levee: anomaly on 203.0.113.10 and once more",
+            "because role",
+            "Levee: anomaly on 203.0.113.0/24\n",
+            "dropped from here on",
+            "last attack packet",
+        ];
+        assert!(order.map(at).is_sorted(), "{page}");
+        assert!(!page.contains("earlier"));
         assert!(page.contains("400 of 20 000 (2.00 %)"), "{page}");
     }
 
