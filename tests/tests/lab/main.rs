@@ -6,6 +6,7 @@ mod support;
 use std::{
     os::unix::process::CommandExt,
     process::{Command, Stdio},
+    time::Instant,
 };
 
 use levee_tests::{receive, send, timeline::Outcome};
@@ -79,13 +80,12 @@ fn after_the_death_of_the_dataplane_a_new_one_forwards_and_drops_at_once() {
     let lab = Lab::up("data", &[]);
     let dataplane = lab.process("levee", "levee-dataplane");
     let command_line = support::command_line(dataplane);
+    let died = Instant::now();
     support::kill(dataplane);
-    let died = std::time::Instant::now();
+    support::await_end(dataplane);
     let mut again = Command::new("ip")
         .args(["netns", "exec", &lab.namespace("levee")])
         .args(command_line)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
         .process_group(0)
         .spawn()
         .unwrap();

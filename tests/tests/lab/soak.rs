@@ -11,7 +11,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::support::{Lab, skip_reason};
+use crate::support::{self, Lab, skip_reason};
 
 #[test]
 fn under_attack_for_minutes_memory_stays_and_every_packet_is_accounted_for() {
@@ -37,7 +37,7 @@ fn under_attack_for_minutes_memory_stays_and_every_packet_is_accounted_for() {
 
     let ports = ["outside", "inside"].map(|port| (lab.counter(port, "rx_packets"), lab.counter(port, "tx_packets")));
     kill(dataplane, Signal::SIGTERM).unwrap();
-    lab.await_end(dataplane);
+    support::await_end(dataplane);
     let log = fs::read_to_string(lab.state("dataplane.log")).unwrap();
     println!("{log}");
     let [inbound, outbound] = ["inbound", "outbound"].map(|direction| Counts::read(&log, direction));

@@ -97,7 +97,7 @@ impl Lab {
     /// Returns when a request of a client has been answered.
     pub(crate) fn await_request(&self) {
         let mut curl = Command::new("ip");
-        curl.args(["netns", "exec", &self.namespace("internet"), "curl", "-s", "-f", "-m", "1", "-o", "/dev/null"])
+        curl.args(["netns", "exec", &self.namespace("internet"), "curl", "-s", "-f", "-m", "0.1", "-o", "/dev/null"])
             .arg("http://203.0.113.10/");
         await_until("a request is answered", || curl.status().unwrap().success());
     }
@@ -106,11 +106,6 @@ impl Lab {
     pub(crate) fn await_packets_from_the_flood(&self) {
         let before = self.counter("outside", "rx_packets");
         await_until("the flood begins", || self.counter("outside", "rx_packets") > before + 20_000);
-    }
-
-    /// Returns when a process of the lab's has ended.
-    pub(crate) fn await_end(&self, process: Pid) {
-        await_until("the process ends", || !self.processes("levee").contains(&process));
     }
 
     /// What the kernel has counted on one of the ports.
@@ -144,6 +139,13 @@ pub(crate) fn namespaces() -> Vec<String> {
 pub(crate) fn kill(process: Pid) {
     // It may have ended by itself, together with its parent.
     let _ = signal::kill(process, signal::SIGKILL);
+}
+
+/// Returns when all threads of a process have ended: until then its files, and who answers on its sockets, remain.
+pub(crate) fn await_end(process: Pid) {
+    let tasks = || fs::read_dir(format!("/proc/{process}/task")).map_or(0, Iterator::count);
+    let status = || fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    await_until("the process ends", || tasks() == 0 || tasks() == 1 && status().contains("State:\tZ"));
 }
 
 /// Program and arguments of a process.
