@@ -9,8 +9,8 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::lab::{
-    CLIENT, Dataplane, Gap, Namespace, SERVER, assert_datagram_crosses, assert_forwards, assert_stream_crosses,
-    is_root, program, wire,
+    CLIENT, Dataplane, Gap, Namespace, SERVER, assert_datagram_crosses, assert_filters, assert_forwards,
+    assert_stream_crosses, is_root, program, protecting_wire, wire,
 };
 
 const AF_PACKET: (&str, &str) = ("net_af_packet,iface=outside", "net_af_packet,iface=inside");
@@ -112,6 +112,77 @@ fn a_wire_between_virtio_user_and_vhost_of_two_processes_forwards() {
     virtio.stop();
     vhost.stop();
     assert!(!Path::new(&socket).exists(), "the socket is gone");
+}
+
+#[test]
+fn a_wire_filters_between_af_packet_ports() {
+    if !is_root() {
+        return;
+    }
+    let gap = Gap::new(1500);
+    let dataplane = Dataplane::start(Some(&gap.middle), &protecting_wire(AF_PACKET.0, AF_PACKET.1));
+    assert_filters(&gap.client, &gap.server, dataplane);
+}
+
+#[test]
+fn a_wire_filters_between_tap_ports() {
+    if !is_root() {
+        return;
+    }
+    let (client, middle, server) = (Namespace::new("c"), Namespace::new("m"), Namespace::new("s"));
+    let dataplane =
+        Dataplane::start(Some(&middle), &protecting_wire("net_tap0,iface=tap-out", "net_tap1,iface=tap-in"));
+    middle.hand_over("tap-out", &client, CLIENT);
+    middle.hand_over("tap-in", &server, SERVER);
+    assert_filters(&client, &server, dataplane);
+}
+
+#[test]
+fn a_wire_filters_between_virtio_user_and_vhost_of_two_processes() {
+    if !is_root() {
+        return;
+    }
+    let gap = Gap::new(1500);
+    let folder = TempDir::new().expect("a folder");
+    let socket = folder.path().join("vhost").display().to_string();
+    let vhost = protecting_wire(AF_PACKET.0, &format!("net_vhost0,iface={socket}"));
+    let virtio = wire(&format!("net_virtio_user0,path={socket}"), AF_PACKET.1, 1500);
+    let vhost = Dataplane::start(Some(&gap.middle), &vhost);
+    let _virtio = Dataplane::start(Some(&gap.middle), &virtio);
+    assert_filters(&gap.client, &gap.server, vhost);
+}
+
+#[test]
+fn a_wire_filters_between_captures() {
+    let folder = TempDir::new().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    let good: Vec<_> = (0..500).map(|number| datagram([198, 51, 100, 7], number)).collect();
+    // From the address that they are for: no stack sends that.
+    let bad: Vec<_> = (0..500).map(|number| datagram([192, 0, 2, 2], number)).collect();
+    let both: Vec<_> = good.iter().zip(&bad).flat_map(|(good, bad)| [good.clone(), bad.clone()]).collect();
+    write(&path("outside"), &both);
+    write(&path("inside"), &[]);
+    let port = |number: usize, from: &str, to: &str| {
+        format!("net_pcap{number},rx_pcap={},tx_pcap={}", path(from).display(), path(to).display())
+    };
+    let configuration = protecting_wire(&port(0, "outside", "to-outside"), &port(1, "inside", "to-inside"));
+    let output =
+        program(None, folder.path(), &configuration, &["--exit-when-idle", "0.5"]).output().expect("the program");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{log}");
+    assert!(read(&path("to-inside")) == good, "{log}");
+    assert!(log.contains("received 1000, forwarded 500, dropped [malformed_land 500]"), "{log}");
+}
+
+/// A UDP datagram to the server.
+fn datagram(source: [u8; 4], number: u16) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
+    let [n0, n1] = number.to_be_bytes();
+    frame.extend([0x45, 0, 0, 46, n0, n1, 0, 0, 64, 17, 0, 0]);
+    frame.extend(source);
+    frame.extend([192, 0, 2, 2, 0x30, 0x39, 0, 9, 0, 26, 0, 0]);
+    frame.extend([n0; 18]);
+    frame
 }
 
 #[test]

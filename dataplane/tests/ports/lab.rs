@@ -192,14 +192,29 @@ pub(crate) fn wire(outside: &str, inside: &str, mtu: u16) -> String {
     )
 }
 
+/// The same, protecting the server's network.
+pub(crate) fn protecting_wire(outside: &str, inside: &str) -> String {
+    let zone = "[[zone]]\nname = \"servers\"\nprefixes = [\"192.0.2.0/24\"]\nmode = \"enforce\"\n\
+                services = [{ proto = \"tcp\" }]\n";
+    wire(outside, inside, 1500) + zone
+}
+
+/// A flood of large pings is dropped by a filter, and a stream still crosses.
+pub(crate) fn assert_filters(client: &Namespace, server: &Namespace, dataplane: Dataplane) {
+    let ping = client.command("ping").args(["-f", "-q", "-w", "3", "-s", "600", &SERVER.to_string()]).output().expect("ping");
+    let told = String::from_utf8_lossy(&ping.stdout);
+    assert_stream_crosses(client, server);
+    let log = dataplane.stop();
+    let inbound = log.lines().find(|line| line.contains("inbound")).expect("a summary");
+    assert!(inbound.contains("filter "), "{told}\n{log}");
+}
+
 /// The program, with a configuration, in a namespace or in ours.
 pub(crate) fn program(place: Option<&Namespace>, folder: &Path, configuration: &str, arguments: &[&str]) -> Command {
     let file = folder.join("levee.toml");
-    std::fs::write(
-        &file,
-        configuration.replace("[dataplane]\n", &format!("[dataplane]\nsocket = \"{}/levee.sock\"\n", folder.display())),
-    )
-    .expect("writing the configuration");
+    let own =
+        format!("[appliance]\nstate_dir = \"{0}/state\"\n[dataplane]\nsocket = \"{0}/levee.sock\"\n", folder.display());
+    std::fs::write(&file, configuration.replace("[dataplane]\n", &own)).expect("writing the configuration");
     let binary = env!("CARGO_BIN_EXE_levee-dataplane");
     let mut command = place.map_or_else(|| Command::new(binary), |namespace| namespace.command(binary));
     command.arg("run").arg("--config").arg(file).args(arguments);
