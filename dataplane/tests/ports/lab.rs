@@ -201,7 +201,8 @@ pub(crate) fn protecting_wire(outside: &str, inside: &str) -> String {
 
 /// A flood of large pings is dropped by a filter, and a stream still crosses.
 pub(crate) fn assert_filters(client: &Namespace, server: &Namespace, dataplane: Dataplane) {
-    let ping = client.command("ping").args(["-f", "-q", "-w", "3", "-s", "600", &SERVER.to_string()]).output().expect("ping");
+    let ping =
+        client.command("ping").args(["-f", "-q", "-w", "3", "-s", "600", &SERVER.to_string()]).output().expect("ping");
     let told = String::from_utf8_lossy(&ping.stdout);
     assert_stream_crosses(client, server);
     let log = dataplane.stop();
