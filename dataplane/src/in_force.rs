@@ -72,6 +72,11 @@ pub fn request_of(filter: &Filter, now: Timestamp) -> FilterRequest {
     }
 }
 
+/// Whether the reflex had installed a filter before a restart.
+pub fn is_from_before_restart(filter: &Filter) -> bool {
+    matches!(&filter.origin, Origin::ControlPlane { owner } if owner == BEFORE_RESTART)
+}
+
 impl InForce {
     /// As bytes of a file, written at `at`.
     pub fn to_bytes(&self, at: SystemTime) -> Vec<u8> {

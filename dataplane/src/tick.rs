@@ -192,10 +192,14 @@ impl Tick {
 
     /// Whole or not at all: what can fail comes before the first change.
     fn replace(&mut self, policy: Policy, now: Timestamp) -> Result<(), Refusal> {
-        self.engine.detector.measures.room_for(policy.filters.len()).map_err(|error| vec![error.to_string()])?;
+        // What the reflex had installed before a restart is not the control plane's to end: it has its own deadline.
+        let (kept, ended): (Vec<&Filter>, Vec<&Filter>) =
+            self.engine.detector.measures.external().partition(|filter| in_force::is_from_before_restart(filter));
+        let (kept, ended) = (kept.len(), ended.iter().map(|filter| filter.id).collect());
+        let room = self.engine.detector.measures.room_for(kept + policy.filters.len());
+        room.map_err(|error| vec![error.to_string()])?;
         self.engine.replace_zones(&policy.zones, &policy.protected, now).map_err(|error| vec![error.to_string()])?;
-        let before = self.engine.detector.measures.external().map(|filter| filter.id).collect();
-        self.engine.detector.measures.withdraw(&before);
+        self.engine.detector.measures.withdraw(&ended);
         self.install(&policy.filters, now)?;
         self.tell(now);
         self.outlet.tell_of(

@@ -85,9 +85,16 @@ pub enum ReplayError {
     /// A file of the state or the report cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Two outputs would overwrite each other.
-    #[error("{path} is named for two outputs: give each its own file", path = .0.display())]
-    SameOutput(PathBuf),
+    /// An output would overwrite another output or an input.
+    #[error("{path} ({second}) is the file of {first} too: give each its own", path = path.display())]
+    SameFile {
+        /// As given for the output.
+        path: PathBuf,
+        /// The option it was given for.
+        second: &'static str,
+        /// The option that has it already.
+        first: &'static str,
+    },
 }
 
 /// Conversations and hosts remembered in replay; a capture of minutes at lab rates needs less.
@@ -103,7 +110,7 @@ const SECRET: (u64, u64) = (0x6c65_7665_655f_7265, 0x706c_6179_5f6b_6579);
 /// When an input cannot be read or is damaged, or an output cannot be written. A capture that ends in the middle of a
 /// packet is no error: what came before is used, and a line on stderr says so.
 pub fn replay(arguments: &Arguments) -> Result<(), ReplayError> {
-    refuse_same_outputs(arguments)?;
+    refuse_same_files(arguments)?;
     let config = Config::load(&arguments.config)?;
     let mut merged = Merged::open(&arguments.outside_in, arguments.inside_in.as_deref())?;
     let start = merged.first_at()?.unwrap_or(Timestamp::ZERO);
@@ -125,7 +132,7 @@ pub fn replay(arguments: &Arguments) -> Result<(), ReplayError> {
     let (mut engine, pipelines) = Engine::build(&config.zones, &config.guardrails.protected_prefixes, settings, start)
         .map_err(|reason| ReplayError::Plan { path: arguments.config.clone(), reason })?;
     if let Some(state) = &arguments.state {
-        load_state(&mut engine, state, start)?;
+        load_state(&mut engine, state, !arguments.learn, start)?;
     }
     let outcome = drive(arguments, &mut merged, engine, pipelines)?;
     if let (Some(state), true) = (&arguments.state, arguments.learn) {
@@ -182,26 +189,60 @@ fn drive(
     Ok(Done { engine, report })
 }
 
-fn refuse_same_outputs(arguments: &Arguments) -> Result<(), ReplayError> {
-    let mut outputs = vec![&arguments.inside_out, &arguments.report];
-    outputs.extend(&arguments.outside_out);
-    outputs.sort();
-    match outputs
-        .windows(2)
-        .find(|pair| pair.first() == pair.get(1) && pair.first() != Some(&&PathBuf::from("/dev/null")))
-    {
-        Some(pair) => Err(ReplayError::SameOutput(pair.first().map_or_else(PathBuf::new, |path| (*path).clone()))),
-        None => Ok(()),
+/// Nothing may be written over what is read or written besides, whatever name it is given by.
+fn refuse_same_files(arguments: &Arguments) -> Result<(), ReplayError> {
+    let inputs = [
+        ("--config", Some(&arguments.config)),
+        ("--outside-in", Some(&arguments.outside_in)),
+        ("--inside-in", arguments.inside_in.as_ref()),
+    ];
+    let outputs = [
+        ("--inside-out", Some(&arguments.inside_out)),
+        ("--outside-out", arguments.outside_out.as_ref()),
+        ("--report", Some(&arguments.report)),
+    ];
+    let mut taken: Vec<(&'static str, PathBuf)> = Vec::new();
+    for (option, path) in inputs.into_iter().filter_map(|(option, path)| Some((option, path?))) {
+        taken.push((option, place(path)));
     }
+    for (second, path) in outputs.into_iter().filter_map(|(option, path)| Some((option, path?))) {
+        // A device or a pipe takes more than one.
+        if path.metadata().is_ok_and(|known| !known.is_file()) {
+            continue;
+        }
+        let place = place(path);
+        if let Some((first, _)) = taken.iter().find(|(_, known)| *known == place) {
+            return Err(ReplayError::SameFile { path: path.clone(), second, first });
+        }
+        taken.push((second, place));
+    }
+    Ok(())
 }
 
-/// Reads what was learned before; a file that cannot be used is told and learning starts over.
-fn load_state(engine: &mut Engine, state: &Path, now: Timestamp) -> Result<(), ReplayError> {
+/// The same for all names of a file, as far as it can be known; the file need not be there yet.
+fn place(path: &Path) -> PathBuf {
+    let in_folder = || {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+    };
+    path.canonicalize().ok().or_else(in_folder).unwrap_or_else(|| path.to_owned())
+}
+
+/// Reads what was learned before; a file that cannot be used, or that is not there where it is wanted, is told and learning
+/// starts over.
+fn load_state(engine: &mut Engine, state: &Path, is_wanted: bool, now: Timestamp) -> Result<(), ReplayError> {
     let path = state.join(BASELINE);
-    if let Some(bytes) = files::read(&path)?
-        && let Err(reason) = snapshot::read(&mut engine.detector, &bytes, now)
-    {
-        eprintln!("levee-dataplane: {}: {reason}; learning starts over", path.display());
+    match files::read(&path)? {
+        Some(bytes) => {
+            if let Err(reason) = snapshot::read(&mut engine.detector, &bytes, now) {
+                eprintln!("levee-dataplane: {}: {reason}; learning starts over", path.display());
+            }
+        }
+        None if is_wanted => eprintln!(
+            "levee-dataplane: {} does not exist: nothing has been learned; a replay with --learn writes it",
+            path.display()
+        ),
+        None => {}
     }
     Ok(())
 }
