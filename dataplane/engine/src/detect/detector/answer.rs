@@ -1,0 +1,86 @@
+//! What a change of state leads to: measures put in force, made to wait, and ended.
+
+use levee_api::filter::{Action, HeaderBox, Rule};
+use levee_api::role::Role;
+use levee_api::time::Timestamp;
+
+use crate::detect::detector::Detector;
+use crate::detect::event::{Phase, What};
+use crate::detect::measures::Measure;
+use crate::detect::node::NodeId;
+use crate::detect::track::Change;
+use crate::reflex::{self, Answer};
+
+impl Detector {
+    #[expect(clippy::too_many_arguments, reason = "what there is to tell about a change of state")]
+    pub(super) fn on_change(
+        &mut self,
+        id: NodeId,
+        role: Role,
+        change: Change,
+        rate_pps: f32,
+        threshold_pps: f32,
+        witness: Option<String>,
+        now: Timestamp,
+    ) {
+        let (Some(target), Some(node)) = (self.target(id), self.nodes.get(id)) else { return };
+        let (zone, prefix, target_peace) = (node.zone, node.prefix, node.peace);
+        let zone_name = target.zone.clone();
+        let Change { from, to } = change;
+        self.tell(What::Phase { target, role, from, to, rate_pps, threshold_pps, witness: witness.clone() }, now);
+        match to {
+            Phase::Attack => {
+                let mut answered = self.measures.enforce_remembered(zone, role, &zone_name, prefix, now);
+                let zone_peace = self.zones.get(usize::from(zone)).map(|state| state.peace).unwrap_or_default();
+                let answer = self.plan.zone(zone).map(|zone| reflex::answer(role, zone, &target_peace, &zone_peace));
+                if answer == Some(Answer::DropRole) && !self.measures.coarse_on(zone, role, &prefix) {
+                    let rule = Rule::of(HeaderBox::any());
+                    let measure = Measure::new(zone, role, rule, Action::Drop, witness.unwrap_or_default(), now)
+                        .coarse(whole_pps(threshold_pps));
+                    self.measures.install(measure, &zone_name, prefix, now);
+                    answered = true;
+                }
+                if let Some(track) = self.nodes.get_mut(id).and_then(|node| node.track_mut(role)) {
+                    track.mitigated_at = answered.then_some(now);
+                    track.last_extraction = Timestamp::ZERO;
+                }
+                self.classify(id, role, now);
+            }
+            Phase::Hold => self.measures.hold(zone, role, prefix),
+            Phase::Normal if from == Phase::Hold => {
+                let last = !self.hot.iter().filter_map(|hot| self.nodes.get(*hot)).any(|node| {
+                    node.zone == zone
+                        && node.prefix != prefix
+                        && matches!(node.phase(role), Phase::Attack | Phase::Hold)
+                });
+                self.measures.retire(zone, role, prefix, last);
+            }
+            Phase::Normal | Phase::Watch => {}
+        }
+    }
+
+    pub(super) fn merge(&mut self, host: NodeId, role: Role, now: Timestamp) {
+        let mut above = self.nodes.get(host).and_then(|node| node.parent);
+        while let Some(id) = above {
+            let Some(node) = self.nodes.get(id) else { return };
+            if matches!(node.phase(role), Phase::Attack | Phase::Hold) {
+                break;
+            }
+            above = node.parent;
+        }
+        let (Some(node), Some(id)) = (self.nodes.get(host), above) else { return };
+        self.measures.replace(node.zone, role, node.prefix);
+        if let (Some(host), Some(into)) = (self.target(host), self.target(id)) {
+            self.tell(What::Merged { host, into, role }, now);
+        }
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates; rates are not negative"
+)]
+pub(super) fn whole_pps(rate: f32) -> u32 {
+    rate.ceil() as u32
+}

@@ -1,0 +1,199 @@
+//! Every role of every target concerned, once per tick: accounted, compared with its threshold, and moved from state to
+//! state; from the hosts up to the widest prefix.
+
+use levee_api::role::{Role, RoleSet};
+use levee_api::time::Timestamp;
+use levee_api::zone::Zone;
+
+use crate::detect::detector::collect::add_delta;
+use crate::detect::detector::{Detector, TICK};
+use crate::detect::event::Phase;
+use crate::detect::node::{Node, NodeId};
+use crate::detect::threshold;
+use crate::detect::track::{Change, Track};
+use crate::detect::window::as_f32;
+use crate::detect::witness::{self, Usual};
+use crate::target::counters::{COUNTED_ROLES, Totals};
+
+/// Bytes on the wire of the smallest frame, with preamble and gap: what a capacity in bit/s is worth in packets.
+const SMALLEST_FRAME_BITS: f32 = 672.0;
+/// Part of a link's capacity that may be used.
+const USABLE: f32 = 0.8;
+
+impl Detector {
+    pub(super) fn hot_at(&self, depth: usize) -> Vec<NodeId> {
+        let at_depth = |id: &NodeId| self.nodes.get(*id).is_some_and(|node| usize::from(node.depth) == depth);
+        self.hot.iter().copied().filter(at_depth).collect()
+    }
+
+    /// Judges every role of one target.
+    pub(super) fn look_at(&mut self, id: NodeId, now: Timestamp) {
+        let Some(zone_index) = self.nodes.get(id).map(|node| node.zone) else { return };
+        let (Some(zone), Some(state)) = (self.plan.zone(zone_index), self.zones.get(usize::from(zone_index))) else {
+            return;
+        };
+        let (observed, sees_inside, ratio) = (state.observed, state.sees_inside, state.answer_ratio());
+        let covered = self.covered_roles(id);
+        let cap = zone.link_capacity_bps.map_or(f32::MAX, capacity_pps);
+        let floors: [f32; COUNTED_ROLES] = std::array::from_fn(|at| floor_of(zone, Role::ALL.get(at).copied()));
+        let learn_only = self.learn_only;
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        let delta = if node.touched == self.tick { node.delta } else { Totals::default() };
+        node.window.add(&delta, now);
+        let usual = Usual { answer_ratio: ratio, ..node.usual };
+        let (window, scale) = (node.window, node.scale);
+        let calm = node.tracks.iter().flatten().all(|track| matches!(track.phase, Phase::Normal | Phase::Hold));
+        node.peace.add(&delta, calm, now);
+        node.since_report.add(&delta);
+        let mut changes: Vec<(Role, Change, f32, f32, Option<String>)> = Vec::new();
+        let mut merged = Vec::new();
+        for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
+            let at = role.index();
+            let packets = delta.roles.get(at).copied().unwrap_or(0);
+            let dropped = delta.dropped.get(at).copied().unwrap_or(0);
+            let Some(entry) = node.tracks.get_mut(at) else { continue };
+            if entry.is_none() && packets == 0 {
+                continue;
+            }
+            let track = entry.get_or_insert_with(|| Box::new(Track::new(now, TICK)));
+            let floor = floors.get(at).copied().unwrap_or(f32::MAX) * scale;
+            let threshold = track.baseline.threshold(role, observed, floor, cap);
+            track.account(as_f32(packets), as_f32(dropped), threshold, true, now);
+            if learn_only {
+                continue;
+            }
+            if covered.contains(role) {
+                if track.phase != Phase::Normal {
+                    track.dissolve(now);
+                    merged.push(role);
+                }
+                continue;
+            }
+            let witness = witness::look(role, &window, &usual, sees_inside);
+            if let Some(change) = track.step(threshold, witness.is_some(), now) {
+                changes.push((
+                    role,
+                    change,
+                    track.rate_smooth.max(track.rate),
+                    threshold,
+                    witness.map(|w| w.to_string()),
+                ));
+            }
+        }
+        if drained(node, Role::Syn) {
+            node.usual.half_open = node.usual.half_open.max(window.half_open());
+        }
+        if drained(node, Role::UdpOpen)
+            && let Some(ratio) = ratio
+        {
+            node.usual.unanswered = node.usual.unanswered.max(window.unanswered(ratio));
+        }
+        let idle = node.is_idle();
+        if !idle && !self.hot.contains(&id) {
+            self.hot.push(id);
+        }
+        for role in merged {
+            self.merge(id, role, now);
+        }
+        for (role, change, rate, threshold, witness) in changes {
+            self.on_change(id, role, change, rate, threshold, witness, now);
+        }
+    }
+
+    /// Roles for which a covering prefix is the target.
+    fn covered_roles(&self, id: NodeId) -> RoleSet {
+        let mut roles = RoleSet::NONE;
+        let mut above = self.nodes.get(id).and_then(|node| node.parent);
+        while let Some(node) = above.and_then(|id| self.nodes.get(id)) {
+            for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
+                if matches!(node.phase(role), Phase::Attack | Phase::Hold) {
+                    roles = roles.union(role.set());
+                }
+            }
+            above = node.parent;
+        }
+        roles
+    }
+
+    /// Adds a target's tick to the prefix above it, without what the target answers for itself.
+    pub(super) fn hand_up(&mut self, id: NodeId, now: Timestamp) {
+        let Some(node) = self.nodes.get(id) else { return };
+        let Some(parent) = node.parent else { return };
+        let fresh = node.touched == self.tick;
+        let mut delta = if fresh { node.delta } else { Totals::default() };
+        let busy: Vec<Role> = Role::ALL
+            .into_iter()
+            .take(COUNTED_ROLES)
+            .filter(|role| node.track(*role).is_some_and(|track| track.phase != Phase::Normal && track.rate > 0.0))
+            .collect();
+        let Some(above) = self.nodes.get_mut(parent) else { return };
+        for role in busy {
+            above.member_alarmed(id, role, now);
+            if !above.is_carpet(role) {
+                for counts in [&mut delta.roles, &mut delta.dropped] {
+                    if let Some(count) = counts.get_mut(role.index()) {
+                        *count = 0;
+                    }
+                }
+            }
+        }
+        if fresh {
+            add_delta(above, parent, &delta, self.tick, now, &mut self.touched);
+        }
+    }
+
+    /// Recomputes what is watched and what is hot.
+    pub(super) fn settle_states(&mut self, _now: Timestamp) {
+        for zone in &mut self.zones {
+            zone.alarmed = RoleSet::NONE;
+            zone.answered = RoleSet::NONE;
+        }
+        let nodes = &self.nodes;
+        self.hot.retain(|id| nodes.get(*id).is_some_and(|node| !node.is_idle()));
+        for id in &self.hot {
+            let Some(node) = nodes.get(*id) else { continue };
+            let Some(zone) = self.zones.get_mut(usize::from(node.zone)) else { continue };
+            for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
+                match node.phase(role) {
+                    Phase::Normal => {}
+                    Phase::Watch => zone.alarmed = zone.alarmed.union(role.set()),
+                    Phase::Attack => {
+                        zone.alarmed = zone.alarmed.union(role.set());
+                        zone.answered = zone.answered.union(role.set());
+                    }
+                    Phase::Hold => zone.answered = zone.answered.union(role.set()),
+                }
+            }
+        }
+        for (index, zone) in self.zones.iter().enumerate() {
+            self.watch.set(u16::try_from(index).unwrap_or(u16::MAX), zone.alarmed);
+        }
+    }
+
+    pub(super) fn threshold_of(&self, node: &Node, role: Role) -> f32 {
+        let (Some(zone), Some(state), Some(track)) =
+            (self.plan.zone(node.zone), self.zones.get(usize::from(node.zone)), node.track(role))
+        else {
+            return f32::MAX;
+        };
+        let cap = zone.link_capacity_bps.map_or(f32::MAX, capacity_pps);
+        track.baseline.threshold(role, state.observed, floor_of(zone, Some(role)) * node.scale, cap)
+    }
+}
+
+/// True when the role is in peace and below its threshold.
+fn drained(node: &Node, role: Role) -> bool {
+    node.track(role).is_none_or(Track::is_idle)
+}
+
+fn floor_of(zone: &Zone, role: Option<Role>) -> f32 {
+    let Some(role) = role else { return f32::MAX };
+    let own = zone.floors.iter().find(|(known, _)| *known == role).map(|(_, floor)| *floor);
+    as_f32(own.unwrap_or_else(|| threshold::floor(role)))
+}
+
+/// Packets per second that a link can carry at most, of which a part is usable.
+#[expect(clippy::cast_precision_loss, reason = "a capacity is an estimate")]
+fn capacity_pps(bps: u64) -> f32 {
+    USABLE * bps as f32 / SMALLEST_FRAME_BITS
+}

@@ -1,0 +1,99 @@
+//! What was learned, carried over restarts and changes of policy.
+
+use std::sync::Arc;
+
+use levee_api::role::Role;
+use levee_api::time::Timestamp;
+
+use crate::detect::detector::{Detector, TICK};
+use crate::detect::node::Nodes;
+use crate::detect::snapshot::{TargetRecord, ZoneRecord};
+use crate::detect::track::Track;
+use crate::detect::zone::ZoneState;
+use crate::target::plan::Plan;
+
+impl Detector {
+    /// What was learned, for a snapshot.
+    pub(in crate::detect) fn learned(&self) -> (Vec<ZoneRecord>, Vec<TargetRecord>) {
+        let zones = self.zones().map(|(zone, state)| ZoneRecord {
+            name: zone.name.clone(),
+            observed: state.observed,
+            datagrams: state.datagrams,
+            answers: state.answers,
+            largest: state.rates.map(|rate| rate.largest),
+            reservoirs: state.reservoirs.iter().map(|reservoir| reservoir.samples().to_vec()).collect(),
+        });
+        let targets = self.nodes.iter().map(|(_, node)| TargetRecord {
+            zone: u32::from(node.zone),
+            prefix: node.prefix,
+            half_open: node.usual.half_open,
+            unanswered: node.usual.unanswered,
+            baselines: Role::ALL
+                .into_iter()
+                .filter_map(|role| Some((role, node.track(role)?.baseline.clone())))
+                .collect(),
+        });
+        let mut targets: Vec<TargetRecord> = targets.collect();
+        // Hosts first: they bring their prefixes with them when they are restored.
+        targets.sort_by_key(|target| (target.zone, !target.prefix.is_host(), target.prefix));
+        (zones.collect(), targets)
+    }
+
+    /// Takes over what was learned before.
+    pub(in crate::detect) fn restore(&mut self, zones: Vec<ZoneRecord>, targets: Vec<TargetRecord>, now: Timestamp) {
+        let known: Vec<Option<u16>> = zones.iter().map(|zone| self.plan.zone_named(&zone.name)).collect();
+        for (record, zone) in zones.into_iter().zip(&known) {
+            let Some(state) = zone.and_then(|zone| self.zones.get_mut(usize::from(zone))) else { continue };
+            state.observed = record.observed;
+            state.datagrams = record.datagrams;
+            state.answers = record.answers;
+            for (rate, largest) in state.rates.iter_mut().zip(record.largest) {
+                rate.largest = largest;
+            }
+            for (reservoir, samples) in state.reservoirs.iter_mut().zip(record.reservoirs) {
+                reservoir.restore(samples);
+            }
+        }
+        for record in targets {
+            let zone = usize::try_from(record.zone).ok().and_then(|at| known.get(at).copied().flatten());
+            let address = record.prefix.address();
+            // A host brings its prefixes with it, so that these are found afterwards.
+            let Some(place) = self.plan.locate(address).filter(|place| Some(place.zone) == zone) else { continue };
+            let id = if record.prefix.is_host() { self.node_of(address, now) } else { None };
+            let Some(id) = self.nodes.find(&record.prefix).or(id) else { continue };
+            let Some(node) = self.nodes.get_mut(id).filter(|node| node.zone == place.zone) else { continue };
+            node.usual.half_open = record.half_open;
+            node.usual.unanswered = record.unanswered;
+            for (role, baseline) in record.baselines {
+                if let Some(track) = node.tracks.get_mut(role.index()) {
+                    track.get_or_insert_with(|| Box::new(Track::new(now, TICK))).baseline = baseline;
+                }
+            }
+        }
+    }
+
+    /// Takes a new plan. What was learned stays with its zone's name and its addresses; attacks under way are detected anew,
+    /// and the measures against them stay in force until their deadlines.
+    pub fn replan(&mut self, plan: Arc<Plan>, now: Timestamp) {
+        let (zones, targets) = self.learned();
+        self.plan = plan;
+        self.nodes = Nodes::new(self.feeds.len());
+        self.direct = vec![0; self.plan.slots()];
+        self.zones = self.plan.zones().iter().map(|_| ZoneState::default()).collect();
+        self.hot.clear();
+        self.touched.iter_mut().for_each(Vec::clear);
+        self.task = None;
+        self.replanned = true;
+        self.restore(zones, targets, now);
+        for worker in 0..self.feeds.len() {
+            let tenants = self.feeds.get_mut(worker).map(|feed| std::mem::take(&mut feed.tenants)).unwrap_or_default();
+            for (slot, (_, address)) in tenants {
+                if let (Some(id), Some(feed)) = (self.node_of(address, now), self.feeds.get_mut(worker)) {
+                    feed.tenants.insert(slot, (id, address));
+                }
+            }
+        }
+        let plan = &self.plan;
+        self.measures.rezone(|name| plan.zone_named(name));
+    }
+}

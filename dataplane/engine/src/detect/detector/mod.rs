@@ -1,0 +1,189 @@
+//! The detector: a tick every 10 ms, from counters to anomalies to measures.
+//!
+//! It runs on one thread, apart from the workers. A tick goes through these files in order: `collect` reads what the
+//! workers left, `judge` moves the state of every role at every target concerned, `answer` puts measures in force and
+//! ends them, `report` tells it all. What takes long (signature extraction) is handed out as a [`Task`] and comes back
+//! through [`Detector::complete`]: on the analysis thread live, after its budgeted time in replay. `memory` carries what
+//! was learned over restarts and changes of policy.
+
+mod answer;
+mod collect;
+mod judge;
+mod memory;
+mod report;
+mod task;
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use levee_api::filter::Target;
+use levee_api::time::Timestamp;
+use levee_api::zone::Zone;
+
+use crate::detect::event::{Event, What};
+use crate::detect::measures::Measures;
+use crate::detect::node::{NodeId, Nodes};
+use crate::detect::zone::ZoneState;
+use crate::link::{DetectorEnd, Watch};
+use crate::target::plan::Plan;
+
+use task::TaskKey;
+pub use task::{Outcome, Task};
+
+/// The length of a tick.
+pub const TICK: Duration = Duration::from_millis(10);
+
+/// Detection for all zones.
+pub struct Detector {
+    plan: Arc<Plan>,
+    feeds: Vec<Feed>,
+    watch: Arc<Watch>,
+    nodes: Nodes,
+    /// Node of a direct slot plus one; zero: none yet.
+    direct: Vec<NodeId>,
+    zones: Vec<ZoneState>,
+    /// The filters in force.
+    pub measures: Measures,
+    /// Nodes that need a look although they have no traffic.
+    hot: Vec<NodeId>,
+    /// Nodes with traffic in this tick, by depth.
+    touched: Vec<Vec<NodeId>>,
+    proven: [HashSet<u64>; 2],
+    proven_since: Timestamp,
+    last_tick: Timestamp,
+    last_second: Timestamp,
+    tick: u64,
+    task: Option<TaskKey>,
+    learn_only: bool,
+    /// The plan is not the one that it all began with.
+    replanned: bool,
+    events: Vec<Event>,
+    /// What the counters of filters stood at when these were installed.
+    hits_before: HashMap<u64, u64>,
+}
+
+/// One worker, as the detector sees it.
+struct Feed {
+    end: DetectorEnd,
+    /// Node and address of a hashed slot.
+    tenants: HashMap<u32, (NodeId, IpAddr)>,
+}
+
+impl Detector {
+    /// A detector for a plan. `learn_only`: nothing is ever an attack. `most_filters`: how many filter counters exist.
+    pub fn new(
+        plan: Arc<Plan>,
+        ends: Vec<DetectorEnd>,
+        watch: Arc<Watch>,
+        most_filters: u32,
+        learn_only: bool,
+        now: Timestamp,
+    ) -> Self {
+        let workers = ends.len();
+        Self {
+            direct: vec![0; plan.slots()],
+            zones: plan.zones().iter().map(|_| ZoneState::default()).collect(),
+            plan,
+            feeds: ends.into_iter().map(|end| Feed { end, tenants: Default::default() }).collect(),
+            watch,
+            nodes: Nodes::new(workers),
+            measures: Measures::new(most_filters),
+            hot: Vec::new(),
+            touched: vec![Vec::new(); 6],
+            proven: Default::default(),
+            proven_since: now,
+            last_tick: now,
+            last_second: now,
+            tick: 0,
+            task: None,
+            learn_only,
+            replanned: false,
+            events: Vec::new(),
+            hits_before: HashMap::new(),
+        }
+    }
+
+    /// Looks at everything that happened since the last tick.
+    pub fn tick(&mut self, now: Timestamp) {
+        let elapsed = now.since(self.last_tick);
+        self.tick += 1;
+        self.collect(now);
+        for depth in 0..self.touched.len() {
+            let mut due = self.touched.get_mut(depth).map(std::mem::take).unwrap_or_default();
+            due.extend(self.hot_at(depth));
+            due.sort_unstable();
+            due.dedup();
+            for id in due {
+                self.look_at(id, now);
+                self.hand_up(id, now);
+            }
+        }
+        for zone in &mut self.zones {
+            zone.account(elapsed, now);
+        }
+        self.settle_states(now);
+        self.admit_samples(now);
+        if now.since(self.last_second) >= Duration::from_secs(1) {
+            self.each_second(now);
+            self.last_second = now;
+        }
+        self.last_tick = now;
+        self.tell_changes(now);
+    }
+
+    /// What happened since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// The compiled zones.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Zones with what is known of them.
+    pub fn zones(&self) -> impl Iterator<Item = (&Zone, &ZoneState)> {
+        self.plan.zones().iter().zip(&self.zones)
+    }
+
+    /// All targets.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    fn target(&self, id: NodeId) -> Option<Target> {
+        let node = self.nodes.get(id)?;
+        Some(Target { zone: self.plan.zone(node.zone)?.name.clone(), prefix: Some(node.prefix) })
+    }
+
+    fn tell(&mut self, what: What, now: Timestamp) {
+        self.events.push(Event { at: now, what });
+    }
+
+    fn each_second(&mut self, now: Timestamp) {
+        let plan = Arc::clone(&self.plan);
+        for (zone, state) in plan.zones().iter().zip(&mut self.zones) {
+            let sees_inside = state.judge_visibility(zone);
+            if sees_inside != state.sees_inside {
+                state.sees_inside = sees_inside;
+                self.events.push(Event { at: now, what: What::Visibility { zone: zone.name.clone(), sees_inside } });
+            }
+        }
+        let zones = &self.zones;
+        self.measures.renew_and_expire(
+            |zone, role| zones.get(usize::from(zone)).is_some_and(|state| state.answered.contains(role)),
+            now,
+        );
+        for id in self.hot.clone() {
+            self.report_rates(id, now);
+        }
+        // A part of the idle hosts a second: a full round takes about a minute.
+        let end = self.nodes.end();
+        let round = NodeId::try_from(self.tick / 100 % 64).unwrap_or(0);
+        for id in (0..end).filter(|id| id % 64 == round) {
+            self.nodes.forget_if_idle(id, now);
+        }
+    }
+}

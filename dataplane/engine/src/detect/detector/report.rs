@@ -1,0 +1,86 @@
+//! What the detector tells: filters as they come and go, what an attack is, and its rates.
+
+use levee_api::filter::Filter;
+use levee_api::role::Role;
+use levee_api::time::Timestamp;
+use levee_api::zone::Mode;
+
+use crate::detect::classify;
+use crate::detect::detector::Detector;
+use crate::detect::event::{Phase, What};
+use crate::detect::measures::Placed;
+use crate::detect::node::NodeId;
+use crate::target::counters::COUNTED_ROLES;
+
+impl Detector {
+    /// Makes events of what was installed and removed.
+    pub fn tell_changes(&mut self, now: Timestamp) {
+        for placed in self.measures.take_changes() {
+            self.tell_placed(placed, now);
+        }
+    }
+
+    fn tell_placed(&mut self, placed: Placed, now: Timestamp) {
+        match placed {
+            Placed::Installed(filter, counter) => {
+                self.hits_before.insert(filter.id, self.hits(counter));
+                let zone = self.plan.zone_named(&filter.target.zone).and_then(|zone| self.plan.zone(zone));
+                let simulated = zone.is_some_and(|zone| zone.mode == Mode::Monitor);
+                self.tell(What::FilterInstalled { filter, simulated }, now);
+            }
+            Placed::Removed(filter, why, counter) => {
+                let packets = self.hits(counter) - self.hits_before.remove(&filter.id).unwrap_or(0);
+                self.tell(What::FilterRemoved { filter, why, packets }, now);
+            }
+        }
+    }
+
+    /// Hits of a filter's counter over all workers.
+    fn hits(&self, counter: u32) -> u64 {
+        self.feeds.iter().map(|feed| feed.end.hits.hits(counter)).sum()
+    }
+
+    /// The filters in force, each with the packets it has matched.
+    pub fn filters(&self) -> impl Iterator<Item = (&Filter, u64)> {
+        self.measures.filters().map(|(filter, counter)| {
+            (filter, self.hits(counter) - self.hits_before.get(&filter.id).copied().unwrap_or(0))
+        })
+    }
+
+    /// Says what an attack is, from the newest samples.
+    pub(super) fn classify(&mut self, id: NodeId, role: Role, now: Timestamp) {
+        let samples = self.attack_samples(id, role, now, false);
+        let vectors = classify::classify(role, &samples);
+        if vectors.is_empty() {
+            return;
+        }
+        if let Some(target) = self.target(id) {
+            self.tell(What::Classified { target, role, vectors }, now);
+        }
+    }
+
+    /// Tells the rates of a target under attack, and what the attack is now.
+    pub(super) fn report_rates(&mut self, id: NodeId, now: Timestamp) {
+        let seconds = now.since(self.last_second).as_secs_f64().max(0.01);
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        let load = std::mem::take(&mut node.since_report);
+        let attacked: Vec<Role> =
+            Role::ALL.into_iter().take(COUNTED_ROLES).filter(|role| node.phase(*role) == Phase::Attack).collect();
+        if attacked.is_empty() {
+            return;
+        }
+        if let Some(target) = self.target(id) {
+            let per_second = |count: u64| as_f64(count) / seconds;
+            let (pps, bps) = (per_second(load.packets), per_second(load.bytes) * 8.0);
+            self.tell(What::Rates { target, pps, bps, dropped_pps: per_second(load.dropped) }, now);
+        }
+        for role in attacked {
+            self.classify(id, role, now);
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates for people")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}

@@ -1,0 +1,178 @@
+//! Signature extraction, which takes longer than a tick may: which target is next, and what becomes of the result.
+
+use std::time::Duration;
+
+use levee_api::filter::Action;
+use levee_api::prefix::Prefix;
+use levee_api::role::Role;
+use levee_api::time::Timestamp;
+
+use crate::detect::detector::Detector;
+use crate::detect::detector::answer::whole_pps;
+use crate::detect::event::Phase;
+use crate::detect::extract::{self, Extraction, Tier};
+use crate::detect::measures::Measure;
+use crate::detect::node::{Node, NodeId};
+use crate::detect::track::Track;
+use crate::detect::witness::{self, Usual};
+use crate::detect::zone::ZoneState;
+use crate::sample::Sample;
+use crate::target::counters::COUNTED_ROLES;
+use crate::target::plan::destination_address;
+
+/// Samples of the attack that an extraction looks at: the newest, at most this old.
+const SAMPLE_WINDOW: Duration = Duration::from_millis(300);
+/// Fewer samples than this are no basis for a signature.
+const ENOUGH_SAMPLES: usize = 150;
+/// More are not looked at.
+const MOST_SAMPLES: usize = 2048;
+/// An extraction is repeated after this time, while the attack gets through.
+const REPEAT: Duration = Duration::from_millis(50);
+/// A limit is considered when no rule that drops was found for this long.
+const LIMIT_AFTER: Duration = Duration::from_millis(250);
+
+/// Work that takes longer than a tick may: [`Task::run`] it anywhere.
+pub struct Task {
+    key: TaskKey,
+    job: extract::Job,
+}
+
+/// What came of a task.
+pub struct Outcome {
+    key: TaskKey,
+    job: extract::Job,
+    extraction: Extraction,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TaskKey {
+    node: NodeId,
+    prefix: Prefix,
+    zone: u16,
+    role: Role,
+}
+
+impl Task {
+    /// Does the work.
+    pub fn run(self) -> Outcome {
+        let extraction = extract::extract(&self.job);
+        Outcome { key: self.key, job: self.job, extraction }
+    }
+}
+
+impl Detector {
+    /// The most urgent task, if there is one and none is under way.
+    pub fn next_task(&mut self, now: Timestamp) -> Option<Task> {
+        if self.task.is_some() {
+            return None;
+        }
+        let mut due: Vec<(f32, NodeId, Role)> = Vec::new();
+        for id in &self.hot {
+            let Some(node) = self.nodes.get(*id) else { continue };
+            for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
+                let Some(track) = node.track(role) else { continue };
+                if self.is_due(node, role, track, now) {
+                    due.push((track.residual, *id, role));
+                }
+            }
+        }
+        due.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
+        due.into_iter().find_map(|(_, id, role)| self.task_for(id, role, now))
+    }
+
+    fn is_due(&self, node: &Node, role: Role, track: &Track, now: Timestamp) -> bool {
+        track.phase == Phase::Attack
+            && role != Role::Malformed
+            && now.since(track.last_extraction) >= REPEAT
+            && !self.measures.coarse_on(node.zone, role, &node.prefix)
+            && (track.mitigated_at.is_none() || track.residual_smooth > self.threshold_of(node, role) / 2.0)
+    }
+
+    fn task_for(&mut self, id: NodeId, role: Role, now: Timestamp) -> Option<Task> {
+        let attack = self.attack_samples(id, role, now, true);
+        if attack.len() < ENOUGH_SAMPLES {
+            return None;
+        }
+        let node = self.nodes.get(id)?;
+        let state = self.zones.get(usize::from(node.zone))?;
+        let track = node.track(role)?;
+        let threshold = self.threshold_of(node, role);
+        let rate = track.residual_smooth.max(track.residual).max(1.0);
+        let usual = track.baseline.rates.quantile(0.5) / rate;
+        let rho = match role {
+            Role::Syn => node.window.handshakes / node.window.syns.max(1.0),
+            Role::UdpOpen => {
+                let ratio = state.answer_ratio().unwrap_or(1.0).max(0.05);
+                node.window.answers / ratio / node.window.datagrams.max(1.0)
+            }
+            _ => usual,
+        };
+        let key = TaskKey { node: id, prefix: node.prefix, zone: node.zone, role };
+        let job = extract::Job {
+            role,
+            attack,
+            legitimate: state.reservoirs.get(role.index()).map(|r| r.samples().to_vec()).unwrap_or_default(),
+            rho: f64::from(rho).clamp(0.0, 1.0),
+            excess: f64::from((rate - threshold) / rate).clamp(0.0, 1.0),
+            installed: self.measures.signatures(node.zone, role).map(|measure| measure.rule.clone()).collect(),
+            first_pass: track.mitigated_at.is_none(),
+            allow_limit: track.mitigated_at.is_none() && now.since(track.since) >= LIMIT_AFTER,
+            served: self.plan.zone(node.zone)?.services.clone(),
+        };
+        self.task = Some(key);
+        self.nodes.get_mut(id)?.track_mut(role)?.last_extraction = now;
+        Some(Task { key, job })
+    }
+
+    /// Takes back a task that was run: its signatures are installed if the attack still lasts.
+    pub fn complete(&mut self, outcome: Outcome, now: Timestamp) {
+        let Outcome { key, job, extraction } = outcome;
+        self.task = None;
+        let Some(node) = self.nodes.get(key.node).filter(|node| node.prefix == key.prefix) else { return };
+        let Some(zone_name) = self.plan.zone(key.zone).map(|zone| zone.name.clone()) else { return };
+        if node.phase(key.role) != Phase::Attack || node.zone != key.zone {
+            return;
+        }
+        let ratio = self.zones.get(usize::from(key.zone)).and_then(ZoneState::answer_ratio);
+        let usual = Usual { answer_ratio: ratio, ..node.usual };
+        let sees_inside = self.zones.get(usize::from(key.zone)).is_some_and(|state| state.sees_inside);
+        let evidence = witness::look(key.role, &node.window, &usual, sees_inside)
+            .map_or_else(|| "seen at the onset".to_owned(), |witness| witness.to_string());
+        let usual_pps = node.track(key.role).map_or(0.0, |track| track.baseline.largest);
+        for found in extraction.found {
+            let action = match found.tier {
+                Tier::Drop => Action::Drop,
+                Tier::Limit => Action::Limit { pps: whole_pps(usual_pps.max(10.0)) },
+            };
+            let witness = format!(
+                "{evidence}; matches {:.1} % of {} attack samples, at most {:.2} % of {} legitimate ones",
+                found.attack_share * 100.0,
+                job.attack.len(),
+                found.collateral * 100.0,
+                job.legitimate.len()
+            );
+            let measure = Measure::new(key.zone, key.role, found.rule, action, witness, now);
+            self.measures.install(measure, &zone_name, key.prefix, now);
+            if let Some(track) = self.nodes.get_mut(key.node).and_then(|node| node.track_mut(key.role)) {
+                track.mitigated_at.get_or_insert(now);
+            }
+        }
+        self.tell_changes(now);
+    }
+
+    /// The newest samples of a role at a target. `passed`: only what filters let through.
+    pub(super) fn attack_samples(&self, id: NodeId, role: Role, now: Timestamp, passed: bool) -> Vec<Sample> {
+        let Some(node) = self.nodes.get(id) else { return Vec::new() };
+        let recent = self.zones.get(usize::from(node.zone)).and_then(|zone| zone.recent.get(role.index()));
+        let mut samples: Vec<Sample> = recent
+            .into_iter()
+            .flat_map(|recent| recent.iter().rev())
+            .take_while(|sample| now.since(sample.at) <= SAMPLE_WINDOW)
+            .filter(|sample| (sample.passed || !passed) && node.prefix.contains(destination_address(&sample.lanes)))
+            .take(MOST_SAMPLES)
+            .copied()
+            .collect();
+        samples.reverse();
+        samples
+    }
+}
