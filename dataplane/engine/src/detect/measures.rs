@@ -118,8 +118,13 @@ impl Measures {
     }
 
     /// True when everything of the role is dropped on a prefix.
-    pub fn coarse_on(&self, zone: u16, role: Role, prefix: &Prefix) -> bool {
-        self.of(zone, role).any(|measure| measure.coarse && measure.is_enforced_on(prefix))
+    pub fn drops_all_on(&self, zone: u16, role: Role, prefix: &Prefix) -> bool {
+        self.of(zone, role).any(|m| m.coarse && m.action == Action::Drop && m.is_enforced_on(prefix))
+    }
+
+    /// True when everything of the role is limited on a prefix.
+    pub fn limits_all_on(&self, zone: u16, role: Role, prefix: &Prefix) -> bool {
+        self.of(zone, role).any(|m| m.coarse && m.action != Action::Drop && m.is_enforced_on(prefix))
     }
 
     /// The signatures remembered for a role of a zone.

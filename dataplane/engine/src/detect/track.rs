@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
+use levee_api::vector::Vector;
 
 use crate::detect::event::Phase;
 use crate::detect::threshold::{Baseline, WINDOW};
@@ -45,6 +46,8 @@ pub struct Track {
     longest_gap: Duration,
     /// When an extraction was last asked for.
     pub last_extraction: Timestamp,
+    /// The vectors that were last told of the current attack.
+    pub told: Vec<Vector>,
     /// When the current attack first had a filter that drops; none: not yet.
     pub mitigated_at: Option<Timestamp>,
 }
@@ -133,6 +136,7 @@ impl Track {
         }
         if to == Phase::Attack {
             self.mitigated_at = None;
+            self.told.clear();
             self.last_busy = now;
         }
         self.phase = to;

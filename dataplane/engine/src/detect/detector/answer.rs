@@ -5,6 +5,7 @@ use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
 use crate::detect::detector::Detector;
+use crate::detect::detector::task::LIMIT_AFTER;
 use crate::detect::event::{Phase, What};
 use crate::detect::measures::Measure;
 use crate::detect::node::NodeId;
@@ -33,7 +34,7 @@ impl Detector {
                 let mut answered = self.measures.enforce_remembered(zone, role, &zone_name, prefix, now);
                 let zone_peace = self.zones.get(usize::from(zone)).map(|state| state.peace).unwrap_or_default();
                 let answer = self.plan.zone(zone).map(|zone| reflex::answer(role, zone, &target_peace, &zone_peace));
-                if answer == Some(Answer::DropRole) && !self.measures.coarse_on(zone, role, &prefix) {
+                if answer == Some(Answer::DropRole) && !self.measures.drops_all_on(zone, role, &prefix) {
                     let rule = Rule::of(HeaderBox::any());
                     let measure = Measure::new(zone, role, rule, Action::Drop, witness.unwrap_or_default(), now)
                         .coarse(whole_pps(threshold_pps));
@@ -56,6 +57,37 @@ impl Detector {
                 self.measures.retire(zone, role, prefix, last);
             }
             Phase::Normal | Phase::Watch => {}
+        }
+    }
+
+    /// Limits to its threshold what has no service behind it and has found no signature in time, or is more than that still
+    /// behind its signatures.
+    pub(super) fn limit_the_rest(&mut self, now: Timestamp) {
+        for id in self.hot.clone() {
+            for role in [Role::IcmpOther, Role::LaterFragment] {
+                let Some(node) = self.nodes.get(id) else { continue };
+                let Some(track) = node.track(role) else { continue };
+                let threshold = self.threshold_of(node, role);
+                let gets_through = track.residual > threshold && track.residual_smooth > threshold;
+                let (zone, prefix) = (node.zone, node.prefix);
+                if track.phase != Phase::Attack
+                    || now.since(track.since) < LIMIT_AFTER
+                    || !gets_through
+                    || self.measures.limits_all_on(zone, role, &prefix)
+                {
+                    continue;
+                }
+                let Some(zone_name) = self.plan.zone(zone).map(|zone| zone.name.clone()) else { continue };
+                let pps = whole_pps(threshold);
+                let witness =
+                    format!("{role}: no service behind it, and no signature stops {:.0}/s", track.residual_smooth);
+                let all = Rule::of(HeaderBox::any());
+                let measure = Measure::new(zone, role, all, Action::Limit { pps }, witness, now).coarse(pps);
+                self.measures.install(measure, &zone_name, prefix, now);
+                if let Some(track) = self.nodes.get_mut(id).and_then(|node| node.track_mut(role)) {
+                    track.mitigated_at.get_or_insert(now);
+                }
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use levee_api::zone::Zone;
 use crate::detect::detector::collect::add_delta;
 use crate::detect::detector::{Detector, TICK};
 use crate::detect::event::Phase;
-use crate::detect::node::{Node, NodeId};
+use crate::detect::node::{Load, Node, NodeId};
 use crate::detect::threshold;
 use crate::detect::track::{Change, Track};
 use crate::detect::window::as_f32;
@@ -91,6 +91,9 @@ impl Detector {
         let idle = node.is_idle();
         if !idle && !self.hot.contains(&id) {
             self.hot.push(id);
+            // Rates are told from here on: what went before belongs to no second of the attack.
+            node.since_report = Load::default();
+            node.since_report.add(&delta);
         }
         for role in merged {
             self.merge(id, role, now);

@@ -124,6 +124,7 @@ impl Detector {
             zone.account(elapsed, now);
         }
         self.settle_states(now);
+        self.limit_the_rest(now);
         self.admit_samples(now);
         if now.since(self.last_second) >= Duration::from_secs(1) {
             self.each_second(now);

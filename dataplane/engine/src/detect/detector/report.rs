@@ -3,6 +3,7 @@
 use levee_api::filter::Filter;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
+use levee_api::vector::Vector;
 use levee_api::zone::Mode;
 
 use crate::detect::classify;
@@ -47,13 +48,16 @@ impl Detector {
         })
     }
 
-    /// Says what an attack is, from the newest samples.
+    /// Says what an attack is, from the newest samples, if that is not what was said last.
     pub(super) fn classify(&mut self, id: NodeId, role: Role, now: Timestamp) {
         let samples = self.attack_samples(id, role, now, false);
         let vectors = classify::classify(role, &samples);
-        if vectors.is_empty() {
+        let names: Vec<Vector> = vectors.iter().map(|found| found.vector).collect();
+        let Some(track) = self.nodes.get_mut(id).and_then(|node| node.track_mut(role)) else { return };
+        if vectors.is_empty() || track.told == names {
             return;
         }
+        track.told = names;
         if let Some(target) = self.target(id) {
             self.tell(What::Classified { target, role, vectors }, now);
         }

@@ -29,7 +29,7 @@ const MOST_SAMPLES: usize = 2048;
 /// An extraction is repeated after this time, while the attack gets through.
 const REPEAT: Duration = Duration::from_millis(50);
 /// A limit is considered when no rule that drops was found for this long.
-const LIMIT_AFTER: Duration = Duration::from_millis(250);
+pub(super) const LIMIT_AFTER: Duration = Duration::from_millis(250);
 
 /// Work that takes longer than a tick may: [`Task::run`] it anywhere.
 pub struct Task {
@@ -84,7 +84,7 @@ impl Detector {
         track.phase == Phase::Attack
             && role != Role::Malformed
             && now.since(track.last_extraction) >= REPEAT
-            && !self.measures.coarse_on(node.zone, role, &node.prefix)
+            && !self.measures.drops_all_on(node.zone, role, &node.prefix)
             && (track.mitigated_at.is_none() || track.residual_smooth > self.threshold_of(node, role) / 2.0)
     }
 
