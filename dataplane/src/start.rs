@@ -78,10 +78,8 @@ pub fn build_engine(
         filters: u32::try_from(MAX_FILTERS).unwrap_or(u32::MAX),
         secret: (random(), random()),
         ceiling: config.appliance.mode,
-        too_deep: match config.exceptions.encapsulation_too_deep {
-            Exception::Pass => OnFailure::Pass,
-            Exception::Drop => OnFailure::Drop,
-        },
+        evicted: on_failure(config.exceptions.state_evicted),
+        too_deep: on_failure(config.exceptions.encapsulation_too_deep),
         spare_slots: SPARE_SLOTS,
         learn_only: false,
         kernel: Kernel::detect(),
@@ -98,6 +96,14 @@ pub fn build_engine(
     }
     engine.settle(now);
     Ok((engine, pipelines))
+}
+
+/// What the configuration says about decisions that cannot be made.
+pub fn on_failure(exception: Exception) -> OnFailure {
+    match exception {
+        Exception::Pass => OnFailure::Pass,
+        Exception::Drop => OnFailure::Drop,
+    }
 }
 
 fn restore_baseline(engine: &mut Engine, state: &Path, now: Timestamp) {

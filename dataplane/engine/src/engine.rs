@@ -33,6 +33,8 @@ pub struct Settings {
     pub secret: (u64, u64),
     /// Ceiling of what may be done.
     pub ceiling: Mode,
+    /// What to do with a packet that only the memory of conversations speaks against, while that has lost some.
+    pub evicted: OnFailure,
     /// What to do with deeper encapsulation than is followed.
     pub too_deep: OnFailure,
     /// Slots kept for zones that come later, besides those of the zones at the start.
@@ -74,6 +76,7 @@ impl Engine {
             plan: Arc::clone(&plan),
             filters: FilterTable::default(),
             ceiling: settings.ceiling,
+            evicted: settings.evicted,
             too_deep: settings.too_deep,
         });
         let keyed = Keyed::new(settings.secret);
@@ -149,6 +152,7 @@ impl Engine {
             plan: Arc::clone(plan),
             filters: FilterTable::build(self.detector.measures.filters(), plan),
             ceiling: self.settings.ceiling,
+            evicted: self.settings.evicted,
             too_deep: self.settings.too_deep,
         });
     }

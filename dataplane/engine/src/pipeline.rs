@@ -14,6 +14,7 @@ use levee_api::role::Role;
 use levee_api::time::Timestamp;
 use levee_api::zone::Mode;
 
+use crate::detect::track::relies_on_memory;
 use crate::filter::{Kernel, Limiters};
 use crate::generation::Reader;
 use crate::link::{Notice, WorkerEnd};
@@ -222,9 +223,18 @@ impl Pipeline {
                     })
                 }
             };
-            let Some(reason) = dropped else { continue };
+            let Some(mut reason) = dropped else { continue };
+            if matches!(reason, Reason::Filter | Reason::Limit)
+                && relies_on_memory(role)
+                && conversations.is_incomplete(now)
+            {
+                if tables.evicted == OnFailure::Pass {
+                    continue;
+                }
+                reason = Reason::StateEvicted;
+            }
             note.passed = false;
-            if matches!(reason, Reason::Filter | Reason::Limit) {
+            if matches!(reason, Reason::Filter | Reason::Limit | Reason::StateEvicted) {
                 link.counters.dropped(place.slot, role);
                 if lanes.bits().contains(Bits::FIRST_FRAGMENT) {
                     conversations.first_fragment_dropped(lanes, layers, now);

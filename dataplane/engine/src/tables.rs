@@ -25,6 +25,8 @@ pub struct Tables {
     pub filters: FilterTable,
     /// Ceiling of what may be done to packets that belong to no zone.
     pub ceiling: Mode,
+    /// What to do with a packet that only the memory of conversations speaks against, while that has lost some.
+    pub evicted: OnFailure,
     /// What to do with deeper encapsulation than is followed.
     pub too_deep: OnFailure,
 }

@@ -105,6 +105,7 @@ mod tests {
             filters: 1 << 8,
             secret: (1, 2),
             ceiling: Mode::Enforce,
+            evicted: OnFailure::Pass,
             too_deep: OnFailure::Pass,
             spare_slots: 0,
             learn_only: false,

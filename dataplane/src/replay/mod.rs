@@ -10,19 +10,19 @@ mod report;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use levee_api::config::{Config, ConfigError, Exception};
+use levee_api::config::{Config, ConfigError};
 use levee_engine::detect::snapshot;
 use levee_engine::engine::{Engine, Settings};
 use levee_engine::filter::Kernel;
 use levee_engine::packet::{Direction, Packet};
 use levee_engine::pipeline::Pipeline;
-use levee_engine::tables::OnFailure;
 use levee_engine::target::plan::PlanError;
 use levee_engine::time::Timestamp;
 use levee_engine::verdict::Verdict;
 
 use crate::capture_file::{OpenError, ReadError, WriteError, Writer};
 use crate::files::{self, FileError};
+use crate::start::on_failure;
 use crate::tick::BASELINE;
 
 use self::clock::Clock;
@@ -121,10 +121,8 @@ pub fn replay(arguments: &Arguments) -> Result<(), ReplayError> {
         filters: FILTERS,
         secret: SECRET,
         ceiling: config.appliance.mode,
-        too_deep: match config.exceptions.encapsulation_too_deep {
-            Exception::Pass => OnFailure::Pass,
-            Exception::Drop => OnFailure::Drop,
-        },
+        evicted: on_failure(config.exceptions.state_evicted),
+        too_deep: on_failure(config.exceptions.encapsulation_too_deep),
         spare_slots: 0,
         learn_only: arguments.learn,
         kernel: Kernel::detect(),

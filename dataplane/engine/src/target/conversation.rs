@@ -51,6 +51,11 @@ impl Conversations {
         self.memory.evicted()
     }
 
+    /// True while a conversation that had got past its first exchange is missing, because it had to make room.
+    pub fn is_incomplete(&self, now: Timestamp) -> bool {
+        self.memory.is_incomplete(now)
+    }
+
     /// The role of an inbound packet. `served`: its UDP destination port is served.
     pub fn inbound(
         &mut self,

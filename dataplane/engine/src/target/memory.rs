@@ -82,7 +82,8 @@ struct Bucket([Entry; WAYS]);
 pub struct Memory {
     buckets: Box<[Bucket]>,
     evicted: u64,
-    created: u64,
+    /// Until here a conversation that had got past its first exchange is missing.
+    incomplete_until: u32,
 }
 
 /// A found conversation. Changes are written in place.
@@ -94,7 +95,7 @@ impl Memory {
     /// A memory for about `entries` conversations (rounded up to a power of two), 16 bytes each.
     pub fn new(entries: usize) -> Self {
         let buckets = (entries / WAYS).max(1).next_power_of_two();
-        Self { buckets: vec![Bucket::default(); buckets].into_boxed_slice(), evicted: 0, created: 0 }
+        Self { buckets: vec![Bucket::default(); buckets].into_boxed_slice(), evicted: 0, incomplete_until: 0 }
     }
 
     fn bucket(&mut self, key: u64) -> Option<&mut Bucket> {
@@ -118,17 +119,21 @@ impl Memory {
         let bucket = self.bucket(key)?;
         let known = bucket.0.iter().position(|entry| entry.used && entry.tag == tag && entry.expires > now);
         let (at, new, evicted) = match known {
-            Some(at) => (at, false, false),
+            Some(at) => (at, false, None),
             None => {
                 let (at, victim) = bucket.0.iter().enumerate().min_by_key(|(_, entry)| {
                     let alive = entry.used && entry.expires > now;
                     (alive, entry.state.is_settled(), entry.expires)
                 })?;
-                (at, true, victim.used && victim.expires > now)
+                (at, true, (victim.used && victim.expires > now).then_some(*victim))
             }
         };
-        self.evicted += u64::from(evicted);
-        self.created += u64::from(new);
+        if let Some(victim) = evicted {
+            self.evicted += 1;
+            if victim.state.is_settled() {
+                self.incomplete_until = self.incomplete_until.max(victim.expires);
+            }
+        }
         let entry = self.bucket(key)?.0.get_mut(at)?;
         if new {
             *entry = Entry { tag, expires: now + 1, note: 0, state: State::empty(), used: true };
@@ -141,9 +146,9 @@ impl Memory {
         self.evicted
     }
 
-    /// Entries made so far.
-    pub fn created(&self) -> u64 {
-        self.created
+    /// True while a conversation that had got past its first exchange is missing, because it had to make room.
+    pub fn is_incomplete(&self, now: Timestamp) -> bool {
+        unit(now) < self.incomplete_until
     }
 }
 
@@ -298,5 +303,23 @@ mod tests {
         let kept = proven.iter().filter(|key| memory.find(**key, now).is_some()).count();
         assert!(kept >= 38, "{kept} of 40 left: only buckets full of proven ones may lose any");
         assert!(memory.evicted() > 40_000);
+    }
+
+    #[test]
+    fn it_knows_that_it_has_lost_a_settled_conversation() {
+        let mut memory = Memory::new(64);
+        let now = Timestamp(5_000_000_000);
+        for n in 0..1_000 {
+            let (mut entry, _) = memory.find_or_create(KEYED.address(n), now).unwrap();
+            entry.keep(now, lifetime::HALF_OPEN);
+        }
+        assert!(!memory.is_incomplete(now), "what never got past its first exchange is no loss");
+        for n in 0..1_000 {
+            let (mut entry, _) = memory.find_or_create(KEYED.address(n), now).unwrap();
+            entry.mark(State::PROVEN);
+            entry.keep(now, lifetime::CONNECTION);
+        }
+        assert!(memory.is_incomplete(now + lifetime::CLOSING));
+        assert!(!memory.is_incomplete(now + lifetime::CONNECTION + SECOND));
     }
 }
