@@ -9,11 +9,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use levee_api::config::{Config, ConfigError, Dataplane, Idle};
+use levee_api::zone::{Mode, Zone};
 use levee_engine::pipeline::Pipeline;
 use levee_engine::target;
 use levee_engine::verdict::Reason;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use signal_hook::low_level::signal_name;
 use thiserror::Error;
 
 use crate::analysis::Analysis;
@@ -109,8 +111,8 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
             warning.help
         );
     }
-    // From here on a signal ends the process in order, not at once.
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(RunError::Signals)?;
+    // From here on a signal ends the process in order, not at once, and a terminal that hangs up ends nothing.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(RunError::Signals)?;
     let plan = Plan::of(&config.dataplane)?;
     // First, so that a second instance takes nothing from the first.
     let listener = Listener::bind(&config.dataplane.socket)?;
@@ -123,6 +125,7 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     let before = AtStart::read(&config, &state);
     let (engine, pipelines) = build_engine(&config, &before, &state, cpus.len(), clock.now())?;
 
+    let zones = summary(&before.policy.zones);
     let (wires, paths) = Wires::start(&eal, &plan)?;
     let wires = Arc::new(wires);
 
@@ -149,18 +152,21 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     let signal_events = events.clone();
     spawn("levee-signals", move || {
         for signal in signals.forever() {
+            if signal == SIGHUP {
+                tracing::info!(
+                    "going on after SIGHUP: the file is read at the start; the control plane hands over changed zones"
+                );
+                continue;
+            }
             // The receiver is gone only when the process is about to end.
             let _ = signal_events.send(Event::Signal(signal));
         }
     })
     .map_err(RunError::Thread)?;
+    let names: Vec<&str> = wires.iter().map(|wire| wire.name.as_str()).collect();
+    let forwarding = format!("{}; wires {names:?}; workers on CPUs {cpus:?}; {zones}", dpdk::version());
     let workers = Workers::start(&eal, config.dataplane.idle, cpus, paths, pipelines, clock, &events)?;
-    tracing::info!(
-        "{} forwards on {} wires with {} workers",
-        dpdk::version(),
-        wires.iter().len(),
-        workers.threads.len()
-    );
+    tracing::info!("forwarding: {forwarding}");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!("cannot tell systemd that forwarding has begun: {error}");
     }
@@ -168,6 +174,15 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     let outcome = wait(&ended, &wires, arguments.exit_when_idle);
     shut_down(eal, wires, workers, deciding, &ended);
     outcome
+}
+
+/// What an operator asks first: is anything dropped here?
+fn summary(zones: &[Zone]) -> String {
+    let enforced = zones.iter().filter(|zone| zone.mode == Mode::Enforce).count();
+    match zones.len() {
+        0 => "no zone, everything passes".to_owned(),
+        count => format!("zones: {enforced} in mode enforce, {} in mode monitor", count - enforced),
+    }
 }
 
 /// The threads that decide. Ended in this order when dropped: nobody asks any more, then what was learned is written.
@@ -279,7 +294,7 @@ fn wait(ended: &Receiver<Event>, wires: &Wires, exit_when_idle: Option<Duration>
         };
         match event {
             Ok(Event::Signal(signal)) => {
-                tracing::info!("ending on signal {signal}");
+                tracing::info!("ending on {}", signal_name(signal).unwrap_or("a signal"));
                 return Ok(());
             }
             Ok(Event::WorkerEnded(index)) => return Err(RunError::WorkerDied { index }),

@@ -288,6 +288,15 @@ impl Dataplane {
         self.log.lock().expect("the log").clone()
     }
 
+    /// Waits until it has said this.
+    pub(crate) fn wait_for_log(&self, words: &str) {
+        let deadline = Instant::now() + DEADLINE;
+        while !self.log().contains(words) {
+            assert!(Instant::now() < deadline, "it does not say {words:?}:\n{}", self.log());
+            std::thread::yield_now();
+        }
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(self.pid, signal).expect("a running dataplane");
     }

@@ -45,6 +45,16 @@ fn sigterm_and_sigint_end_it_in_order_and_nothing_is_left() {
 }
 
 #[test]
+fn sighup_ends_nothing() {
+    let dataplane = Dataplane::start(None, &nothing_to_do());
+    dataplane.signal(Signal::SIGHUP);
+    dataplane.wait_for_log("going on after SIGHUP");
+    let log = dataplane.stop();
+    assert!(log.contains("forwarding: DPDK") && log.contains("no zone, everything passes"), "{log}");
+    assert!(log.contains("ending on SIGTERM"), "{log}");
+}
+
+#[test]
 fn after_sigkill_nothing_is_left_and_the_next_start_works_at_once() {
     if !is_root() {
         return;
