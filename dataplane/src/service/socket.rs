@@ -1,13 +1,14 @@
 //! The unix socket: who owns it, who may connect, and how many at once.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Group, Uid, User, chown};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,6 +21,9 @@ const GROUP: &str = "levee";
 
 /// Connections served at once; more wait in the backlog.
 const CONNECTIONS: usize = 32;
+
+/// How long a killed process may take to be gone.
+const DYING: Duration = Duration::from_secs(2);
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
@@ -65,12 +69,8 @@ impl Listener {
         lock.lock().map_err(failed)?;
         match fs::symlink_metadata(path) {
             Ok(metadata) if !metadata.file_type().is_socket() => return Err(BindError::NotASocket(path.to_owned())),
-            Ok(_) => match UnixStream::connect(path) {
-                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    fs::remove_file(path).map_err(failed)?
-                }
-                _ => return Err(BindError::InUse(path.to_owned())),
-            },
+            Ok(_) if is_dead(path) => fs::remove_file(path).map_err(failed)?,
+            Ok(_) => return Err(BindError::InUse(path.to_owned())),
             Err(_) => {}
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
@@ -98,6 +98,30 @@ impl Drop for Listener {
     fn drop(&mut self) {
         // Without the privilege to remove it the file stays; the next start finds nobody behind it and replaces it.
         let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Whether nobody serves the socket any more. The system still connects callers to a process that has been killed until it
+/// has taken that down, which with gigabytes of memory is a while; then it hangs up on them.
+fn is_dead(path: &Path) -> bool {
+    let deadline = Instant::now() + DYING;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return false;
+        }
+        match UnixStream::connect(path) {
+            Err(error) => return error.kind() == io::ErrorKind::ConnectionRefused,
+            // A live service speaks first, or is too busy to.
+            Ok(mut stream) => {
+                let heard = stream.set_read_timeout(Some(left)).and_then(|()| stream.read(&mut [0]));
+                match heard {
+                    Ok(0) => {}
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+                    _ => return false,
+                }
+            }
+        }
     }
 }
 
@@ -193,6 +217,19 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         Listener::bind(&path).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_is_dying_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("dataplane.sock");
+        let dying = UnixListener::bind(&path).unwrap();
+        let end = std::thread::spawn(move || {
+            // It still lets a caller in.
+            let (_first, _) = dying.accept().unwrap();
+        });
+        Listener::bind(&path).unwrap();
+        end.join().unwrap();
     }
 
     #[test]

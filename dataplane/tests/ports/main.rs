@@ -7,3 +7,4 @@ mod errors;
 mod forwarding;
 mod lab;
 mod lifecycle;
+mod restart;
