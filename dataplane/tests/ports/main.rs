@@ -7,4 +7,5 @@ mod errors;
 mod forwarding;
 mod lab;
 mod lifecycle;
+mod policy;
 mod restart;
