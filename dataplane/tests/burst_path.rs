@@ -8,10 +8,11 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use levee_api::config::Idle;
+use levee_api::config::{Config, Idle};
 use levee_dataplane::capture_file;
 use levee_dataplane::dpdk::clock::Clock;
 use levee_dataplane::dpdk::eal::{Eal, Memory, Options, Pci};
@@ -19,11 +20,16 @@ use levee_dataplane::dpdk::mbuf::{BURST, Burst, HeadScratch};
 use levee_dataplane::dpdk::mempool::{Mempool, Shape};
 use levee_dataplane::dpdk::port::{Port, RxQueue, Setup, StartedPort, StopError, TxQueue};
 use levee_dataplane::dpdk::thread::allowed_cpus;
+use levee_dataplane::start::{AtStart, build_engine};
 use levee_dataplane::worker::{Judge, Path as WorkerPath, PathCounters, Worker};
+use levee_engine::detect::detector::TICK;
 use levee_engine::packet::{Direction, HEAD_BYTES, Packet};
 use levee_engine::time::Timestamp;
 use levee_engine::verdict::{Reason, Verdict};
 use tempfile::TempDir;
+
+/// How long anything may take on a machine that does other things too.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Counts what each thread allocates.
 struct Counting;
@@ -112,6 +118,103 @@ fn a_burst_allocates_nothing_and_every_packet_has_one_fate() {
     outside.stop().expect("all queues are back");
     inside.stop().expect("all queues are back");
     assert_eq!(pool.in_use(), 0, "every buffer is back");
+}
+
+/// SYNs from ever new sources to every host of a network, of IPv4 and IPv6, later fragments, and what nobody protects.
+fn flood() -> Vec<Vec<u8>> {
+    let ipv4 = |number: u16, host: u8, fragment: u8, rest: &[u8]| {
+        let [n0, n1] = number.to_be_bytes();
+        let length = u8::try_from(20 + rest.len()).expect("short");
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
+        frame.extend([0x45, 0, 0, length, n0, n1, 0, fragment, 64, 6, 0, 0, 198, 51, n0, n1, 192, 0, 2, host]);
+        frame.extend(rest);
+        frame.resize(60.max(frame.len()), 0);
+        frame
+    };
+    let ipv6 = |number: u16, rest: &[u8]| {
+        let length = u8::try_from(rest.len()).expect("short");
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x86, 0xdd];
+        frame.extend([0x60, 0, 0, 0, 0, length, 6, 64]);
+        for network in [[0x20, 0x01, 0x0d, 0xb8, 0, 1], [0x20, 0x01, 0x0d, 0xb8, 0, 2]] {
+            frame.extend(network);
+            frame.extend([0; 8]);
+            frame.extend(number.to_be_bytes());
+        }
+        frame.extend(rest);
+        frame
+    };
+    (0..1024_u16)
+        .map(|number| {
+            let [n0, n1] = number.to_be_bytes();
+            let syn = [n0, n1, 0, 80, n1, 1, 2, 3, 0, 0, 0, 0, 0x50, 2, 4, 0, 0, 0, 0, 0];
+            match number % 8 {
+                0 => ipv6(number, &syn),
+                1 => ipv4(number, n1, 100, &syn),
+                _ => ipv4(number, n1, 0, &syn),
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn the_data_path_allocates_nothing_under_a_flood_while_tables_are_replaced() {
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("in.pcap");
+    write(&file, &flood());
+    let zone = "schema = 1\n[[zone]]\nname = \"servers\"\nprefixes = [\"192.0.2.0/25\", \"2001:db8:2::/48\"]\n\
+                mode = \"enforce\"\nvisibility = \"both\"\n";
+    let config = Config::parse("levee.toml", zone).expect("a configuration");
+    let clock = Clock::start(&eal());
+    let before = AtStart::read(&config, folder.path());
+    let (mut engine, mut pipelines) = build_engine(&config, &before, folder.path(), 1, clock.now()).expect("an engine");
+
+    let pool = pool("flood", 2048);
+    let (outside, outside_rx, outside_tx) =
+        start(&format!("net_pcap25,rx_pcap={},infinite_rx=1", file.display()), &pool);
+    let (inside, inside_rx, inside_tx) = start("net_null26,no-rx=1", &pool);
+    let counters = [Arc::new(PathCounters::default()), Arc::new(PathCounters::default())];
+    let path = |direction, rx, tx, counters: &Arc<PathCounters>| WorkerPath {
+        wire: 0,
+        direction,
+        rx,
+        tx,
+        counters: Arc::clone(counters),
+    };
+    let paths = vec![
+        path(Direction::Inbound, outside_rx, inside_tx, &counters[0]),
+        path(Direction::Outbound, inside_rx, outside_tx, &counters[1]),
+    ];
+    let stop = Arc::new(AtomicBool::new(true));
+    let mut worker = Worker::new(paths, pipelines.remove(0), clock, Idle::Spin, stop);
+
+    // Detection beside it, as in a run: it samples, finds, and publishes tables.
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                engine.tick(clock.now());
+                if let Some(task) = engine.next_task(clock.now()) {
+                    engine.complete(task.run(), clock.now());
+                }
+                std::thread::sleep(TICK);
+            }
+        });
+        let (allocated, begun) = (ALLOCATIONS.get(), Instant::now());
+        let dropped = || counters[0].read().dropped[Reason::Filter.index()];
+        // Until filters have been found, and a while with them.
+        let mut rounds_with_filters = 0;
+        while rounds_with_filters < 10_000 && begun.elapsed() < DEADLINE {
+            assert!(worker.round());
+            rounds_with_filters += u32::from(dropped() > 0);
+        }
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(ALLOCATIONS.get() - allocated, 0);
+        assert_eq!(rounds_with_filters, 10_000, "filters were found: {:?}", counters[0].read());
+    });
+    worker.run();
+    assert!(counters[0].read().is_conserved(), "{:?}", counters[0].read());
+    outside.stop().expect("all queues are back");
+    inside.stop().expect("all queues are back");
 }
 
 #[test]

@@ -175,7 +175,7 @@ fn a_wire_filters_between_captures() {
 }
 
 /// A UDP datagram to the server.
-fn datagram(source: [u8; 4], number: u16) -> Vec<u8> {
+pub(crate) fn datagram(source: [u8; 4], number: u16) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x08, 0x00];
     let [n0, n1] = number.to_be_bytes();
     frame.extend([0x45, 0, 0, 46, n0, n1, 0, 0, 64, 17, 0, 0]);
@@ -214,7 +214,7 @@ fn frame(number: usize) -> Vec<u8> {
     frame
 }
 
-fn write(path: &Path, frames: &[Vec<u8>]) {
+pub(crate) fn write(path: &Path, frames: &[Vec<u8>]) {
     let mut writer = capture_file::Writer::create(path).expect("a new file");
     for frame in frames {
         writer.write(Timestamp::ZERO, frame, u32::try_from(frame.len()).expect("short")).expect("writing");

@@ -90,7 +90,7 @@ async fn a_new_policy_ends_filters_of_the_control_plane_and_leaves_those_of_the_
     std::fs::write(in_force::path(&state), before.to_bytes(SystemTime::now())).expect("what was in force");
     let dataplane = Dataplane::spawn(command, TempDir::new().expect("a folder"));
 
-    let config = Config::load(&folder.path().join("levee.toml")).expect("the configuration");
+    let config = Config::load(folder.path().join("levee.toml")).expect("the configuration");
     let (mut client, boot_id) = connect(&config.dataplane.socket).await;
     let restored = owners(&mut client).await;
     assert_eq!(restored.len(), 2, "{restored:?}\n{}", dataplane.log());
