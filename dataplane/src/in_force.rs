@@ -123,11 +123,13 @@ impl InForce {
         let path = path(state);
         let read = files::read(&path).map_err(|error: FileError| error.to_string());
         let found = read.and_then(|bytes| match bytes {
-            Some(bytes) => Self::from_bytes(&bytes, SystemTime::now()),
+            Some(bytes) => {
+                Self::from_bytes(&bytes, SystemTime::now()).map_err(|reason| format!("{}: {reason}", path.display()))
+            }
             None => Ok(Self::default()),
         });
         found.unwrap_or_else(|reason| {
-            tracing::warn!("{}: {reason}; starting with the configuration alone", path.display());
+            tracing::warn!("{reason}; starting with the configuration alone");
             Self::default()
         })
     }

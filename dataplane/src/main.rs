@@ -7,6 +7,7 @@ use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use levee_api::config::ConfigError;
 use levee_dataplane::replay::ReplayError;
 use levee_dataplane::run::RunError;
 use levee_dataplane::{ports, replay, run};
@@ -41,10 +42,7 @@ fn main() -> ExitCode {
     match arguments.command {
         Command::Run(arguments) => match run::run(&arguments) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(RunError::Config(error)) => {
-                eprintln!("{:?}", miette::Report::new(error));
-                ExitCode::from(EX_CONFIG)
-            }
+            Err(RunError::Config(error)) => refused(error),
             Err(error) => {
                 eprintln!("levee-dataplane: {error}");
                 if error.is_configuration() { ExitCode::from(EX_CONFIG) } else { ExitCode::FAILURE }
@@ -52,10 +50,7 @@ fn main() -> ExitCode {
         },
         Command::Replay(arguments) => match replay::replay(&arguments) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(ReplayError::Config(error)) => {
-                eprintln!("{:?}", miette::Report::new(error));
-                ExitCode::from(EX_CONFIG)
-            }
+            Err(ReplayError::Config(error)) => refused(error),
             Err(error) => {
                 eprintln!("levee-dataplane: {error}");
                 ExitCode::FAILURE
@@ -73,4 +68,11 @@ fn main() -> ExitCode {
             }
         },
     }
+}
+
+/// A file that cannot be read says nothing about its content.
+fn refused(error: ConfigError) -> ExitCode {
+    let is_invalid = matches!(error, ConfigError::Invalid(_));
+    eprintln!("{:?}", miette::Report::new(error));
+    if is_invalid { ExitCode::from(EX_CONFIG) } else { ExitCode::FAILURE }
 }

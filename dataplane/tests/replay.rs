@@ -73,3 +73,18 @@ fn a_state_that_is_not_there_is_told_unless_it_is_about_to_be_learned() {
     let (output, told) = replay(folder.path(), &out);
     assert!(output.status.success() && told.is_empty(), "{told}");
 }
+
+#[test]
+fn a_configuration_that_cannot_be_read_is_not_called_invalid() {
+    let folder = folder();
+    let status = |text: Option<&str>| {
+        let path = folder.path().join("levee.toml");
+        match text {
+            Some(text) => fs::write(&path, text).expect("writing the configuration"),
+            None => fs::remove_file(&path).expect("removing the configuration"),
+        }
+        replay(folder.path(), &["--inside-out", "/dev/null", "--report", "/dev/null"]).0.status.code()
+    };
+    assert_eq!(status(Some("schema = 1\n[[zone]]\nname = \"web\"\nprefxies = []\n")), Some(78));
+    assert_eq!(status(None), Some(1));
+}

@@ -27,7 +27,7 @@ const QUEUE: u16 = 0;
 pub enum AttachError {
     /// No driver knows the virtual device, or what its arguments name is not there.
     #[error(
-        "{port}: no driver can open it: check the driver's name and that what its arguments name exists (DPDK says more above)"
+        "{port}: no driver can open it: check the driver's name, that what its arguments name exists, and that this is started as root, which most drivers need at first (DPDK says more above)"
     )]
     Probe {
         /// As in the configuration.
