@@ -33,6 +33,8 @@ use crate::writer::Writer;
 const BASELINE_EVERY: Duration = Duration::from_secs(60);
 /// Changed filters are written at most this often.
 const IN_FORCE_EVERY: Duration = Duration::from_millis(500);
+/// Filters that the reflex renews without a word are written again after this long, well before those in the file end.
+const RENEWED_EVERY: Duration = Duration::from_secs(10);
 /// Name of the file with what was learned.
 pub const BASELINE: &str = "baseline";
 
@@ -110,7 +112,7 @@ impl Tick {
                 in_force_changed |= self.answer(request, now);
             }
             in_force_changed |= self.tell(now);
-            if in_force_changed && now.since(in_force_at) >= IN_FORCE_EVERY {
+            if self.is_in_force_due(in_force_changed, now.since(in_force_at)) {
                 self.write_in_force(now);
                 (in_force_changed, in_force_at) = (false, now);
             }
@@ -131,6 +133,11 @@ impl Tick {
             self.outlet.tell(&event, now);
         }
         filters
+    }
+
+    fn is_in_force_due(&self, changed: bool, since: Duration) -> bool {
+        let renewed = || self.engine.detector.filters().any(|(filter, _)| filter.origin == Origin::Reflex);
+        since >= IN_FORCE_EVERY && (changed || (since >= RENEWED_EVERY && renewed()))
     }
 
     fn write_in_force(&self, now: Timestamp) {

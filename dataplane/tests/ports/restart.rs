@@ -1,11 +1,11 @@
 //! What a SIGKILL in the middle of an attack costs.
 
+use std::fs;
 use std::net::UdpSocket;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use levee_dataplane::in_force::InForce;
+use levee_dataplane::in_force::{self, InForce};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -91,7 +91,9 @@ fn after_sigkill_in_mid_attack_it_forwards_with_the_filters_it_had() {
     };
     let attacked = gap.server.enter(|| UdpSocket::bind((SERVER, ATTACKED_PORT)).expect("a socket"));
     attacked.set_nonblocking(true).expect("a socket that does not wait");
-    let filters = || InForce::load(&Path::new(folder.path()).join("state/dataplane")).filters.len();
+    let state = folder.path().join("state/dataplane");
+    let filters = || InForce::load(&state).filters.len();
+    let written = || fs::metadata(in_force::path(&state)).and_then(|file| file.modified()).expect("a time");
 
     let first = start();
     // What is rare in peace may be dropped whole, so there has to be peace: traffic counts as that after two seconds.
@@ -101,6 +103,9 @@ fn after_sigkill_in_mid_attack_it_forwards_with_the_filters_it_had() {
     }
     under_attack(&gap.client, |sent| {
         wait_until("filters on disk", || filters() > 0);
+        // While the attack lasts the reflex renews its filters, and nothing else changes.
+        let first_written = written();
+        wait_until("renewed filters on disk", || written() > first_written + Duration::from_secs(5));
         let before = filters();
         let killed = Instant::now();
         first.signal(Signal::SIGKILL);
