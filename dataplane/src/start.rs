@@ -55,7 +55,17 @@ impl AtStart {
             policy.protected.sort();
             policy.protected.dedup();
         }
-        Self { policy, filters: before.filters }
+        let (filters, homeless): (Vec<_>, Vec<_>) = before
+            .filters
+            .into_iter()
+            .partition(|filter| policy.zones.iter().any(|zone| zone.name == filter.target.zone));
+        for filter in homeless {
+            tracing::warn!(
+                "a filter from before the restart is left out: there is no zone {:?} now",
+                filter.target.zone
+            );
+        }
+        Self { policy, filters }
     }
 }
 
@@ -116,5 +126,65 @@ fn restore_baseline(engine: &mut Engine, state: &Path, now: Timestamp) {
             }
         }
         Err(error) => tracing::warn!("{error}; learning starts over"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use levee_api::filter::{Action, HeaderBox, Rule, Target};
+    use levee_api::role::Role;
+    use levee_api::zone::Zone;
+
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        Config::parse("levee.toml", text).unwrap()
+    }
+
+    const WEB: &str = "schema = 1\n[[zone]]\nname = \"web\"\nprefixes = [\"203.0.113.0/24\"]\n";
+    const MAIL: &str = "schema = 1\n[[zone]]\nname = \"mail\"\nprefixes = [\"198.51.100.0/24\"]\n";
+
+    /// A state directory in which these zones of the control plane came on top of a file, with a filter on each.
+    fn state(file: &Config, zones: &[Zone]) -> tempfile::TempDir {
+        let filter = |zone: &Zone| FilterRequest {
+            owner: "incident 7".to_owned(),
+            target: Target { zone: zone.name.clone(), prefix: None },
+            roles: Role::Syn.set(),
+            rule: Rule::of(HeaderBox::any()),
+            action: Action::Drop,
+            ttl: Duration::from_secs(60),
+            witness: "half-open".to_owned(),
+        };
+        let before = InForce {
+            config: Some(file.hash),
+            zones: zones.to_vec(),
+            filters: zones.iter().map(filter).collect(),
+            ..InForce::default()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        files::replace(&in_force::path(folder.path()), &before.to_bytes(SystemTime::now())).unwrap();
+        folder
+    }
+
+    fn names(start: &AtStart) -> (Vec<&str>, Vec<&str>) {
+        let zones = start.policy.zones.iter().map(|zone| zone.name.as_str());
+        (zones.collect(), start.filters.iter().map(|filter| filter.target.zone.as_str()).collect())
+    }
+
+    #[test]
+    fn the_policy_of_the_control_plane_is_in_force_again_if_the_file_is_the_same() {
+        let (file, other) = (config(WEB), config(MAIL));
+        let state = state(&file, &other.zones);
+        assert_eq!(names(&AtStart::read(&file, state.path())), (vec!["mail"], vec!["mail"]));
+    }
+
+    #[test]
+    fn a_changed_file_counts_and_filters_stay_where_their_zone_is() {
+        let (file, other) = (config(WEB), config(MAIL));
+        let both = [file.zones.clone(), other.zones.clone()].concat();
+        let state = state(&file, &both);
+        assert_eq!(names(&AtStart::read(&other, state.path())), (vec!["mail"], vec!["mail"]));
     }
 }
