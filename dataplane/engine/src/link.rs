@@ -146,11 +146,13 @@ impl WorkerEnd {
         }
     }
 
-    /// Tells something.
-    pub fn notice(&mut self, notice: Notice) {
-        if self.notices.push(notice).is_err() {
+    /// Tells something; false when there was no room for it.
+    pub fn notice(&mut self, notice: Notice) -> bool {
+        let told = self.notices.push(notice).is_ok();
+        if !told {
             count(&self.lost.notices);
         }
+        told
     }
 
     /// Hands over a sample.

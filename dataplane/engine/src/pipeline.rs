@@ -38,8 +38,10 @@ const WATCHED_SAMPLES: u32 = 1024;
 /// above what a network needs.
 const NON_IP_PPS: u32 = 10_000;
 const CONTROL_PPS: u32 = 2_000;
-/// Limiters of the worker besides those of filters.
-const CONTROL_LIMITERS: usize = 1 << 12;
+/// Limiters of each kind of control message, which hosts share by their slots: the limit is generous enough for that.
+const CONTROL_LIMITERS: u32 = 1 << 12;
+/// Limiters of frames that are not IP, which wires would share beyond so many.
+const NON_IP_LIMITERS: u32 = 1 << 6;
 
 /// One worker's data path.
 pub struct Pipeline {
@@ -96,7 +98,7 @@ impl Pipeline {
         let unknown = Judged { role: Role::Established, conversation: 0, handshake: false, first_dropped: false };
         Self {
             limiters: Limiters::new(link.hits.len(), workers),
-            control: Limiters::new(CONTROL_LIMITERS, workers),
+            control: Limiters::new(Limited::COUNT, workers),
             scratch: Box::new(Scratch {
                 lanes: [Lanes::default(); BURST],
                 layers: [nothing; BURST],
@@ -203,9 +205,16 @@ impl Pipeline {
             let Judged { role, first_dropped, .. } = note.judged;
             let dropped = match layers.kind {
                 Kind::Malformed { reason, .. } => Some(reason),
-                _ if first_dropped => Some(Reason::Filter),
-                Kind::IcmpError => over(control, place.slot, CONTROL_PPS, now).then_some(Reason::IcmpErrorLimit),
-                Kind::Discovery => over(control, place.slot ^ 1, CONTROL_PPS, now).then_some(Reason::DiscoveryLimit),
+                // Asked again here: the first may have been dropped in this very burst.
+                Kind::LaterFragment if first_dropped || conversations.follows_dropped(lanes, layers, now) => {
+                    Some(Reason::Filter)
+                }
+                Kind::IcmpError => {
+                    over(control, Limited::Error(place.slot), CONTROL_PPS, now).then_some(Reason::IcmpErrorLimit)
+                }
+                Kind::Discovery => {
+                    over(control, Limited::Discovery(place.slot), CONTROL_PPS, now).then_some(Reason::DiscoveryLimit)
+                }
                 _ => {
                     let found = tables
                         .filters
@@ -308,19 +317,23 @@ fn lodge(place: &mut Place, lanes: &Lanes, from: Lane, hosts: &mut Hosts, link: 
     let pieces = if from == Lane::Src0 { lanes.source() } else { lanes.destination() };
     let address = pieces.into_iter().fold(0_u128, |sum, piece| sum << 16 | u128::from(piece));
     let Some(lodging) = hosts.lodge(address, from == Lane::Src0) else { return };
-    place.slot = lodging.slot;
     if lodging.new {
         let ipv6 = lanes.bits().contains(Bits::IPV6);
         let totals = link.counters.read(lodging.slot);
-        link.notice(Notice::Lodged { slot: lodging.slot, address, ipv6, totals });
+        if !link.notice(Notice::Lodged { slot: lodging.slot, address, ipv6, totals }) {
+            // Untold, its packets would count for the tenant before. They count for the prefix, until it can be told.
+            hosts.leave(address);
+            return;
+        }
     }
+    place.slot = lodging.slot;
 }
 
 /// What becomes of packets to nobody that is protected: they pass as on a wire.
 fn unprotected(wire: usize, layers: &Layers, tables: &Tables, control: &mut Limiters, now: Timestamp) -> Verdict {
     let enforce = tables.ceiling == Mode::Enforce;
     match layers.kind {
-        Kind::Other if over(control, u32::try_from(wire).unwrap_or(0), NON_IP_PPS, now) && enforce => {
+        Kind::Other if over(control, Limited::NonIp(wire), NON_IP_PPS, now) && enforce => {
             Verdict::Drop(Reason::NonIpLimit)
         }
         Kind::TooDeep if enforce && tables.too_deep == OnFailure::Drop => Verdict::Drop(Reason::EncapsulationTooDeep),
@@ -330,10 +343,28 @@ fn unprotected(wire: usize, layers: &Layers, tables: &Tables, control: &mut Limi
     }
 }
 
-/// True when a control message is above its own limit. Slots share limiters; the limit is generous enough for that.
-fn over(control: &mut Limiters, key: u32, pps: u32, now: Timestamp) -> bool {
-    let index = key & u32::try_from(CONTROL_LIMITERS - 1).unwrap_or(0);
-    !control.allow(index, pps, pps, now)
+/// What has a limit of its own besides filters. Kinds share no limiter, or a flood of one would stop another.
+enum Limited {
+    NonIp(usize),
+    Error(u32),
+    Discovery(u32),
+}
+
+impl Limited {
+    const COUNT: usize = (NON_IP_LIMITERS + 2 * CONTROL_LIMITERS) as usize;
+
+    fn index(self) -> u32 {
+        match self {
+            Self::NonIp(wire) => u32::try_from(wire).unwrap_or(0) % NON_IP_LIMITERS,
+            Self::Error(slot) => NON_IP_LIMITERS + slot % CONTROL_LIMITERS,
+            Self::Discovery(slot) => NON_IP_LIMITERS + CONTROL_LIMITERS + slot % CONTROL_LIMITERS,
+        }
+    }
+}
+
+/// True when a control message is above its own limit.
+fn over(control: &mut Limiters, what: Limited, pps: u32, now: Timestamp) -> bool {
+    !control.allow(what.index(), pps, pps, now)
 }
 
 /// A tenth of a second at the rate, at least eight packets.

@@ -180,6 +180,12 @@ impl Conversations {
         }
     }
 
+    /// True when a later fragment follows a first that was dropped.
+    pub fn follows_dropped(&mut self, lanes: &Lanes, layers: &Layers, now: Timestamp) -> bool {
+        let key = self.keyed.fragments(lanes, layers.fragment);
+        self.fragments.find(key, now).is_some_and(|first| first.state().contains(State::DROPPED))
+    }
+
     /// Learns from an outbound packet. `served`: its UDP source port is served, so that it can be an answer.
     pub fn outbound(
         &mut self,

@@ -73,6 +73,17 @@ impl Hosts {
     }
 }
 
+impl Hosts {
+    /// Gives the slot of a host back; its next packet lodges it anew.
+    pub fn leave(&mut self, address: u128) {
+        let at = usize::try_from(self.keyed.address(address)).unwrap_or(0) & (self.buckets.len() - 1);
+        let tenants = self.buckets.get_mut(at).into_iter().flatten();
+        for tenant in tenants.filter(|tenant| tenant.used && tenant.address == address) {
+            *tenant = Tenant::default();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
