@@ -136,8 +136,9 @@ impl Measures {
         self.all.iter().filter(move |measure| measure.zone == zone && measure.role == role)
     }
 
-    /// Installs a new measure on a target; the whole zone remembers it if it is a signature.
-    pub fn install(&mut self, mut measure: Measure, zone_name: &str, on: Prefix, now: Timestamp) {
+    /// Installs a new measure on a target; the whole zone remembers it if it is a signature. False when there was no room
+    /// to enforce it.
+    pub fn install(&mut self, mut measure: Measure, zone_name: &str, on: Prefix, now: Timestamp) -> bool {
         if !measure.coarse {
             let remembered = self.all.iter().filter(|known| known.zone == measure.zone && !known.coarse).count();
             if remembered >= MOST_PER_ZONE {
@@ -148,8 +149,11 @@ impl Measures {
         }
         let target = Target { zone: zone_name.to_owned(), prefix: Some(on) };
         let action = measure.action;
-        self.place(&mut measure, target, action, true, now);
-        self.all.push(measure);
+        let enforced = self.place(&mut measure, target, action, true, now);
+        if !measure.placements.is_empty() {
+            self.all.push(measure);
+        }
+        enforced
     }
 
     /// Enforces what is remembered of a role on a target that is attacked (again); true when there was anything.
@@ -170,8 +174,7 @@ impl Measures {
                 None => {
                     let target = Target { zone: zone_name.to_owned(), prefix: Some(on) };
                     let action = measure.action;
-                    self.place(measure, target, action, true, now);
-                    any = true;
+                    any |= self.place(measure, target, action, true, now);
                 }
             }
         }
@@ -199,6 +202,7 @@ impl Measures {
             });
             self.changed = true;
         }
+        self.all.retain(|measure| !measure.placements.is_empty());
         self.release(removed);
     }
 
@@ -238,14 +242,16 @@ impl Measures {
     }
 
     /// Renews what `wanted` says there is still evidence for, and ends what has passed its deadline.
-    pub fn renew_and_expire(&mut self, wanted: impl Fn(u16, Role) -> bool, now: Timestamp) {
+    ///
+    /// A signature that the zone remembers is wanted for the zone as a whole (no prefix).
+    pub fn renew_and_expire(&mut self, wanted: impl Fn(u16, Role, Option<&Prefix>) -> bool, now: Timestamp) {
         for measure in &mut self.all {
-            if wanted(measure.zone, measure.role) {
-                for placed in &mut measure.placements {
-                    if placed.filter.deadline.since(now) < RENEW {
-                        placed.filter.deadline = now + TTL;
-                        self.changed = true;
-                    }
+            for placed in &mut measure.placements {
+                if placed.filter.deadline.since(now) < RENEW
+                    && wanted(measure.zone, measure.role, placed.filter.target.prefix.as_ref())
+                {
+                    placed.filter.deadline = now + TTL;
+                    self.changed = true;
                 }
             }
         }
@@ -353,8 +359,8 @@ impl Measures {
         }
     }
 
-    fn place(&mut self, measure: &mut Measure, target: Target, action: Action, enforced: bool, now: Timestamp) {
-        let Some(counter) = self.counter() else { return };
+    fn place(&mut self, measure: &mut Measure, target: Target, action: Action, enforced: bool, now: Timestamp) -> bool {
+        let Some(counter) = self.counter() else { return false };
         let filter = Filter {
             id: self.id(),
             target,
@@ -368,6 +374,7 @@ impl Measures {
         self.changes.push(Placed::Installed(filter.clone(), counter));
         self.changed = true;
         measure.placements.push(Placement { filter, enforced, counter });
+        true
     }
 
     fn id(&mut self) -> u64 {
@@ -466,10 +473,10 @@ mod tests {
         let mut measures = Measures::new(16);
         measures.install(signature(), "web", host(1), NOW);
         let later = NOW + Duration::from_secs(45);
-        measures.renew_and_expire(|_, _| true, later);
-        measures.renew_and_expire(|_, _| false, NOW + Duration::from_secs(100));
+        measures.renew_and_expire(|_, _, _| true, later);
+        measures.renew_and_expire(|_, _, _| false, NOW + Duration::from_secs(100));
         assert_eq!(measures.filters().count(), 2);
-        measures.renew_and_expire(|_, _| false, later + TTL);
+        measures.renew_and_expire(|_, _, _| false, later + TTL);
         assert_eq!(measures.filters().count(), 0);
         assert_eq!(measures.take_changes().len(), 4);
     }
@@ -501,7 +508,7 @@ mod tests {
         measures.retire(0, Role::Syn, host(1), true);
         let id = HashSet::from([id]);
         measures.renew_external(&id, NOW + TTL + TTL);
-        measures.renew_and_expire(|_, _| false, NOW + TTL);
+        measures.renew_and_expire(|_, _, _| false, NOW + TTL);
         assert_eq!(measures.filters().count(), 1);
         assert_eq!((measures.withdraw(&id), measures.withdraw(&id)), (1, 0));
     }

@@ -62,8 +62,10 @@ pub struct Node {
     pub peace: Peace,
     /// Packets and bytes and drops since the last report of rates.
     pub since_report: Load,
-    /// What was read of the counters, per worker.
+    /// What was read of the counters, per worker; empty for prefixes.
     pub seen: Vec<Option<Totals>>,
+    /// It is on the list of those that are looked at without traffic.
+    pub hot: bool,
     /// Members that were alarmed lately, per role.
     alarmed: [VecDeque<(NodeId, Timestamp)>; COUNTED_ROLES],
 }
@@ -167,6 +169,13 @@ impl Node {
         self.tracks.iter().flatten().all(|track| track.is_idle())
     }
 
+    /// Takes over all that is known of the same target under another plan.
+    pub fn take_over(&mut self, old: Self) {
+        self.tracks = old.tracks;
+        (self.window, self.usual, self.peace) = (old.window, old.usual, old.peace);
+        (self.since_report, self.last_traffic) = (old.since_report, old.last_traffic);
+    }
+
     /// Notes that a member is alarmed.
     pub fn member_alarmed(&mut self, member: NodeId, role: Role, now: Timestamp) {
         let Some(members) = self.alarmed.get_mut(role.index()) else { return };
@@ -218,6 +227,11 @@ impl Nodes {
         self.all.iter().enumerate().filter_map(|(id, node)| Some((NodeId::try_from(id).ok()?, node.as_ref()?)))
     }
 
+    /// All targets by themselves.
+    pub fn into_nodes(self) -> Vec<Node> {
+        self.all.into_iter().flatten().collect()
+    }
+
     /// The node of a host, made with its prefixes if it is new; when there is no room, the narrowest prefix's.
     pub fn host(&mut self, address: IpAddr, zone: u16, zone_prefix: Prefix, now: Timestamp) -> Option<NodeId> {
         let host = Prefix::host(address);
@@ -262,6 +276,7 @@ impl Nodes {
             peace: Peace { since: now, ..Peace::default() },
             since_report: Load::default(),
             seen: vec![None; if depth == 0 { self.workers } else { 0 }],
+            hot: false,
             alarmed: Default::default(),
         };
         let id = match self.free.pop() {
@@ -276,6 +291,14 @@ impl Nodes {
         };
         self.index.insert(prefix, id);
         Some(id)
+    }
+
+    /// The node of a whole prefix of a zone, above its hosts where it is one of their levels.
+    pub fn aggregate(&mut self, prefix: Prefix, zone: u16, now: Timestamp) -> Option<NodeId> {
+        let levels = levels(prefix);
+        let own = levels.iter().position(|(length, _)| *length == prefix.length());
+        let (above, scale) = own.and_then(|at| Some((at, levels.get(at)?.1))).unwrap_or((LEVELS_V4.len(), 8.0));
+        self.node(prefix, zone, u8::try_from(above + 1).unwrap_or(u8::MAX), scale, None, now)
     }
 
     /// Forgets a host that has been idle for long; its counters are read anew if it comes back.

@@ -68,12 +68,12 @@ impl Track {
     }
 
     /// Accounts a tick: `packets` arrived and `dropped` of them were dropped by filters since the last call.
-    /// `learn`: the counts are peace. Ticks that were left out had no packets.
-    pub fn account(&mut self, packets: f32, dropped: f32, threshold: f32, learn: bool, now: Timestamp) {
+    /// `learn`: the counts are peace. `tick`: how long this tick was; it may come late. Ticks that were left out had no packets.
+    pub fn account(&mut self, packets: f32, dropped: f32, threshold: f32, learn: bool, tick: Duration, now: Timestamp) {
         let elapsed = now.since(self.last_tick).as_secs_f32().max(0.001);
         self.last_tick = now;
         // Ticks without packets drained the bucket before this one filled it.
-        let tick = elapsed.min(0.01);
+        let tick = tick.as_secs_f32().clamp(0.001, elapsed);
         self.bucket = (self.bucket - threshold * (elapsed - tick)).max(0.0);
         self.rate = packets / tick;
         self.residual = (packets - dropped).max(0.0) / tick;
@@ -205,7 +205,7 @@ mod tests {
     ) -> usize {
         for tick in 1..100_000 {
             *now = *now + TICK;
-            track.account(rate * 0.01, 0.0, threshold, true, *now);
+            track.account(rate * 0.01, 0.0, threshold, true, TICK, *now);
             track.step(threshold, witnessed, *now);
             if track.phase == phase {
                 return tick;
@@ -231,8 +231,21 @@ mod tests {
         let mut track = Track::new(now, TICK);
         for _ in 0..10_000 {
             now = now + TICK;
-            track.account(5.0, 0.0, 500.0, true, now);
+            track.account(5.0, 0.0, 500.0, true, TICK, now);
             assert_eq!(track.step(500.0, true, now), None);
+        }
+    }
+
+    #[test]
+    fn a_late_tick_is_no_alarm() {
+        let mut now = Timestamp(1_000_000_000);
+        let mut track = Track::new(now, TICK);
+        for late in [10_u16, 100, 2, 500, 10, 1_500].into_iter().cycle().take(600) {
+            let tick = Duration::from_millis(late.into());
+            now = now + tick;
+            track.account(0.45 * f32::from(late), 0.0, 500.0, true, tick, now);
+            assert_eq!(track.step(500.0, true, now), None, "after a tick of {late} ms at 450 packets per second");
+            assert!(track.rate < 451.0, "{}", track.rate);
         }
     }
 
@@ -244,7 +257,7 @@ mod tests {
         let learned = track.baseline.largest;
         for _ in 0..200 {
             now = now + TICK;
-            track.account(50.0, 0.0, 500.0, true, now);
+            track.account(50.0, 0.0, 500.0, true, TICK, now);
             track.step(500.0, false, now);
         }
         assert_eq!(track.phase, Phase::Watch);
@@ -272,7 +285,7 @@ mod tests {
         ticks_until(&mut track, 0.0, 500.0, Phase::Hold, true, &mut now);
         for _ in 0..4_000 {
             now = now + TICK;
-            track.account(0.0, 0.0, 500.0, true, now);
+            track.account(0.0, 0.0, 500.0, true, TICK, now);
             track.step(500.0, false, now);
         }
         ticks_until(&mut track, 5_000.0, 500.0, Phase::Attack, false, &mut now);

@@ -31,6 +31,9 @@ pub struct ZoneState {
     pub observed: Duration,
     /// What passed in peace.
     pub peace: Peace,
+    /// What passed while out-of-state packets were in peace, whatever else was under attack: visibility is judged by it, so
+    /// that it is also learned when we start in the middle of an attack.
+    conversations: Peace,
     /// What arrived in the current tick.
     pub delta: Totals,
     /// What legitimate traffic looks like, per role.
@@ -70,6 +73,8 @@ impl ZoneState {
         let calm = self.alarmed.without(Role::Request).is_empty();
         let delta = std::mem::take(&mut self.delta);
         self.peace.add(&delta, calm, now);
+        let busy = self.alarmed.union(self.answered);
+        self.conversations.add(&delta, !busy.contains(Role::OutOfState), now);
         self.total.add(&delta);
         let weight = 1.0 - (-seconds).exp();
         for (rate, packets) in self.rates.iter_mut().zip(&delta.roles) {
@@ -97,8 +102,8 @@ impl ZoneState {
             Visibility::Both => true,
             Visibility::Inbound => false,
             Visibility::Auto => {
-                let explained = self.peace.packets - self.peace.roles.iter().sum::<f32>();
-                let unexplained = self.peace.role(Role::OutOfState);
+                let explained = self.conversations.packets - self.conversations.roles.iter().sum::<f32>();
+                let unexplained = self.conversations.role(Role::OutOfState);
                 let total = explained + unexplained;
                 if total >= ENOUGH_CONVERSATIONS { explained >= SEES_INSIDE * total } else { self.sees_inside }
             }
@@ -143,6 +148,17 @@ mod tests {
             floors: Vec::new(),
             runbook: None,
         }
+    }
+
+    #[test]
+    fn visibility_is_learned_during_a_flood_that_does_not_speak_against_it() {
+        let mut state = ZoneState { alarmed: Role::Syn.set(), ..ZoneState::default() };
+        for tick in 1..1_000 {
+            state.delta.packets = 110;
+            state.delta.roles[Role::Syn.index()] = 100;
+            state.account(Duration::from_millis(10), Timestamp(tick * 10_000_000));
+        }
+        assert!(state.judge_visibility(&zone(Visibility::Auto)));
     }
 
     fn after(packets: u32, out_of_state: u32) -> ZoneState {

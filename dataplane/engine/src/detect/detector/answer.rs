@@ -38,8 +38,7 @@ impl Detector {
                     let rule = Rule::of(HeaderBox::any());
                     let measure = Measure::new(zone, role, rule, Action::Drop, witness.unwrap_or_default(), now)
                         .coarse(whole_pps(threshold_pps));
-                    self.measures.install(measure, &zone_name, prefix, now);
-                    answered = true;
+                    answered |= self.measures.install(measure, &zone_name, prefix, now);
                 }
                 if let Some(track) = self.nodes.get_mut(id).and_then(|node| node.track_mut(role)) {
                     track.mitigated_at = answered.then_some(now);
@@ -95,7 +94,7 @@ impl Detector {
         let mut above = self.nodes.get(host).and_then(|node| node.parent);
         while let Some(id) = above {
             let Some(node) = self.nodes.get(id) else { return };
-            if matches!(node.phase(role), Phase::Attack | Phase::Hold) {
+            if node.phase(role) == Phase::Attack {
                 break;
             }
             above = node.parent;

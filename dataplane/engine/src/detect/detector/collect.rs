@@ -6,7 +6,7 @@ use std::time::Duration;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
-use crate::detect::detector::Detector;
+use crate::detect::detector::{Detector, Tenant};
 use crate::detect::node::{Node, NodeId};
 use crate::detect::reservoir::Admission;
 use crate::detect::zone::ZoneState;
@@ -68,12 +68,11 @@ impl Detector {
         } else {
             IpAddr::V4(Ipv4Addr::from(u32::try_from(address & 0xffff_ffff).unwrap_or(0)))
         };
-        let Some(id) = self.node_of(address, now) else { return };
-        if let Some(seen) = self.nodes.get_mut(id).and_then(|node| node.seen.get_mut(worker)) {
-            *seen = Some(totals);
-        }
+        // What was counted for the tenant before is its own, also when it came and went within this tick.
+        self.read_tenant(worker, slot, &totals, now);
+        let Some(node) = self.node_of(address, now) else { return };
         if let Some(feed) = self.feeds.get_mut(worker) {
-            feed.tenants.insert(slot, (id, address));
+            feed.tenants.insert(slot, Tenant { node, address: Some(address), seen: totals });
         }
     }
 
@@ -85,30 +84,78 @@ impl Detector {
 
     /// Reads the counters of a slot and adds what is new to its node.
     fn read(&mut self, worker: usize, slot: u32, now: Timestamp) {
+        let Some(totals) = self.feeds.get(worker).map(|feed| feed.end.counters.read(slot)) else { return };
         let at = usize::try_from(slot).unwrap_or(usize::MAX);
-        let known = match self.direct.get(at) {
+        let known = match self.direct.get(at).copied() {
+            Some(0) if totals == Totals::default() => return,
             Some(0) => {
-                let node = self.plan.address(slot).and_then(|address| self.node_of(address, now));
-                if let (Some(node), Some(entry)) = (node, self.direct.get_mut(at)) {
+                let node = match self.plan.address(slot) {
+                    Some(address) => self.node_of(address, now),
+                    None => self.aggregate_of(slot, now),
+                };
+                let Some(node) = node else { return };
+                if let Some(entry) = self.direct.get_mut(at) {
                     *entry = node + 1;
                 }
                 node
             }
-            Some(node) => Some(node - 1),
-            None => self.feeds.get(worker).and_then(|feed| feed.tenants.get(&slot).map(|(node, _)| *node)),
+            Some(node) => node - 1,
+            None => return self.read_tenant(worker, slot, &totals, now),
         };
-        let (Some(id), Some(feed)) = (known, self.feeds.get(worker)) else { return };
-        let totals = feed.end.counters.read(slot);
-        let Some(node) = self.nodes.get_mut(id) else { return };
-        let Some(seen) = node.seen.get_mut(worker) else { return };
         // Under the first plan counters began at zero; under a later one what they stand at is where counting begins.
-        let before = seen.unwrap_or(if self.replanned { totals } else { Totals::default() });
-        *seen = Some(totals);
-        let delta = totals.since(&before);
-        add_delta(node, id, &delta, self.tick, now, &mut self.touched);
-        if let Some(zone) = self.zones.get_mut(usize::from(node.zone)) {
-            zone.delta.add(&delta);
+        let start = if self.replanned { totals } else { Totals::default() };
+        match self.nodes.get_mut(known).and_then(|node| node.seen.get_mut(worker)) {
+            Some(seen) => {
+                let before = seen.replace(totals).unwrap_or(start);
+                self.add(known, &totals.since(&before), now);
+            }
+            // There was no room for the host: its prefix stands for it, and for others.
+            None => {
+                if let Some(feed) = self.feeds.get_mut(worker) {
+                    feed.tenants.entry(slot).or_insert(Tenant { node: known, address: None, seen: start });
+                }
+                self.read_tenant(worker, slot, &totals, now);
+            }
         }
+    }
+
+    /// Adds what a slot has counted since it was last read to the node of whoever has it.
+    fn read_tenant(&mut self, worker: usize, slot: u32, totals: &Totals, now: Timestamp) {
+        let tenant = self.feeds.get_mut(worker).and_then(|feed| feed.tenants.get_mut(&slot));
+        let Some(Tenant { node, address, seen }) = tenant else { return };
+        let (delta, address, mut id) = (totals.since(seen), *address, *node);
+        *seen = *totals;
+        if delta == Totals::default() {
+            return;
+        }
+        // A host that was idle for long has been forgotten, and its node may be another's by now.
+        if let Some(address) = address
+            && !self.nodes.get(id).is_some_and(|node| node.prefix.contains(address))
+        {
+            let Some(anew) = self.node_of(address, now) else { return };
+            id = anew;
+            if let Some(tenant) = self.feeds.get_mut(worker).and_then(|feed| feed.tenants.get_mut(&slot)) {
+                tenant.node = anew;
+            }
+        }
+        self.add(id, &delta, now);
+    }
+
+    fn add(&mut self, id: NodeId, delta: &Totals, now: Timestamp) {
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        if *delta == Totals::default() {
+            return;
+        }
+        add_delta(node, id, delta, self.tick, now, &mut self.touched);
+        if let Some(zone) = self.zones.get_mut(usize::from(node.zone)) {
+            zone.delta.add(delta);
+        }
+    }
+
+    /// The node of a prefix whose hosts are hashed: it has the counts of those that found no place there.
+    fn aggregate_of(&mut self, slot: u32, now: Timestamp) -> Option<NodeId> {
+        let (prefix, zone) = self.plan.aggregate(slot)?;
+        self.nodes.aggregate(prefix, zone, now)
     }
 
     pub(super) fn admit_samples(&mut self, now: Timestamp) {

@@ -5,8 +5,8 @@ use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
 use levee_api::zone::Zone;
 
+use crate::detect::detector::Detector;
 use crate::detect::detector::collect::add_delta;
-use crate::detect::detector::{Detector, TICK};
 use crate::detect::event::Phase;
 use crate::detect::node::{Load, Node, NodeId};
 use crate::detect::threshold;
@@ -21,11 +21,6 @@ const SMALLEST_FRAME_BITS: f32 = 672.0;
 const USABLE: f32 = 0.8;
 
 impl Detector {
-    pub(super) fn hot_at(&self, depth: usize) -> Vec<NodeId> {
-        let at_depth = |id: &NodeId| self.nodes.get(*id).is_some_and(|node| usize::from(node.depth) == depth);
-        self.hot.iter().copied().filter(at_depth).collect()
-    }
-
     /// Judges every role of one target.
     pub(super) fn look_at(&mut self, id: NodeId, now: Timestamp) {
         let Some(zone_index) = self.nodes.get(id).map(|node| node.zone) else { return };
@@ -33,7 +28,8 @@ impl Detector {
             return;
         };
         let (observed, sees_inside, ratio) = (state.observed, state.sees_inside, state.answer_ratio());
-        let covered = self.covered_roles(id);
+        let Above { covers, frozen } = self.above(id);
+        let tick = now.since(self.last_tick);
         let cap = zone.link_capacity_bps.map_or(f32::MAX, capacity_pps);
         let floors: [f32; COUNTED_ROLES] = std::array::from_fn(|at| floor_of(zone, Role::ALL.get(at).copied()));
         let learn_only = self.learn_only;
@@ -55,14 +51,14 @@ impl Detector {
             if entry.is_none() && packets == 0 {
                 continue;
             }
-            let track = entry.get_or_insert_with(|| Box::new(Track::new(now, TICK)));
+            let track = entry.get_or_insert_with(|| Box::new(Track::new(now, tick)));
             let floor = floors.get(at).copied().unwrap_or(f32::MAX) * scale;
             let threshold = track.baseline.threshold(role, observed, floor, cap);
-            track.account(as_f32(packets), as_f32(dropped), threshold, true, now);
+            track.account(as_f32(packets), as_f32(dropped), threshold, !frozen.contains(role), tick, now);
             if learn_only {
                 continue;
             }
-            if covered.contains(role) {
+            if covers.contains(role) {
                 if track.phase != Phase::Normal {
                     track.dissolve(now);
                     merged.push(role);
@@ -89,7 +85,7 @@ impl Detector {
             node.usual.unanswered = node.usual.unanswered.max(window.unanswered(ratio));
         }
         let idle = node.is_idle();
-        if !idle && !self.hot.contains(&id) {
+        if !idle && !std::mem::replace(&mut node.hot, true) {
             self.hot.push(id);
             // Rates are told from here on: what went before belongs to no second of the attack.
             node.since_report = Load::default();
@@ -103,19 +99,23 @@ impl Detector {
         }
     }
 
-    /// Roles for which a covering prefix is the target.
-    fn covered_roles(&self, id: NodeId) -> RoleSet {
-        let mut roles = RoleSet::NONE;
+    /// What the prefixes around a target have to say about it.
+    fn above(&self, id: NodeId) -> Above {
+        let mut found = Above { covers: RoleSet::NONE, frozen: RoleSet::NONE };
         let mut above = self.nodes.get(id).and_then(|node| node.parent);
         while let Some(node) = above.and_then(|id| self.nodes.get(id)) {
             for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
-                if matches!(node.phase(role), Phase::Attack | Phase::Hold) {
-                    roles = roles.union(role.set());
+                let phase = node.phase(role);
+                if phase == Phase::Attack {
+                    found.covers = found.covers.union(role.set());
+                }
+                if phase != Phase::Normal {
+                    found.frozen = found.frozen.union(role.set());
                 }
             }
             above = node.parent;
         }
-        roles
+        found
     }
 
     /// Adds a target's tick to the prefix above it, without what the target answers for itself.
@@ -146,13 +146,19 @@ impl Detector {
     }
 
     /// Recomputes what is watched and what is hot.
-    pub(super) fn settle_states(&mut self, _now: Timestamp) {
+    pub(super) fn settle_states(&mut self) {
         for zone in &mut self.zones {
             zone.alarmed = RoleSet::NONE;
             zone.answered = RoleSet::NONE;
         }
+        let nodes = &mut self.nodes;
+        self.hot.retain(|id| {
+            nodes.get_mut(*id).is_some_and(|node| {
+                node.hot = !node.is_idle();
+                node.hot
+            })
+        });
         let nodes = &self.nodes;
-        self.hot.retain(|id| nodes.get(*id).is_some_and(|node| !node.is_idle()));
         for id in &self.hot {
             let Some(node) = nodes.get(*id) else { continue };
             let Some(zone) = self.zones.get_mut(usize::from(node.zone)) else { continue };
@@ -182,6 +188,15 @@ impl Detector {
         let cap = zone.link_capacity_bps.map_or(f32::MAX, capacity_pps);
         track.baseline.threshold(role, state.observed, floor_of(zone, Some(role)) * node.scale, cap)
     }
+}
+
+/// Roles of a target that its covering prefixes decide about.
+struct Above {
+    /// A prefix is the target. One that waits in HOLD is not: what comes back on one host, below the prefix's threshold,
+    /// is that host's attack.
+    covers: RoleSet,
+    /// A prefix is not in peace, so that what arrives at its hosts is not peace either.
+    frozen: RoleSet,
 }
 
 /// True when the role is in peace and below its threshold.

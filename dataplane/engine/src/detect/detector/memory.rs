@@ -5,7 +5,7 @@ use std::sync::Arc;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
-use crate::detect::detector::{Detector, TICK};
+use crate::detect::detector::{Detector, TICK, Tenant};
 use crate::detect::node::Nodes;
 use crate::detect::snapshot::{TargetRecord, ZoneRecord};
 use crate::detect::track::Track;
@@ -72,24 +72,49 @@ impl Detector {
         }
     }
 
-    /// Takes a new plan. What was learned stays with its zone's name and its addresses; attacks under way are detected anew,
-    /// and the measures against them stay in force until their deadlines.
+    /// Takes a new plan. What is known of a zone and of its targets stays with the zone's name and their addresses: also
+    /// the attacks under way, and the measures against them.
     pub fn replan(&mut self, plan: Arc<Plan>, now: Timestamp) {
-        let (zones, targets) = self.learned();
-        self.plan = plan;
-        self.nodes = Nodes::new(self.feeds.len());
-        self.direct = vec![0; self.plan.slots()];
+        let before = std::mem::replace(&mut self.plan, plan);
+        let index_of = |name: &str| self.plan.zone_named(name);
+        let moved: Vec<Option<u16>> = before.zones().iter().map(|zone| index_of(&zone.name)).collect();
+        let states = std::mem::take(&mut self.zones);
         self.zones = self.plan.zones().iter().map(|_| ZoneState::default()).collect();
+        for (state, to) in states.into_iter().zip(&moved) {
+            if let Some(place) = to.and_then(|to| self.zones.get_mut(usize::from(to))) {
+                *place = state;
+            }
+        }
+        let mut known = std::mem::replace(&mut self.nodes, Nodes::new(self.feeds.len())).into_nodes();
+        // Hosts first: they bring their prefixes with them.
+        known.sort_by_key(|node| (node.depth, node.zone, node.prefix));
+        self.direct = vec![0; self.plan.slots()];
         self.hot.clear();
         self.touched.iter_mut().for_each(Vec::clear);
         self.task = None;
         self.replanned = true;
-        self.restore(zones, targets, now);
+        for old in known {
+            let zone = moved.get(usize::from(old.zone)).copied().flatten();
+            let address = old.prefix.address();
+            let host = if old.prefix.is_host() { self.node_of(address, now) } else { None };
+            let Some(id) = self.nodes.find(&old.prefix).or(host) else { continue };
+            let Some(node) = self.nodes.get_mut(id).filter(|node| Some(node.zone) == zone && node.prefix == old.prefix)
+            else {
+                continue;
+            };
+            node.take_over(old);
+            if !node.is_idle() {
+                node.hot = true;
+                self.hot.push(id);
+            }
+        }
         for worker in 0..self.feeds.len() {
             let tenants = self.feeds.get_mut(worker).map(|feed| std::mem::take(&mut feed.tenants)).unwrap_or_default();
-            for (slot, (_, address)) in tenants {
-                if let (Some(id), Some(feed)) = (self.node_of(address, now), self.feeds.get_mut(worker)) {
-                    feed.tenants.insert(slot, (id, address));
+            for (slot, tenant) in tenants {
+                // Slots that no host has are read anew.
+                let Some(address) = tenant.address else { continue };
+                if let (Some(node), Some(feed)) = (self.node_of(address, now), self.feeds.get_mut(worker)) {
+                    feed.tenants.insert(slot, Tenant { node, ..tenant });
                 }
             }
         }

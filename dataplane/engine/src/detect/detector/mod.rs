@@ -22,11 +22,12 @@ use levee_api::filter::Target;
 use levee_api::time::Timestamp;
 use levee_api::zone::Zone;
 
-use crate::detect::event::{Event, What};
+use crate::detect::event::{Event, Phase, What};
 use crate::detect::measures::Measures;
 use crate::detect::node::{NodeId, Nodes};
 use crate::detect::zone::ZoneState;
 use crate::link::{DetectorEnd, Watch};
+use crate::target::counters::Totals;
 use crate::target::plan::Plan;
 
 use task::TaskKey;
@@ -34,6 +35,9 @@ pub use task::{Outcome, Task};
 
 /// The length of a tick.
 pub const TICK: Duration = Duration::from_millis(10);
+
+/// Idle hosts are looked for in this many parts, one a second: a full round takes about a minute.
+const FORGET_ROUNDS: u8 = 64;
 
 /// Detection for all zones.
 pub struct Detector {
@@ -55,6 +59,8 @@ pub struct Detector {
     last_tick: Timestamp,
     last_second: Timestamp,
     tick: u64,
+    /// The part of the idle hosts that was looked at last.
+    round: NodeId,
     task: Option<TaskKey>,
     learn_only: bool,
     /// The plan is not the one that it all began with.
@@ -67,8 +73,17 @@ pub struct Detector {
 /// One worker, as the detector sees it.
 struct Feed {
     end: DetectorEnd,
-    /// Node and address of a hashed slot.
-    tenants: HashMap<u32, (NodeId, IpAddr)>,
+    /// Who has a hashed slot, and slots that no host has.
+    tenants: HashMap<u32, Tenant>,
+}
+
+/// Who a slot of a worker's counters belongs to.
+struct Tenant {
+    node: NodeId,
+    /// None: nobody's own, counted for a prefix.
+    address: Option<IpAddr>,
+    /// What its counters stood at when they were last read.
+    seen: Totals,
 }
 
 impl Detector {
@@ -97,6 +112,7 @@ impl Detector {
             last_tick: now,
             last_second: now,
             tick: 0,
+            round: 0,
             task: None,
             learn_only,
             replanned: false,
@@ -110,9 +126,12 @@ impl Detector {
         let elapsed = now.since(self.last_tick);
         self.tick += 1;
         self.collect(now);
+        for id in &self.hot {
+            let due = self.nodes.get(*id).and_then(|node| self.touched.get_mut(usize::from(node.depth)));
+            due.into_iter().for_each(|due| due.push(*id));
+        }
         for depth in 0..self.touched.len() {
             let mut due = self.touched.get_mut(depth).map(std::mem::take).unwrap_or_default();
-            due.extend(self.hot_at(depth));
             due.sort_unstable();
             due.dedup();
             for id in due {
@@ -123,7 +142,7 @@ impl Detector {
         for zone in &mut self.zones {
             zone.account(elapsed, now);
         }
-        self.settle_states(now);
+        self.settle_states();
         self.limit_the_rest(now);
         self.admit_samples(now);
         if now.since(self.last_second) >= Duration::from_secs(1) {
@@ -172,18 +191,19 @@ impl Detector {
                 self.events.push(Event { at: now, what: What::Visibility { zone: zone.name.clone(), sees_inside } });
             }
         }
-        let zones = &self.zones;
+        let (zones, nodes) = (&self.zones, &self.nodes);
         self.measures.renew_and_expire(
-            |zone, role| zones.get(usize::from(zone)).is_some_and(|state| state.answered.contains(role)),
+            |zone, role, on| match on.map(|prefix| nodes.find(prefix).and_then(|id| nodes.get(id))) {
+                Some(target) => target.is_some_and(|node| matches!(node.phase(role), Phase::Attack | Phase::Hold)),
+                None => zones.get(usize::from(zone)).is_some_and(|state| state.answered.contains(role)),
+            },
             now,
         );
         for id in self.hot.clone() {
             self.report_rates(id, now);
         }
-        // A part of the idle hosts a second: a full round takes about a minute.
-        let end = self.nodes.end();
-        let round = NodeId::try_from(self.tick / 100 % 64).unwrap_or(0);
-        for id in (0..end).filter(|id| id % 64 == round) {
+        self.round = (self.round + 1) % NodeId::from(FORGET_ROUNDS);
+        for id in (self.round..self.nodes.end()).step_by(usize::from(FORGET_ROUNDS)) {
             self.nodes.forget_if_idle(id, now);
         }
     }

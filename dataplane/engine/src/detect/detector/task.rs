@@ -31,6 +31,9 @@ const REPEAT: Duration = Duration::from_millis(50);
 /// A limit is considered when no rule that drops was found for this long.
 pub(super) const LIMIT_AFTER: Duration = Duration::from_millis(250);
 
+/// Targets whose samples are looked through for one task.
+const MOST_CANDIDATES: usize = 32;
+
 /// Work that takes longer than a tick may: [`Task::run`] it anywhere.
 pub struct Task {
     key: TaskKey,
@@ -76,7 +79,12 @@ impl Detector {
                 }
             }
         }
-        due.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
+        // Those with the largest excess have the most samples: if they have too few, so has everybody.
+        if due.len() > MOST_CANDIDATES {
+            due.select_nth_unstable_by(MOST_CANDIDATES, most_urgent);
+            due.truncate(MOST_CANDIDATES);
+        }
+        due.sort_unstable_by(most_urgent);
         due.into_iter().find_map(|(_, id, role)| self.task_for(id, role, now))
     }
 
@@ -152,8 +160,8 @@ impl Detector {
                 job.legitimate.len()
             );
             let measure = Measure::new(key.zone, key.role, found.rule, action, witness, now);
-            self.measures.install(measure, &zone_name, key.prefix, now);
-            if let Some(track) = self.nodes.get_mut(key.node).and_then(|node| node.track_mut(key.role)) {
+            let enforced = self.measures.install(measure, &zone_name, key.prefix, now);
+            if enforced && let Some(track) = self.nodes.get_mut(key.node).and_then(|node| node.track_mut(key.role)) {
                 track.mitigated_at.get_or_insert(now);
             }
         }
@@ -175,4 +183,9 @@ impl Detector {
         samples.reverse();
         samples
     }
+}
+
+/// The largest excess first; targets and roles in order among equals.
+fn most_urgent(a: &(f32, NodeId, Role), b: &(f32, NodeId, Role)) -> std::cmp::Ordering {
+    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2))
 }

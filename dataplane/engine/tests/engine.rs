@@ -1,0 +1,358 @@
+//! The whole engine without I/O: packets made here, through the data path, with ticks by a virtual clock.
+
+mod traffic;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use levee_api::filter::{Action, Filter, HeaderBox, Origin, Rule, Target};
+use levee_api::lane::Lane;
+use levee_api::role::{Role, RoleSet};
+use levee_api::zone::{Mode, Visibility};
+use levee_engine::detect::event::{Phase, What};
+use levee_engine::detect::snapshot;
+use levee_engine::packet::Direction::{Inbound, Outbound};
+use levee_engine::time::Timestamp;
+use levee_engine::verdict::{Reason, Verdict};
+
+use traffic::{SERVER, Site, V6_SERVER, ack, arp, fragments, icmp, icmp_error, syn, udp, udp6, zone};
+
+const SECOND: u64 = 100;
+
+/// Attack packets of a tick, and how many of them were dropped, over some ticks of peace with a flood in it.
+fn flood(site: &mut Site, ticks: u64, mut packets: impl FnMut(u64) -> Vec<Vec<u8>>) -> (usize, usize) {
+    let (mut sent, mut dropped) = (0, 0);
+    for tick in 0..ticks {
+        site.peace();
+        let frames = packets(tick);
+        sent += frames.len();
+        dropped += frames.iter().filter(|frame| matches!(site.send(Inbound, frame), Verdict::Drop(_))).count();
+        site.tick();
+    }
+    (sent, dropped)
+}
+
+/// After a quarter of a second nearly everything of a flood is dropped, and nothing of the clients at any time.
+fn is_scrubbed(mut packets: impl FnMut(u64) -> Vec<Vec<u8>>) {
+    let mut site = Site::learned(&[zone()]);
+    flood(&mut site, 25, &mut packets);
+    let (sent, dropped) = flood(&mut site, 100, |tick| packets(25 + tick));
+    assert!(dropped * 100 >= sent * 97, "{dropped} of {sent} dropped; {:#?}", site.told());
+    assert_eq!(site.lost_of_clients, 0);
+}
+
+#[test]
+fn peace_is_untouched() {
+    let site = Site::learned(&[zone()]);
+    assert_eq!(site.lost_of_clients, 0);
+    assert_eq!(site.engine.detector.filters().count(), 0);
+    assert!(site.engine.detector.zones().all(|(_, state)| state.sees_inside));
+}
+
+#[test]
+fn a_syn_flood_with_a_fixed_window_is_scrubbed() {
+    is_scrubbed(|tick| (0..40).map(|n| syn(SERVER, tick * 40 + n, 512)).collect());
+}
+
+#[test]
+fn datagrams_to_a_port_that_is_not_served_are_scrubbed() {
+    is_scrubbed(|tick| (0..40).map(|n| udp(SERVER, tick * 40 + n, 9_999, 300)).collect());
+}
+
+#[test]
+fn acknowledgements_of_nothing_are_scrubbed() {
+    is_scrubbed(|tick| (0..40).map(|n| ack(SERVER, tick * 40 + n)).collect());
+}
+
+#[test]
+fn an_icmp_flood_is_scrubbed() {
+    is_scrubbed(|tick| (0..40).map(|n| icmp(SERVER, tick * 40 + n)).collect());
+}
+
+#[test]
+fn a_carpet_over_a_24_is_scrubbed() {
+    // 20 packets per second and host: far below the threshold of any host.
+    let all = |tick: u64| (0..51).map(move |n| udp([203, 0, 113, octet((tick * 51 + n) % 256)], tick * 51 + n, 9_999, 300));
+    let mut site = Site::learned(&[zone()]);
+    flood(&mut site, 25, |tick| all(tick).collect());
+    let (sent, dropped) = flood(&mut site, 100, |tick| all(25 + tick).collect());
+    assert!(dropped * 100 >= sent * 97, "{dropped} of {sent} dropped; {:#?}", site.told());
+    assert_eq!(site.lost_of_clients, 0);
+}
+
+#[test]
+fn an_ipv6_host_is_protected_also_after_long_silence() {
+    let mut site = Site::learned(&[zone()]);
+    let calm = site.now;
+    site.send(Inbound, &udp6(V6_SERVER, 1, 9_999));
+    // An hour in ticks of a second: the host is forgotten meanwhile, and another has its place in the tree.
+    for _ in 0..3_600 {
+        site.now = site.now + Duration::from_secs(1);
+        site.engine.tick(site.now);
+    }
+    for other in 0..50 {
+        site.send(Inbound, &udp6(0x1000 + other, 2, 9_999));
+    }
+    assert!(site.now > calm);
+    site.again(10 * SECOND);
+    let burst = |tick: u64| (0..40).map(|n| udp6(V6_SERVER, tick * 40 + n, 9_999)).collect::<Vec<_>>();
+    flood(&mut site, 25, burst);
+    let (sent, dropped) = flood(&mut site, 50, |tick| burst(25 + tick));
+    assert!(dropped * 100 >= sent * 97, "{dropped} of {sent} dropped; {:#?}", site.told());
+    let host = IpAddr::V6(V6_SERVER.into());
+    assert!(site.told().iter().any(|what| matches!(what, What::Phase { target, to: Phase::Attack, .. }
+        if target.prefix.is_some_and(|on| on.is_host() && on.contains(host)))));
+}
+
+#[test]
+fn a_pulse_that_comes_back_on_another_host_is_dropped_at_once() {
+    let mut site = Site::learned(&[zone()]);
+    flood(&mut site, 100, |tick| (0..40).map(|n| syn(SERVER, tick * 40 + n, 512)).collect());
+    flood(&mut site, 5 * SECOND, |_| Vec::new());
+    let other = [203, 0, 113, 77];
+    let (sent, dropped) = flood(&mut site, 10, |tick| (0..200).map(|n| syn(other, tick * 200 + n, 512)).collect());
+    assert!(dropped * 10 >= sent * 9, "{dropped} of {sent} dropped within 100 ms");
+    assert_eq!(site.lost_of_clients, 0);
+}
+
+#[test]
+fn a_host_below_a_prefix_in_hold_is_still_defended() {
+    let mut site = Site::learned(&[zone()]);
+    let carpet = |tick: u64| (0..51).map(|n| ack([203, 0, 113, octet((tick * 51 + n) % 256)], tick * 51 + n)).collect();
+    flood(&mut site, 100, carpet);
+    flood(&mut site, 3 * SECOND, |_| Vec::new());
+    let prefix = "203.0.113.0/24".parse().unwrap();
+    let node = site.engine.detector.nodes().find(&prefix).unwrap();
+    assert_eq!(site.engine.detector.nodes().get(node).unwrap().phase(Role::OutOfState), Phase::Hold);
+    // Above the threshold of the host, below that of the prefix.
+    let at_one = |tick: u64| (0..2).map(|n| ack(SERVER, 10_000 + tick * 2 + n)).collect();
+    flood(&mut site, 50, at_one);
+    let host = IpAddr::from(SERVER);
+    let defended = site.told().into_iter().any(|what| {
+        matches!(what, What::Phase { target, role: Role::OutOfState, to: Phase::Attack, .. }
+            if target.prefix.is_some_and(|on| on.is_host() && on.contains(host)))
+    });
+    assert!(defended, "{:#?}", site.told());
+}
+
+#[test]
+fn what_arrives_at_hosts_during_a_carpet_is_not_learned() {
+    let mut site = Site::learned(&[zone()]);
+    let largest = |site: &Site| {
+        let id = site.engine.detector.nodes().find(&"203.0.113.77/32".parse().unwrap());
+        id.and_then(|id| site.engine.detector.nodes().get(id)?.track(Role::OutOfState))
+            .map_or(0.0, |t| t.baseline.largest)
+    };
+    let carpet = |tick: u64| (0..256).map(|n| ack([203, 0, 113, octet(n)], tick * 256 + n)).collect();
+    flood(&mut site, 200, carpet);
+    assert!(largest(&site) < 50.0, "{} packets per second taken for peace", largest(&site));
+}
+
+#[test]
+fn monitor_drops_nothing_and_tells_what_it_would_have_done() {
+    let mut watched = zone();
+    watched.mode = Mode::Monitor;
+    let mut site = Site::learned(&[watched]);
+    let (_, dropped) = flood(&mut site, 50, |tick| (0..40).map(|n| ack(SERVER, tick * 40 + n)).collect());
+    assert_eq!(dropped, 0);
+    let mut land = syn(SERVER, 1, 512);
+    let (source, destination) = land.split_at_mut(30);
+    source[26..30].copy_from_slice(&destination[..4]);
+    assert_eq!(site.send(Inbound, &land), Verdict::Forward, "malformed too");
+    assert!(site.told().iter().any(|what| matches!(what, What::FilterInstalled { simulated: true, .. })));
+    assert!(!site.told().iter().any(|what| matches!(what, What::FilterInstalled { simulated: false, .. })));
+}
+
+#[test]
+fn where_the_return_direction_is_not_seen_nothing_that_relies_on_memory_drops() {
+    let mut site = Site::new(&[zone()], 1);
+    for tick in 0..3 * SECOND {
+        for n in 0..40 {
+            assert_eq!(site.send(Inbound, &ack(SERVER, tick % 50 * 40 + n)), Verdict::Forward);
+            assert_eq!(site.send(Inbound, &udp(SERVER, n, 9_999, 100)), Verdict::Forward);
+        }
+        site.tick();
+    }
+}
+
+#[test]
+fn a_start_in_the_middle_of_a_syn_flood_ends_in_defence() {
+    let mut site = Site::new(&[zone()], 1);
+    let burst = |tick: u64| (0..40).map(|n| syn(SERVER, tick * 40 + n, 512)).collect::<Vec<_>>();
+    flood(&mut site, 20 * SECOND, burst);
+    let (sent, dropped) = flood(&mut site, 50, |tick| burst(2_000 + tick));
+    assert!(dropped * 10 >= sent * 9, "{dropped} of {sent} dropped; {:#?}", site.told());
+    assert_eq!(site.lost_of_clients, 0);
+}
+
+#[test]
+fn new_zones_in_mid_attack_do_not_end_the_defence() {
+    let mut site = Site::learned(&[zone()]);
+    let burst = |tick: u64| (0..40).map(|n| ack(SERVER, tick * 40 + n)).collect::<Vec<_>>();
+    flood(&mut site, 50, burst);
+    let mut other = zone();
+    other.name = "mail".to_owned();
+    other.prefixes = vec!["198.51.100.0/24".parse().unwrap()];
+    site.engine.replace_zones(&[other, zone()], &[], site.now).unwrap();
+    // Longer than a filter lives without evidence.
+    let (sent, dropped) = flood(&mut site, 70 * SECOND, burst);
+    assert!(dropped * 100 >= sent * 99, "{dropped} of {sent} dropped");
+    assert_eq!(site.lost_of_clients, 0);
+}
+
+#[test]
+fn a_protected_host_loses_nothing_to_any_filter() {
+    let mut site = Site::with(&[zone()], &["203.0.113.10/32".parse().unwrap()], 1);
+    site.again(25 * SECOND);
+    let (_, dropped) = flood(&mut site, 100, |tick| (0..40).map(|n| ack(SERVER, tick * 40 + n)).collect());
+    assert_eq!(dropped, 0);
+}
+
+#[test]
+fn a_filter_of_the_control_plane_ends_at_its_deadline_although_nobody_ticks() {
+    let mut site = Site::new(&[zone()], 1);
+    let deadline = site.now + Duration::from_secs(5);
+    let filter = Filter {
+        id: 0,
+        target: Target { zone: "web".to_owned(), prefix: None },
+        roles: RoleSet::FILTERABLE,
+        rule: Rule::of(HeaderBox::any().exact(Lane::DstPort, 9_999)),
+        action: Action::Drop,
+        deadline,
+        origin: Origin::ControlPlane { owner: "incident-7".to_owned() },
+        witness: String::new(),
+    };
+    site.engine.detector.measures.install_external(filter).unwrap();
+    site.engine.settle(site.now);
+    let packet = udp(SERVER, 1, 9_999, 100);
+    assert_eq!(site.send(Inbound, &packet), Verdict::Drop(Reason::Filter));
+    site.now = deadline.before(Duration::from_nanos(1));
+    assert_eq!(site.send(Inbound, &packet), Verdict::Drop(Reason::Filter));
+    site.now = deadline;
+    assert_eq!(site.send(Inbound, &packet), Verdict::Forward);
+}
+
+#[test]
+fn fragments_follow_their_first_in_one_burst_and_in_many() {
+    for burst in [1, 64] {
+        let mut site = Site::learned(&[zone()]);
+        flood(&mut site, 50, |tick| (0..40).map(|n| udp(SERVER, tick * 40 + n, 9_999, 300)).collect());
+        let frames: Vec<_> = (0..20).flat_map(|n| fragments(SERVER, 50_000 + n, 9_999)).collect();
+        let verdicts = site.send_all(Inbound, &frames, burst);
+        let pairs = verdicts.chunks(2).all(|pair| pair[0] == pair[1]);
+        assert!(pairs && verdicts.contains(&Verdict::Drop(Reason::Filter)), "in bursts of {burst}: {verdicts:?}");
+    }
+}
+
+#[test]
+fn verdicts_do_not_depend_on_burst_boundaries() {
+    let run = |burst| {
+        let mut site = Site::learned(&[zone()]);
+        let mut verdicts = Vec::new();
+        for tick in 0..60_u64 {
+            let mut frames = Vec::new();
+            for n in tick * 10..tick * 10 + 10 {
+                frames.extend([ack(SERVER, n), syn(SERVER, n, 512), udp(SERVER, n, 9_999, 100), icmp(SERVER, n)]);
+                frames.extend(fragments([203, 0, 113, 20], n, 9_998));
+                frames.extend([udp6(V6_SERVER, n, 9_999), arp()]);
+            }
+            verdicts.extend(site.send_all(Inbound, &frames, burst));
+            site.tick();
+        }
+        verdicts
+    };
+    let single = run(1);
+    assert!(single.iter().any(|verdict| *verdict != Verdict::Forward));
+    assert_eq!(run(64), single);
+    assert_eq!(run(7), single);
+}
+
+#[test]
+fn two_workers_detect_like_one() {
+    let run = |workers| {
+        let mut site = Site::new(&[zone()], workers);
+        site.again(25 * SECOND);
+        let (sent, dropped) = flood(&mut site, 100, |tick| (0..40).map(|n| ack(SERVER, tick * 40 + n)).collect());
+        let begun = site.events.iter().find_map(|event| match &event.what {
+            What::Phase { role: Role::OutOfState, to: Phase::Attack, .. } => Some(event.at),
+            _ => None,
+        });
+        (sent, dropped, begun, site.lost_of_clients)
+    };
+    assert_eq!(run(2), run(1));
+}
+
+#[test]
+fn an_icmp_error_flood_to_one_host_stops_no_arp_and_no_other_host() {
+    let mut site = Site::new(&[zone()], 1);
+    let first = [203, 0, 113, 0];
+    let flooded = (0..5_000).map(|n| site.send(Inbound, &icmp_error(first, n))).filter(|v| *v != Verdict::Forward);
+    assert!(flooded.count() > 2_000);
+    assert_eq!(site.send(Inbound, &arp()), Verdict::Forward);
+    assert_eq!(site.send(Inbound, &icmp_error([203, 0, 113, 1], 1)), Verdict::Forward);
+}
+
+#[test]
+fn what_was_learned_survives_a_restart_and_damage_changes_nothing() {
+    let mut old = Site::learned(&[zone()]);
+    old.tick();
+    let bytes = snapshot::write(&old.engine.detector);
+    let mut new = Site::new(&[zone()], 1);
+    let empty = snapshot::write(&new.engine.detector);
+    for at in 0..bytes.len() {
+        // Every byte of what leads and ends the file, and some between.
+        if at > 64 && at + 64 < bytes.len() && at % 997 != 0 {
+            continue;
+        }
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        assert!(snapshot::read(&mut new.engine.detector, &damaged, new.now).is_err(), "changed at {at}");
+        assert!(snapshot::read(&mut new.engine.detector, &bytes[..at], new.now).is_err(), "cut at {at}");
+    }
+    assert_eq!(snapshot::write(&new.engine.detector), empty, "untouched");
+    snapshot::read(&mut new.engine.detector, &bytes, new.now).unwrap();
+    assert_eq!(snapshot::write(&new.engine.detector), bytes);
+}
+
+#[test]
+fn rates_and_thresholds_in_events_are_finite_whatever_the_ticks() {
+    let mut site = Site::learned(&[zone()]);
+    for (round, gap) in
+        [0_u64, 1, 10_000_000, 3_600_000_000_000, 0, 500_000_000].into_iter().cycle().take(300).enumerate()
+    {
+        site.now = Timestamp(site.now.0 + gap);
+        for n in 0..200 {
+            site.send(Inbound, &ack(SERVER, u64::try_from(round).unwrap() * 200 + n));
+        }
+        site.engine.tick(site.now);
+        site.events.extend(site.engine.detector.take_events());
+    }
+    for what in site.told() {
+        match what {
+            What::Phase { rate_pps, threshold_pps, .. } => assert!(rate_pps.is_finite() && threshold_pps.is_finite()),
+            What::Rates { pps, bps, dropped_pps, .. } => {
+                assert!(pps.is_finite() && bps.is_finite() && dropped_pps.is_finite())
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn inbound_only_zones_are_told_so() {
+    let mut one_way = zone();
+    one_way.visibility = Visibility::Inbound;
+    let site = Site::learned(&[one_way]);
+    assert!(site.engine.detector.zones().all(|(_, state)| !state.sees_inside));
+}
+
+#[test]
+fn outbound_is_never_dropped() {
+    let mut site = Site::learned(&[zone()]);
+    flood(&mut site, 50, |tick| (0..40).map(|n| ack(SERVER, tick * 40 + n)).collect());
+    assert!((0..500).all(|n| site.send(Outbound, &traffic::answer(SERVER, n)) == Verdict::Forward));
+}
+
+fn octet(n: u64) -> u8 {
+    u8::try_from(n % 256).unwrap()
+}
