@@ -235,7 +235,8 @@ impl Pipeline {
             let Some(mut reason) = dropped else { continue };
             if matches!(reason, Reason::Filter | Reason::Limit)
                 && relies_on_memory(role)
-                && conversations.is_incomplete(now)
+                && layers.kind != Kind::LaterFragment
+                && conversations.is_incomplete(note.judged.conversation, now)
             {
                 if tables.evicted == OnFailure::Pass {
                     continue;

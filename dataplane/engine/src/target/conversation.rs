@@ -51,9 +51,9 @@ impl Conversations {
         self.memory.evicted()
     }
 
-    /// True while a conversation that had got past its first exchange is missing, because it had to make room.
-    pub fn is_incomplete(&self, now: Timestamp) -> bool {
-        self.memory.is_incomplete(now)
+    /// True while the conversation of a key may be missing, because one had to make room that had got past its first exchange.
+    pub fn is_incomplete(&self, key: u64, now: Timestamp) -> bool {
+        self.memory.is_incomplete(key, now)
     }
 
     /// The role of an inbound packet. `served`: its UDP destination port is served.

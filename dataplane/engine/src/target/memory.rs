@@ -82,8 +82,9 @@ struct Bucket([Entry; WAYS]);
 pub struct Memory {
     buckets: Box<[Bucket]>,
     evicted: u64,
-    /// Until here a conversation that had got past its first exchange is missing.
-    incomplete_until: u32,
+    /// Per bucket: until here a conversation that had got past its first exchange is missing in it. Per bucket, because some
+    /// overflow long before the table is full, and what is missing in one says nothing about the others.
+    incomplete_until: Box<[u32]>,
 }
 
 /// A found conversation. Changes are written in place.
@@ -95,11 +96,19 @@ impl Memory {
     /// A memory for about `entries` conversations (rounded up to a power of two), 16 bytes each.
     pub fn new(entries: usize) -> Self {
         let buckets = (entries / WAYS).max(1).next_power_of_two();
-        Self { buckets: vec![Bucket::default(); buckets].into_boxed_slice(), evicted: 0, incomplete_until: 0 }
+        Self {
+            buckets: vec![Bucket::default(); buckets].into_boxed_slice(),
+            evicted: 0,
+            incomplete_until: vec![0; buckets].into_boxed_slice(),
+        }
+    }
+
+    fn at(&self, key: u64) -> usize {
+        usize::try_from(key).unwrap_or(0) & (self.buckets.len() - 1)
     }
 
     fn bucket(&mut self, key: u64) -> Option<&mut Bucket> {
-        let at = usize::try_from(key).unwrap_or(0) & (self.buckets.len() - 1);
+        let at = self.at(key);
         self.buckets.get_mut(at)
     }
 
@@ -130,8 +139,11 @@ impl Memory {
         };
         if let Some(victim) = evicted {
             self.evicted += 1;
-            if victim.state.is_settled() {
-                self.incomplete_until = self.incomplete_until.max(victim.expires);
+            let at = self.at(key);
+            if victim.state.is_settled()
+                && let Some(until) = self.incomplete_until.get_mut(at)
+            {
+                *until = victim.expires.max(*until);
             }
         }
         let entry = self.bucket(key)?.0.get_mut(at)?;
@@ -146,9 +158,10 @@ impl Memory {
         self.evicted
     }
 
-    /// True while a conversation that had got past its first exchange is missing, because it had to make room.
-    pub fn is_incomplete(&self, now: Timestamp) -> bool {
-        unit(now) < self.incomplete_until
+    /// True while the conversation of a key may be missing: one that had got past its first exchange had to make room where it
+    /// would be.
+    pub fn is_incomplete(&self, key: u64, now: Timestamp) -> bool {
+        self.incomplete_until.get(self.at(key)).is_some_and(|until| unit(now) < *until)
     }
 }
 
@@ -313,13 +326,27 @@ mod tests {
             let (mut entry, _) = memory.find_or_create(KEYED.address(n), now).unwrap();
             entry.keep(now, lifetime::HALF_OPEN);
         }
-        assert!(!memory.is_incomplete(now), "what never got past its first exchange is no loss");
+        let all = |memory: &Memory, at| (0..1_000).filter(|n| memory.is_incomplete(KEYED.address(*n), at)).count();
+        assert_eq!(all(&memory, now), 0, "what never got past its first exchange is no loss");
         for n in 0..1_000 {
             let (mut entry, _) = memory.find_or_create(KEYED.address(n), now).unwrap();
             entry.mark(State::PROVEN);
             entry.keep(now, lifetime::CONNECTION);
         }
-        assert!(memory.is_incomplete(now + lifetime::CLOSING));
-        assert!(!memory.is_incomplete(now + lifetime::CONNECTION + SECOND));
+        assert_eq!(all(&memory, now + lifetime::CLOSING), 1_000);
+        assert_eq!(all(&memory, now + lifetime::CONNECTION + SECOND), 0);
+    }
+
+    #[test]
+    fn a_loss_in_one_bucket_says_nothing_about_the_others() {
+        let mut memory = Memory::new(1_024);
+        let now = Timestamp(5_000_000_000);
+        for tag in 0..5 {
+            let (mut entry, _) = memory.find_or_create(tag << 32 | 7, now).unwrap();
+            entry.mark(State::PROVEN);
+            entry.keep(now, lifetime::CONNECTION);
+        }
+        assert!(memory.is_incomplete(9 << 32 | 7, now));
+        assert!((0..256).filter(|key| *key != 7).all(|key| !memory.is_incomplete(key, now)));
     }
 }
