@@ -48,6 +48,7 @@ impl Site {
             secret: (3, 4),
             ceiling: Mode::Enforce,
             too_deep: OnFailure::Pass,
+            evicted: OnFailure::Pass,
             spare_slots: 1 << 10,
             learn_only: false,
             kernel: Kernel::available().next().unwrap(),
@@ -90,7 +91,7 @@ impl Site {
 
     /// What clients and the server say to each other in a tick: 20 connections and as many datagrams a second.
     pub(crate) fn peace(&mut self) {
-        if self.ticks % 5 != 0 {
+        if !self.ticks.is_multiple_of(5) {
             return;
         }
         let port = 20_000 + u16::try_from(self.ticks / 5 % 20_000).unwrap();

@@ -82,8 +82,9 @@ impl Detector {
                     format!("{role}: no service behind it, and no signature stops {:.0}/s", track.residual_smooth);
                 let all = Rule::of(HeaderBox::any());
                 let measure = Measure::new(zone, role, all, Action::Limit { pps }, witness, now).coarse(pps);
-                self.measures.install(measure, &zone_name, prefix, now);
-                if let Some(track) = self.nodes.get_mut(id).and_then(|node| node.track_mut(role)) {
+                if self.measures.install(measure, &zone_name, prefix, now)
+                    && let Some(track) = self.nodes.get_mut(id).and_then(|node| node.track_mut(role))
+                {
                     track.mitigated_at.get_or_insert(now);
                 }
             }
