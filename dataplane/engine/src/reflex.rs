@@ -28,7 +28,8 @@ pub fn answer(role: Role, zone: &Zone, target: &Peace, zone_peace: &Peace) -> An
     if role == Role::Malformed {
         return Answer::None;
     }
-    if !is_own_witness(role) {
+    // Nobody can put a datagram together whose first fragment never came.
+    if !is_own_witness(role) && role != Role::LaterFragment {
         return Answer::Signature;
     }
     // Other protocols that inside offers are a service, and not to be dropped whole.
@@ -82,6 +83,14 @@ mod tests {
     }
 
     #[test]
+    fn fragments_without_their_first_are_dropped_unless_peace_had_many() {
+        let role = Role::LaterFragment;
+        let none = Peace::default();
+        assert_eq!(answer(role, &zone(&[6]), &peace(5_000.0, role, 0.0), &none), Answer::DropRole);
+        assert_eq!(answer(role, &zone(&[6]), &peace(5_000.0, role, 50.0), &none), Answer::Signature);
+    }
+
+    #[test]
     fn young_memory_drops_nothing() {
         let none = Peace::default();
         assert_eq!(answer(Role::OutOfState, &zone(&[6]), &none, &none), Answer::Signature);
@@ -97,7 +106,7 @@ mod tests {
     #[test]
     fn roles_of_newcomers_always_need_a_signature() {
         let quiet = peace(5_000.0, Role::Syn, 0.0);
-        for role in [Role::Syn, Role::UdpOpen, Role::Request, Role::IcmpOther, Role::LaterFragment] {
+        for role in [Role::Syn, Role::UdpOpen, Role::Request, Role::IcmpOther] {
             assert_eq!(answer(role, &zone(&[6]), &quiet, &quiet), Answer::Signature, "{role}");
         }
     }

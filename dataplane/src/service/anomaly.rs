@@ -112,7 +112,13 @@ impl Anomalies {
 
 impl Open {
     fn told(&self, target: &Target) -> contract::Anomaly {
-        let mut vectors: Vec<&Finding> = self.vectors.values().flatten().collect();
+        // What has stopped is no longer what the attack is; when all of it has, it is what the attack was.
+        let attacks = |role: &Role| {
+            self.roles.get(role).is_some_and(|status| status.state == i32::from(contract::TargetState::Attack))
+        };
+        let lasts = self.vectors.keys().any(attacks);
+        let told = self.vectors.iter().filter(|(role, _)| !lasts || attacks(role));
+        let mut vectors: Vec<&Finding> = told.flat_map(|(_, found)| found).collect();
         vectors.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
         contract::Anomaly {
             id: self.id,
