@@ -1,15 +1,19 @@
 //! What `net_af_packet` of DPDK 22.11 leaves undone.
 //!
 //! It tells DPDK that its longest frame has 1518 bytes, whatever its rings hold, so DPDK refuses a larger MTU before the
-//! driver could pass it on to the interface. And it does not ask the kernel how many frames found its ring full.
+//! driver could pass it on to the interface. It does not ask the kernel how many frames found its ring full. And it has
+//! the kernel put fragments together before it sees them, so that they reach us as packets longer than any frame: cut off,
+//! or too long to be sent on. A wire passes fragments.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 
 use nix::libc::{
-    AF_PACKET, PACKET_STATISTICS, SIOCGIFMTU, SIOCSIFMTU, SOL_PACKET, getsockname, getsockopt, ifreq, sockaddr_ll,
-    socklen_t, tpacket_stats,
+    AF_PACKET, BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, PACKET_FANOUT, PACKET_STATISTICS,
+    SECCOMP_FILTER_FLAG_SPEC_ALLOW, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_SET_MODE_FILTER, SIOCGIFMTU,
+    SIOCSIFMTU, SOL_PACKET, SYS_seccomp, SYS_setsockopt, getsockname, getsockopt, ifreq, sock_filter, sock_fprog,
+    sockaddr_ll, socklen_t, syscall, tpacket_stats,
 };
 use nix::net::if_::if_nametoindex;
 
@@ -44,6 +48,58 @@ fn request(interface: &str) -> io::Result<ifreq> {
         *to = from.cast_signed();
     }
     Ok(request)
+}
+
+/// Runs `work`, which opens a port, on a thread that cannot join a fanout group: that is where the driver asks for fragments
+/// to be put together, and what a group is for, to share an interface among queues, one queue does not need.
+pub(super) fn without_fanout<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let opened = scope.spawn(|| {
+            if let Err(error) = skip_fanout() {
+                tracing::warn!("fragments do not pass as they came, the kernel puts them together: {error}");
+            }
+            work()
+        });
+        opened.join().map_err(|_| io::Error::other("the driver has panicked"))
+    })
+}
+
+/// From now on the calling thread's requests to join a fanout group do nothing and succeed.
+fn skip_fanout() -> io::Result<()> {
+    // Offsets within struct seccomp_data of linux/seccomp.h: the number of the call and the low halves of its arguments.
+    const NUMBER: u32 = 0;
+    const LOW: u32 = if cfg!(target_endian = "little") { 0 } else { 4 };
+    const LEVEL: u32 = 16 + 8 + LOW;
+    const OPTION: u32 = 16 + 2 * 8 + LOW;
+    let number = u32::try_from(SYS_setsockopt).map_err(io::Error::other)?;
+    let load = |offset| instruction(BPF_LD | BPF_W | BPF_ABS, offset, 0);
+    let unless_go_on = |value, skip| instruction(BPF_JMP | BPF_JEQ | BPF_K, value, skip);
+    let result = |value| instruction(BPF_RET | BPF_K, value, 0);
+    let mut program = [
+        load(NUMBER),
+        unless_go_on(number, 5),
+        load(LEVEL),
+        unless_go_on(SOL_PACKET.cast_unsigned(), 3),
+        load(OPTION),
+        unless_go_on(PACKET_FANOUT.cast_unsigned(), 1),
+        // Error number 0: the caller sees success.
+        result(SECCOMP_RET_ERRNO),
+        result(SECCOMP_RET_ALLOW),
+    ];
+    let length = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let program = sock_fprog { len: length, filter: program.as_mut_ptr() };
+    // The kernel wants this of who may not administrate the system; it ends with the thread.
+    nix::sys::prctl::set_no_new_privs()?;
+    // SAFETY: the kernel copies the program, which lives until the end of this function.
+    let code =
+        unsafe { syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW, &raw const program) };
+    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// One instruction; `skip`: how many to jump over when a comparison fails.
+fn instruction(code: u32, value: u32, skip: u8) -> sock_filter {
+    // Codes have 16 bits, in constants of 32.
+    sock_filter { code: u16::try_from(code).unwrap_or(0), jt: 0, jf: skip, k: value }
 }
 
 /// Frames that found the driver's ring full.

@@ -212,7 +212,11 @@ impl Port {
         let device = CString::new(name.to_string()).map_err(|_| refused())?;
         // SAFETY: DPDK is initialised, as the Eal shows, and copies the terminated string. The code it returns is the
         // driver's, mostly -1 for anything.
-        check(unsafe { dpdk_sys::rte_dev_probe(device.as_ptr()) }).map_err(|_| refused())
+        let probe = || check(unsafe { dpdk_sys::rte_dev_probe(device.as_ptr()) }).map_err(|_| refused());
+        match name.af_packet_interface() {
+            Some(_) => af_packet::without_fanout(probe).unwrap_or_else(|_| Err(refused())),
+            None => probe(),
+        }
     }
 
     /// All ports that DPDK has attached, for listing.

@@ -115,6 +115,17 @@ fn a_wire_between_virtio_user_and_vhost_of_two_processes_forwards() {
 }
 
 #[test]
+fn fragments_cross_af_packet_ports_as_they_came() {
+    if !is_root() {
+        return;
+    }
+    let gap = Gap::new(1500);
+    let _dataplane = Dataplane::start(Some(&gap.middle), &wire(AF_PACKET.0, AF_PACKET.1, 1500));
+    // In three fragments. Put together on the way it would fit neither the rings nor the wire.
+    assert_datagram_crosses(&gap.client, &gap.server, 4000);
+}
+
+#[test]
 fn a_wire_filters_between_af_packet_ports() {
     if !is_root() {
         return;
