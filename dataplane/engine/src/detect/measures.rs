@@ -426,6 +426,7 @@ impl Measure {
 mod tests {
     use super::*;
     use levee_api::filter::HeaderBox;
+    use proptest::prelude::*;
 
     const NOW: Timestamp = Timestamp(1_000_000_000);
 
@@ -511,5 +512,76 @@ mod tests {
         measures.renew_and_expire(|_, _, _| false, NOW + TTL);
         assert_eq!(measures.filters().count(), 1);
         assert_eq!((measures.withdraw(&id), measures.withdraw(&id)), (1, 0));
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Install { coarse: bool },
+        Enforce,
+        Hold,
+        Retire { last: bool },
+        Replace,
+        Tick { seconds: u64, wanted: bool },
+    }
+
+    fn step() -> impl Strategy<Value = (Step, u8, bool)> {
+        let step = prop_oneof![
+            3 => any::<bool>().prop_map(|coarse| Step::Install { coarse }),
+            2 => Just(Step::Enforce),
+            2 => Just(Step::Hold),
+            2 => any::<bool>().prop_map(|last| Step::Retire { last }),
+            1 => Just(Step::Replace),
+            2 => (1_u64..40, any::<bool>()).prop_map(|(seconds, wanted)| Step::Tick { seconds, wanted }),
+        ];
+        (step, 0_u8..4, any::<bool>())
+    }
+
+    proptest! {
+        /// Whatever happens: what is in force is what was told to be installed and not removed, no counter serves two
+        /// filters, no measure is kept without a filter, and without evidence everything ends and every counter is free.
+        #[test]
+        fn every_filter_ends_and_every_counter_comes_back(
+            steps in proptest::collection::vec(step(), 0..120),
+            room in 1_u32..24,
+        ) {
+            let (mut measures, mut now) = (Measures::new(room), NOW);
+            let mut told = std::collections::BTreeMap::new();
+            for (step, last_octet, syn) in steps {
+                let (role, on) = (if syn { Role::Syn } else { Role::OutOfState }, host(last_octet));
+                match step {
+                    Step::Install { coarse } => {
+                        let measure = Measure { role, since: now, ..signature() };
+                        measures.install(if coarse { measure.coarse(500) } else { measure }, "web", on, now);
+                    }
+                    Step::Enforce => {
+                        measures.enforce_remembered(0, role, "web", on, now);
+                    }
+                    Step::Hold => measures.hold(0, role, on),
+                    Step::Retire { last } => measures.retire(0, role, on, last),
+                    Step::Replace => measures.replace(0, role, on),
+                    Step::Tick { seconds, wanted } => {
+                        now = now + Duration::from_secs(seconds);
+                        measures.renew_and_expire(|_, _, _| wanted, now);
+                    }
+                }
+                for change in measures.take_changes() {
+                    match change {
+                        Placed::Installed(filter, counter) => prop_assert_eq!(told.insert(filter.id, counter), None),
+                        Placed::Removed(filter, _, counter) => prop_assert_eq!(told.remove(&filter.id), Some(counter)),
+                    }
+                }
+                let in_force: std::collections::BTreeMap<_, _> = measures.filters().map(|(f, at)| (f.id, at)).collect();
+                prop_assert_eq!(&in_force, &told);
+                let counters: HashSet<_> = in_force.values().collect();
+                prop_assert_eq!(counters.len(), in_force.len());
+                prop_assert!(measures.all.iter().all(|measure| !measure.placements.is_empty()));
+                prop_assert!(measures.filters().all(|(filter, _)| filter.deadline <= now + TTL));
+            }
+            measures.renew_and_expire(|_, _, _| false, now + TTL);
+            prop_assert_eq!(measures.filters().count(), 0);
+            prop_assert!(measures.all.is_empty());
+            let free: HashSet<_> = measures.free_counters.iter().collect();
+            prop_assert_eq!((free.len(), measures.free_counters.len()), (measures.next_counter as usize, free.len()));
+        }
     }
 }
