@@ -78,6 +78,8 @@ impl Baseline {
 pub struct Histogram {
     /// Weight per bucket; bucket 0 is silence. Grows to the largest bucket used, at most [`BUCKETS`].
     weights: Vec<f32>,
+    /// Their sum.
+    total: f64,
 }
 
 const BUCKETS: usize = 256;
@@ -93,21 +95,18 @@ impl Histogram {
         }
         if let Some(sum) = self.weights.get_mut(bucket) {
             *sum += weight;
+            self.total += f64::from(weight);
         }
-    }
-
-    /// Total weight.
-    pub fn weight(&self) -> f32 {
-        self.weights.iter().sum()
     }
 
     /// The rate below which a share of the weight lies; zero when there is none.
     pub fn quantile(&self, share: f32) -> f32 {
-        let wanted = f64::from(self.weight()) * f64::from(share);
+        // From the top: high quantiles, asked for in every tick, are a few buckets away from there.
+        let above = self.total * (1.0 - f64::from(share));
         let mut sum = 0.0;
-        for (bucket, weight) in self.weights.iter().enumerate() {
+        for (bucket, weight) in self.weights.iter().enumerate().rev() {
             sum += f64::from(*weight);
-            if sum >= wanted && sum > 0.0 {
+            if sum > above {
                 return middle(bucket);
             }
         }
@@ -121,9 +120,10 @@ impl Histogram {
 
     /// From the weights of a snapshot; impossible ones are dropped.
     pub fn from_weights(weights: Vec<f32>) -> Self {
-        let weights =
+        let weights: Vec<f32> =
             weights.into_iter().take(BUCKETS).map(|w| if w.is_finite() && w >= 0.0 { w } else { 0.0 }).collect();
-        Self { weights }
+        let total = weights.iter().copied().map(f64::from).sum();
+        Self { weights, total }
     }
 
     /// Ages everything by a factor.
@@ -131,6 +131,7 @@ impl Histogram {
         for weight in &mut self.weights {
             *weight *= factor;
         }
+        self.total *= f64::from(factor);
     }
 }
 

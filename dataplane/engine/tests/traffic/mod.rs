@@ -51,7 +51,7 @@ impl Site {
             evicted: OnFailure::Pass,
             spare_slots: 1 << 10,
             learn_only: false,
-            kernel: Kernel::available().next().unwrap(),
+            kernel: Kernel::detect(),
         };
         let (engine, paths) = Engine::build(zones, protected, settings, now).unwrap();
         Self { engine, paths, now, events: Vec::new(), lost_of_clients: 0, running: None, ticks: 0 }

@@ -65,8 +65,13 @@ impl Detector {
                 }
                 continue;
             }
-            let witness = witness::look(role, &window, &usual, sees_inside);
+            if self.changes_left == 0 {
+                continue;
+            }
+            let alarmed = track.alarmed(threshold);
+            let witness = if alarmed { witness::look(role, &window, &usual, sees_inside) } else { None };
             if let Some(change) = track.step(threshold, witness.is_some(), now) {
+                self.changes_left -= 1;
                 changes.push((
                     role,
                     change,
@@ -104,6 +109,11 @@ impl Detector {
         let mut found = Above { covers: RoleSet::NONE, frozen: RoleSet::NONE };
         let mut above = self.nodes.get(id).and_then(|node| node.parent);
         while let Some(node) = above.and_then(|id| self.nodes.get(id)) {
+            above = node.parent;
+            // What is out of its normal state is always hot.
+            if !node.hot {
+                continue;
+            }
             for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
                 let phase = node.phase(role);
                 if phase == Phase::Attack {
@@ -113,7 +123,6 @@ impl Detector {
                     found.frozen = found.frozen.union(role.set());
                 }
             }
-            above = node.parent;
         }
         found
     }

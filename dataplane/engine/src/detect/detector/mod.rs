@@ -39,6 +39,10 @@ pub const TICK: Duration = Duration::from_millis(10);
 /// Idle hosts are looked for in this many parts, one a second: a full round takes about a minute.
 const FORGET_ROUNDS: u8 = 64;
 
+/// Changes of state per tick among hosts, and among prefixes of each depth: a change costs a look at all measures of its
+/// role. The others wait for the next tick, by which time their prefix may be the target.
+const MOST_CHANGES: usize = 256;
+
 /// Detection for all zones.
 pub struct Detector {
     plan: Arc<Plan>,
@@ -59,6 +63,8 @@ pub struct Detector {
     last_tick: Timestamp,
     last_second: Timestamp,
     tick: u64,
+    /// Changes of state that this tick still allows.
+    changes_left: usize,
     /// The part of the idle hosts that was looked at last.
     round: NodeId,
     task: Option<TaskKey>,
@@ -112,6 +118,7 @@ impl Detector {
             last_tick: now,
             last_second: now,
             tick: 0,
+            changes_left: 0,
             round: 0,
             task: None,
             learn_only,
@@ -131,6 +138,7 @@ impl Detector {
             due.into_iter().for_each(|due| due.push(*id));
         }
         for depth in 0..self.touched.len() {
+            self.changes_left = MOST_CHANGES;
             let mut due = self.touched.get_mut(depth).map(std::mem::take).unwrap_or_default();
             due.sort_unstable();
             due.dedup();
