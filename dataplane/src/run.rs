@@ -9,7 +9,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use levee_api::config::{Config, ConfigError, Dataplane, Idle};
-use levee_api::zone::{Mode, Zone};
 use levee_engine::pipeline::Pipeline;
 use levee_engine::target;
 use levee_engine::verdict::Reason;
@@ -125,7 +124,7 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     let before = AtStart::read(&config, &state);
     let (engine, pipelines) = build_engine(&config, &before, &state, cpus.len(), clock.now())?;
 
-    let zones = summary(&before.policy.zones);
+    let zones = before.policy.summary();
     let (wires, paths) = Wires::start(&eal, &plan)?;
     let wires = Arc::new(wires);
 
@@ -174,15 +173,6 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     let outcome = wait(&ended, &wires, arguments.exit_when_idle);
     shut_down(eal, wires, workers, deciding, &ended);
     outcome
-}
-
-/// What an operator asks first: is anything dropped here?
-fn summary(zones: &[Zone]) -> String {
-    let enforced = zones.iter().filter(|zone| zone.mode == Mode::Enforce).count();
-    match zones.len() {
-        0 => "no zone, everything passes".to_owned(),
-        count => format!("zones: {enforced} in mode enforce, {} in mode monitor", count - enforced),
-    }
 }
 
 /// The threads that decide. Ended in this order when dropped: nobody asks any more, then what was learned is written.

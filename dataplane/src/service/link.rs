@@ -13,7 +13,7 @@ use levee_api::grpc::FilterRequest;
 use levee_api::grpc::dataplane::v1 as contract;
 use levee_api::prefix::Prefix;
 use levee_api::time::Timestamp;
-use levee_api::zone::Zone;
+use levee_api::zone::{Mode, Zone};
 use levee_engine::detect::event::Event;
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,6 +30,17 @@ pub struct Policy {
     pub protected: Vec<Prefix>,
     /// All filters of the control plane; those of the generation before end.
     pub filters: Vec<FilterRequest>,
+}
+
+impl Policy {
+    /// What an operator asks first: is anything dropped here?
+    pub fn summary(&self) -> String {
+        let enforced = self.zones.iter().filter(|zone| zone.mode == Mode::Enforce).count();
+        match self.zones.len() {
+            0 => "no zone, everything passes".to_owned(),
+            count => format!("zones: {enforced} in mode enforce, {} in mode monitor", count - enforced),
+        }
+    }
 }
 
 /// Where an answer goes.

@@ -193,6 +193,11 @@ impl Server {
                     let asked = policy.clone();
                     match self.ask(|reply| link::Request::Replace { policy: asked, reply }).await? {
                         Ok(()) => {
+                            tracing::info!(
+                                generation = policy.generation,
+                                "policy of the control plane: {}",
+                                policy.summary()
+                            );
                             state.policy = policy;
                             Outcome::Committed(Committed { counts: Some(counts) })
                         }

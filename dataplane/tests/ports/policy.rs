@@ -96,6 +96,7 @@ async fn a_new_policy_ends_filters_of_the_control_plane_and_leaves_those_of_the_
     assert_eq!(restored.len(), 2, "{restored:?}\n{}", dataplane.log());
     commit(&mut client, &config, boot_id).await;
     assert_eq!(owners(&mut client).await, ["reflex before the restart"]);
+    dataplane.wait_for_log("policy of the control plane: zones: 1 in mode enforce, 0 in mode monitor");
 }
 
 #[tokio::test]
