@@ -1,6 +1,6 @@
 //! Where the events go, and how far they have come: the file is the memory of its own position.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -66,6 +66,13 @@ impl EventFile {
 /// A process that was killed may have left half a line: it is ended, and the position is that of a whole one.
 fn open_at_end(path: &Path) -> io::Result<(File, Option<(String, u64)>)> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path)?;
+    // Two that append to one file would write every event twice.
+    if file.metadata()?.is_file() {
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => io::Error::other("another process writes to it; stop it, or name another file"),
+            TryLockError::Error(error) => error,
+        })?;
+    }
     let length = file.seek(SeekFrom::End(0))?;
     // Pipes and devices have no length and no past.
     if length == 0 {
@@ -108,5 +115,17 @@ mod tests {
         file.write(&[json!({ "event": "snapshot" })]);
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.ends_with(":8\n{\"event\":\"snapshot\"}\n"), "{text}");
+    }
+
+    #[test]
+    fn a_file_has_one_writer_and_a_device_any_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let name = path.to_str().unwrap();
+        let first = EventFile::open(name).unwrap();
+        assert!(EventFile::open(name).err().unwrap().to_string().contains("another process writes to it"));
+        drop(first);
+        EventFile::open(name).unwrap();
+        let _both = [EventFile::open("/dev/null").unwrap(), EventFile::open("/dev/null").unwrap()];
     }
 }
