@@ -37,7 +37,7 @@ impl Detector {
         let delta = if node.touched == self.tick { node.delta } else { Totals::default() };
         node.window.add(&delta, now);
         let usual = Usual { answer_ratio: ratio, ..node.usual };
-        let (window, scale) = (node.window, node.scale);
+        let (window, scale, hot) = (node.window, node.scale, node.hot);
         let calm = node.tracks.iter().flatten().all(|track| matches!(track.phase, Phase::Normal | Phase::Hold));
         node.peace.add(&delta, calm, now);
         node.since_report.add(&delta);
@@ -48,7 +48,8 @@ impl Detector {
             let packets = delta.roles.get(at).copied().unwrap_or(0);
             let dropped = delta.dropped.get(at).copied().unwrap_or(0);
             let Some(entry) = node.tracks.get_mut(at) else { continue };
-            if entry.is_none() && packets == 0 {
+            // A track at rest takes in its silence when its next packet comes.
+            if packets == 0 && (entry.is_none() || !hot) {
                 continue;
             }
             let track = entry.get_or_insert_with(|| Box::new(Track::new(now, tick)));
