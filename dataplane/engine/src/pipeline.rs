@@ -3,8 +3,8 @@
 //! `parse -> account -> judge -> sample`, each one function over the whole burst, between the driver's receive and
 //! transmit. Nothing here allocates, locks, makes a system call or waits; all scratch space is made once.
 //!
-//! The places where the next mechanisms go: source classes (address sets) in [`Pipeline::judge`] beside the filters,
-//! limits per source there too, the capture ring in [`Pipeline::sample`], challenges as one more verdict.
+//! The places where the next mechanisms go: source classes (address sets) in `judge` beside the filters,
+//! limits per source there too, the capture ring in `sample`, challenges as one more verdict.
 
 use std::num::NonZeroU32;
 
@@ -46,6 +46,11 @@ const NON_IP_LIMITERS: u32 = 1 << 6;
 /// One worker's data path.
 pub struct Pipeline {
     tables: Reader<Tables>,
+    stages: Stages,
+}
+
+/// Everything the worker owns; the tables are lent to it for one burst, so that a burst sees one generation.
+struct Stages {
     kernel: Kernel,
     link: WorkerEnd,
     limiters: Limiters,
@@ -96,7 +101,7 @@ impl Pipeline {
         let Parts { tables, kernel, link, workers, conversations, hosts } = parts;
         let nothing = Layers { kind: Kind::Other, l3: 0, l4: 0, payload: 0, end: 0, fragment: 0 };
         let unknown = Judged { role: Role::Established, conversation: 0, handshake: false, first_dropped: false };
-        Self {
+        let stages = Stages {
             limiters: Limiters::new(link.hits.len(), workers),
             control: Limiters::new(Limited::COUNT, workers),
             scratch: Box::new(Scratch {
@@ -104,7 +109,6 @@ impl Pipeline {
                 layers: [nothing; BURST],
                 notes: [Note { place: None, judged: unknown, passed: true }; BURST],
             }),
-            tables,
             kernel,
             link,
             conversations,
@@ -112,7 +116,8 @@ impl Pipeline {
             epoch: 0,
             peace_left: PEACE_SAMPLES,
             watched_left: WATCHED_SAMPLES,
-        }
+        };
+        Self { tables, stages }
     }
 
     /// Decides about up to [`BURST`] packets that arrived on one side of a wire; `verdicts` has one place for each.
@@ -126,16 +131,18 @@ impl Pipeline {
         verdicts: &mut [Verdict],
     ) {
         let packets = packets.get(..BURST).unwrap_or(packets);
-        self.begin(now);
-        self.parse(packets);
+        let Self { tables, stages } = self;
+        let tables = tables.current();
+        stages.begin(now);
+        stages.parse(packets);
         match direction {
             Direction::Inbound => {
-                self.account(packets, now);
-                self.judge(wire, packets, now, verdicts);
-                self.sample(packets, now);
+                stages.account(tables, packets, now);
+                stages.judge(tables, wire, packets, now, verdicts);
+                stages.sample(packets, now);
             }
             Direction::Outbound => {
-                self.learn(packets, now);
+                stages.learn(tables, packets, now);
                 verdicts.fill(Verdict::Forward);
             }
         }
@@ -146,7 +153,9 @@ impl Pipeline {
     pub fn offline(&mut self) {
         self.tables.offline();
     }
+}
 
+impl Stages {
     /// A new tick has a new epoch and new budgets.
     fn begin(&mut self, now: Timestamp) {
         let epoch = u32::try_from((now.0 / TICK_NS + 1) & 0xffff_ffff).unwrap_or(u32::MAX);
@@ -167,9 +176,9 @@ impl Pipeline {
 
     /// Zone, host, role, counters of inbound packets.
     #[inline(never)]
-    fn account(&mut self, packets: &[Packet<'_>], now: Timestamp) {
-        let Self { tables, link, conversations, hosts, scratch, epoch, .. } = self;
-        let plan = &tables.current().plan;
+    fn account(&mut self, tables: &Tables, packets: &[Packet<'_>], now: Timestamp) {
+        let Self { link, conversations, hosts, scratch, epoch, .. } = self;
+        let plan = &tables.plan;
         let Scratch { lanes, layers, notes } = &mut **scratch;
         for (((packet, lanes), layers), note) in packets.iter().zip(&*lanes).zip(&*layers).zip(notes) {
             note.place = if has_addresses(layers) { plan.destination(lanes) } else { None };
@@ -189,9 +198,15 @@ impl Pipeline {
 
     /// Cheapest first: sanity, what follows a dropped first fragment, own limits of control messages, filters.
     #[inline(never)]
-    fn judge(&mut self, wire: usize, packets: &[Packet<'_>], now: Timestamp, verdicts: &mut [Verdict]) {
-        let Self { tables, kernel, link, limiters, control, conversations, scratch, .. } = self;
-        let tables = tables.current();
+    fn judge(
+        &mut self,
+        tables: &Tables,
+        wire: usize,
+        packets: &[Packet<'_>],
+        now: Timestamp,
+        verdicts: &mut [Verdict],
+    ) {
+        let Self { kernel, link, limiters, control, conversations, scratch, .. } = self;
         let Scratch { lanes, layers, notes } = &mut **scratch;
         let parsed = lanes.iter().zip(&*layers).zip(notes);
         for ((packet, ((lanes, layers), note)), verdict) in packets.iter().zip(parsed).zip(verdicts) {
@@ -279,9 +294,9 @@ impl Pipeline {
 
     /// Outbound packets create the memory that roles need.
     #[inline(never)]
-    fn learn(&mut self, packets: &[Packet<'_>], now: Timestamp) {
-        let Self { tables, link, conversations, hosts, scratch, epoch, .. } = self;
-        let plan = &tables.current().plan;
+    fn learn(&mut self, tables: &Tables, packets: &[Packet<'_>], now: Timestamp) {
+        let Self { link, conversations, hosts, scratch, epoch, .. } = self;
+        let plan = &tables.plan;
         let Scratch { lanes, layers, .. } = &**scratch;
         for ((packet, lanes), layers) in packets.iter().zip(lanes).zip(layers) {
             if !has_addresses(layers) || matches!(layers.kind, Kind::Malformed { .. }) {
