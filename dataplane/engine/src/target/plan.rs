@@ -7,7 +7,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
-use levee_api::filter::Target;
 use levee_api::lane::{Bits, Lane};
 use levee_api::prefix::Prefix;
 use levee_api::zone::Zone;
@@ -292,18 +291,6 @@ impl Plan {
         })
     }
 
-    /// The prefixes of a target: its own, or all of its zone.
-    pub fn prefixes_of(&self, target: &Target) -> Vec<Prefix> {
-        match target.prefix {
-            Some(prefix) => vec![prefix],
-            None => self
-                .zone_named(&target.zone)
-                .and_then(|zone| self.zone(zone))
-                .map(|zone| zone.prefixes.clone())
-                .unwrap_or_default(),
-        }
-    }
-
     /// Ranges of direct slots whose addresses lie in `prefix` and in no protected prefix.
     pub fn direct_slots(&self, prefix: &Prefix) -> Vec<Range<u32>> {
         let IpAddr::V4(address) = prefix.address() else { return Vec::new() };
@@ -354,11 +341,6 @@ fn lane(lanes: &Lanes, index: usize) -> u16 {
 
 fn address6(lanes: &Lanes, first: usize) -> u128 {
     (first..first + 8).fold(0, |address, index| address << 16 | u128::from(lane(lanes, index)))
-}
-
-/// The source address of a packet.
-pub fn source_address(lanes: &Lanes) -> IpAddr {
-    address_at(lanes, Lane::Src0)
 }
 
 /// The destination address of a packet.
