@@ -8,14 +8,15 @@ use levee_api::time::Timestamp;
 use levee_api::zone::{Mode, Zone};
 
 use crate::detect::detector::{Detector, Outcome, Task};
-use crate::filter::{FilterTable, Kernel};
+use crate::filter::FilterTable;
 use crate::generation::Published;
+use crate::isa::Isa;
 use crate::link;
 use crate::pipeline::{Parts, Pipeline};
 use crate::tables::{OnFailure, Tables};
 use crate::target::conversation::Conversations;
 use crate::target::hosts::Hosts;
-use crate::target::memory::Keyed;
+use crate::target::keyed::Keyed;
 use crate::target::plan::{Plan, PlanError};
 
 /// Sizes and rules that hold from start to end.
@@ -41,8 +42,8 @@ pub struct Settings {
     pub spare_slots: usize,
     /// Only learn: nothing is ever an attack.
     pub learn_only: bool,
-    /// Which kernel compares filters.
-    pub kernel: Kernel,
+    /// Which instructions the data path may use.
+    pub kernel: Isa,
 }
 
 /// What decides, apart from the workers: ticks the detector and publishes its tables.
@@ -85,7 +86,8 @@ impl Engine {
             .map(|link| {
                 Pipeline::new(Parts {
                     tables: published.reader(),
-                    kernel: settings.kernel,
+                    isa: settings.kernel,
+                    keyed,
                     link,
                     workers: settings.workers,
                     conversations: Conversations::new(settings.conversations, keyed),

@@ -12,6 +12,7 @@ pub mod detect;
 pub mod engine;
 pub mod filter;
 pub mod generation;
+pub mod isa;
 pub mod link;
 pub mod packet;
 pub mod pipeline;

@@ -1,10 +1,9 @@
 //! The data path: what happens to a burst of packets, on one page.
 //!
-//! `parse -> account -> judge -> sample`, each one function over the whole burst, between the driver's receive and
-//! transmit. Nothing here allocates, locks, makes a system call or waits; all scratch space is made once.
-//!
-//! The places where the next mechanisms go: source classes (address sets) in `judge` beside the filters,
-//! limits per source there too, the capture ring in `sample`, challenges as one more verdict.
+//! `parse -> locate -> account -> compare -> judge -> sample`, each one function over the whole burst, between the driver's
+//! receive and transmit. A stage asks for the cache lines that the next one reads, for all packets of the burst at once:
+//! so a full table costs little more than an empty one. Nothing here allocates, locks, makes a system call or waits; all
+//! scratch space is made once.
 
 use std::num::NonZeroU32;
 
@@ -15,14 +14,17 @@ use levee_api::time::Timestamp;
 use levee_api::zone::Mode;
 
 use crate::detect::track::relies_on_memory;
-use crate::filter::{Kernel, Limiters};
+use crate::filter::Limiters;
+use crate::filter::list::{Hits, List};
 use crate::generation::Reader;
+use crate::isa::Isa;
 use crate::link::{Notice, WorkerEnd};
 use crate::packet::{Direction, Kind, Lanes, Layers, Packet, dns, parse};
 use crate::sample::{SAMPLE_PAYLOAD, Sample};
 use crate::tables::{OnFailure, Tables};
 use crate::target::conversation::{Conversations, Judged};
 use crate::target::hosts::Hosts;
+use crate::target::keyed::Keyed;
 use crate::target::plan::Place;
 use crate::verdict::{Reason, Verdict};
 
@@ -51,7 +53,8 @@ pub struct Pipeline {
 
 /// Everything the worker owns; the tables are lent to it for one burst, so that a burst sees one generation.
 struct Stages {
-    kernel: Kernel,
+    isa: Isa,
+    keyed: Keyed,
     link: WorkerEnd,
     limiters: Limiters,
     control: Limiters,
@@ -67,7 +70,9 @@ struct Stages {
 struct Scratch {
     lanes: [Lanes; BURST],
     layers: [Layers; BURST],
+    keys: [u64; BURST],
     notes: [Note; BURST],
+    hits: [Hits; BURST],
 }
 
 /// What accounting found out about a packet.
@@ -83,8 +88,10 @@ struct Note {
 pub struct Parts {
     /// The current tables.
     pub tables: Reader<Tables>,
-    /// Which kernel compares filters.
-    pub kernel: Kernel,
+    /// Which instructions it may use.
+    pub isa: Isa,
+    /// Keys of its tables.
+    pub keyed: Keyed,
     /// The way to the detector.
     pub link: WorkerEnd,
     /// Number of workers, for shared limits.
@@ -98,7 +105,7 @@ pub struct Parts {
 impl Pipeline {
     /// A data path; allocates everything it will ever need.
     pub fn new(parts: Parts) -> Self {
-        let Parts { tables, kernel, link, workers, conversations, hosts } = parts;
+        let Parts { tables, isa, keyed, link, workers, conversations, hosts } = parts;
         let nothing = Layers { kind: Kind::Other, l3: 0, l4: 0, payload: 0, end: 0, fragment: 0 };
         let unknown = Judged { role: Role::Established, conversation: 0, handshake: false, first_dropped: false };
         let stages = Stages {
@@ -107,9 +114,12 @@ impl Pipeline {
             scratch: Box::new(Scratch {
                 lanes: [Lanes::default(); BURST],
                 layers: [nothing; BURST],
+                keys: [0; BURST],
+                hits: [Hits::NONE; BURST],
                 notes: [Note { place: None, judged: unknown, passed: true }; BURST],
             }),
-            kernel,
+            isa,
+            keyed,
             link,
             conversations,
             hosts,
@@ -137,11 +147,15 @@ impl Pipeline {
         stages.parse(packets);
         match direction {
             Direction::Inbound => {
+                let mut lists = [None; BURST];
+                stages.locate(tables, direction, packets.len());
                 stages.account(tables, packets, now);
-                stages.judge(tables, wire, packets, now, verdicts);
+                stages.compare(tables, packets.len(), &mut lists);
+                stages.judge(tables, &lists, wire, packets, now, verdicts);
                 stages.sample(packets, now);
             }
             Direction::Outbound => {
+                stages.locate(tables, direction, packets.len());
                 stages.learn(tables, packets, now);
                 verdicts.fill(Verdict::Forward);
             }
@@ -174,18 +188,42 @@ impl Stages {
         }
     }
 
-    /// Zone, host, role, counters of inbound packets.
+    /// Zone and host on the inside, and the key of the conversation.
+    #[inline(never)]
+    fn locate(&mut self, tables: &Tables, direction: Direction, count: usize) {
+        let Self { isa, keyed, link, conversations, hosts, scratch, .. } = self;
+        let plan = &tables.plan;
+        let Scratch { lanes, layers, keys, notes, .. } = &mut **scratch;
+        let (Some(lanes), Some(keys)) = (lanes.get(..count), keys.get_mut(..count)) else { return };
+        keyed.conversations(*isa, direction, lanes, keys);
+        for (((lanes, layers), key), note) in lanes.iter().zip(&*layers).zip(keys).zip(notes) {
+            let (place, own) = match direction {
+                _ if !has_addresses(layers) => (None, Lane::Dst0),
+                Direction::Inbound => (plan.destination(lanes), Lane::Dst0),
+                Direction::Outbound => (plan.source(lanes), Lane::Src0),
+            };
+            note.place = place;
+            let Some(place) = &mut note.place else { continue };
+            lodge(place, lanes, own, hosts, link);
+            conversations.prefetch(*key);
+            match direction {
+                Direction::Inbound => link.counters.prefetch(place.slot),
+                Direction::Outbound => link.counters.prefetch_fates(place.slot),
+            }
+        }
+    }
+
+    /// Role and counters of inbound packets.
     #[inline(never)]
     fn account(&mut self, tables: &Tables, packets: &[Packet<'_>], now: Timestamp) {
-        let Self { link, conversations, hosts, scratch, epoch, .. } = self;
+        let Self { link, conversations, scratch, epoch, .. } = self;
         let plan = &tables.plan;
-        let Scratch { lanes, layers, notes } = &mut **scratch;
-        for (((packet, lanes), layers), note) in packets.iter().zip(&*lanes).zip(&*layers).zip(notes) {
-            note.place = if has_addresses(layers) { plan.destination(lanes) } else { None };
-            let Some(place) = &mut note.place else { continue };
-            lodge(place, lanes, Lane::Dst0, hosts, link);
+        let Scratch { lanes, layers, keys, notes, .. } = &mut **scratch;
+        let parsed = lanes.iter().zip(&*layers).zip(&*keys).zip(notes);
+        for (packet, (((lanes, layers), key), note)) in packets.iter().zip(parsed) {
+            let Some(place) = note.place else { continue };
             let served = layers.kind == Kind::Udp && plan.serves_udp(place.zone, lanes.get(Lane::DstPort));
-            note.judged = conversations.inbound(packet, lanes, layers, served, now);
+            note.judged = conversations.inbound(packet, lanes, layers, *key, served, now);
             if link.counters.arrival(place.slot, note.judged.role, packet.wire_len, *epoch) {
                 link.dirty(place.slot);
             }
@@ -196,27 +234,48 @@ impl Stages {
         }
     }
 
+    /// The filters that could apply to each packet: the list of its destination, and which of its boxes contain it.
+    #[inline(never)]
+    fn compare<'t>(&mut self, tables: &'t Tables, count: usize, lists: &mut [Option<&'t List>; BURST]) {
+        let Self { isa, link, scratch, .. } = self;
+        let Scratch { lanes, notes, hits, .. } = &mut **scratch;
+        for ((lanes, note), list) in lanes.iter().zip(notes).zip(lists.iter_mut()).take(count) {
+            let Some(place) = note.place else { continue };
+            *list = tables.filters.list_for(place, lanes);
+            if let Some(list) = list {
+                list.prefetch();
+                link.counters.prefetch_fates(place.slot);
+            }
+        }
+        for ((lanes, hits), list) in lanes.iter().zip(hits).zip(lists).take(count) {
+            if let Some(list) = list {
+                *hits = list.compare(*isa, lanes, 0);
+            }
+        }
+    }
+
     /// Cheapest first: sanity, what follows a dropped first fragment, own limits of control messages, filters.
     #[inline(never)]
     fn judge(
         &mut self,
         tables: &Tables,
+        lists: &[Option<&List>; BURST],
         wire: usize,
         packets: &[Packet<'_>],
         now: Timestamp,
         verdicts: &mut [Verdict],
     ) {
-        let Self { kernel, link, limiters, control, conversations, scratch, .. } = self;
-        let Scratch { lanes, layers, notes } = &mut **scratch;
-        let parsed = lanes.iter().zip(&*layers).zip(notes);
-        for ((packet, ((lanes, layers), note)), verdict) in packets.iter().zip(parsed).zip(verdicts) {
+        let Self { isa, link, limiters, control, conversations, scratch, .. } = self;
+        let Scratch { lanes, layers, notes, hits, .. } = &mut **scratch;
+        let parsed = lanes.iter().zip(&*layers).zip(notes).zip(&*hits).zip(lists);
+        for ((packet, ((((lanes, layers), note), hits), list)), verdict) in packets.iter().zip(parsed).zip(verdicts) {
             *verdict = Verdict::Forward;
             note.passed = true;
             let Some(place) = note.place else {
                 *verdict = unprotected(wire, layers, tables, control, now);
                 continue;
             };
-            let enforce = tables.plan.zone(place.zone).is_some_and(|zone| zone.mode == Mode::Enforce);
+            let enforce = tables.plan.enforces(place.zone);
             let Judged { role, first_dropped, .. } = note.judged;
             let dropped = match layers.kind {
                 Kind::Malformed { reason, .. } => Some(reason),
@@ -231,10 +290,8 @@ impl Stages {
                     over(control, Limited::Discovery(place.slot), CONTROL_PPS, now).then_some(Reason::DiscoveryLimit)
                 }
                 _ => {
-                    let found = tables
-                        .filters
-                        .list_for(place, lanes)
-                        .and_then(|list| list.find(*kernel, lanes, 0, role, layers.payload(packet.head), now));
+                    let found = list
+                        .and_then(|list| list.choose(*isa, *hits, lanes, 0, role, layers.payload(packet.head), now));
                     found.and_then(|entry| {
                         link.hits.hit(entry.counter, packet.wire_len, now);
                         match entry.action {
@@ -276,7 +333,7 @@ impl Stages {
     #[inline(never)]
     fn sample(&mut self, packets: &[Packet<'_>], now: Timestamp) {
         let Self { link, scratch, peace_left, watched_left, .. } = self;
-        let Scratch { lanes, layers, notes } = &**scratch;
+        let Scratch { lanes, layers, notes, .. } = &**scratch;
         let parsed = lanes.iter().zip(layers).zip(notes);
         for (packet, ((lanes, layers), note)) in packets.iter().zip(parsed) {
             let Some(place) = note.place else { continue };
@@ -295,17 +352,17 @@ impl Stages {
     /// Outbound packets create the memory that roles need.
     #[inline(never)]
     fn learn(&mut self, tables: &Tables, packets: &[Packet<'_>], now: Timestamp) {
-        let Self { link, conversations, hosts, scratch, epoch, .. } = self;
+        let Self { link, conversations, scratch, epoch, .. } = self;
         let plan = &tables.plan;
-        let Scratch { lanes, layers, .. } = &**scratch;
-        for ((packet, lanes), layers) in packets.iter().zip(lanes).zip(layers) {
-            if !has_addresses(layers) || matches!(layers.kind, Kind::Malformed { .. }) {
+        let Scratch { lanes, layers, keys, notes, .. } = &**scratch;
+        let parsed = lanes.iter().zip(layers).zip(keys).zip(notes);
+        for (packet, (((lanes, layers), key), note)) in packets.iter().zip(parsed) {
+            if matches!(layers.kind, Kind::Malformed { .. }) {
                 continue;
             }
-            let Some(mut place) = plan.source(lanes) else { continue };
-            lodge(&mut place, lanes, Lane::Src0, hosts, link);
+            let Some(place) = note.place else { continue };
             let served = layers.kind == Kind::Udp && plan.serves_udp(place.zone, lanes.get(Lane::SrcPort));
-            let learned = conversations.outbound(packet, lanes, layers, served, now);
+            let learned = conversations.outbound(packet, lanes, layers, *key, served, now);
             link.counters.outbound(place.slot);
             if learned.answer {
                 if link.counters.answer(place.slot, *epoch) {

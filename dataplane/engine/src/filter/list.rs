@@ -6,7 +6,9 @@ use levee_api::filter::{Action, Rule};
 use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
 
-use super::kernel::{Block, Hits, Kernel, SLOTS, classed};
+pub use super::kernel::Hits;
+use super::kernel::{self, Block, SLOTS, classed};
+use crate::isa::{Isa, prefetch};
 use crate::packet::Lanes;
 
 /// Rules that a list holds.
@@ -111,47 +113,68 @@ impl List {
         self.entries.iter().map(|compiled| &compiled.entry)
     }
 
+    /// Asks for the cache lines that a compare reads.
+    #[inline]
+    pub fn prefetch(&self) {
+        self.first.prefetch();
+        prefetch(&self.entries);
+    }
+
     /// The first entry that applies: `role` is one of its roles, its deadline is after `now`, and its rule contains the
     /// packet.
     ///
     /// `class` is the packet's source class: it takes the place of the lane, which is not read.
     pub fn find(
         &self,
-        kernel: Kernel,
+        isa: Isa,
         lanes: &Lanes,
         class: u16,
         role: Role,
         payload: &[u8],
         now: Timestamp,
     ) -> Option<&Entry> {
-        kernel.find(self, lanes, class, role, payload, now)
+        self.choose(isa, self.compare(isa, lanes, class), lanes, class, role, payload, now)
     }
 
-    /// What every kernel does with the boxes that it finds: inlined into each, to be compiled for its CPU.
-    #[inline(always)]
-    pub(super) fn first_applying(
+    /// The first half of [`Self::find`]: compares the packet with the first block, and asks for the entry that will probably
+    /// apply.
+    #[inline]
+    pub fn compare(&self, isa: Isa, lanes: &Lanes, class: u16) -> Hits {
+        let hits = kernel::hits(isa, &self.first, lanes, class);
+        let own = hits.boxes & hits.own;
+        if own != 0
+            && let Some(entry) = self.entries.get(hits.before(own))
+        {
+            prefetch(entry);
+        }
+        hits
+    }
+
+    /// The second half of [`Self::find`]: chooses among the boxes that contain the packet.
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "what is known of a packet, side by side")]
+    pub fn choose(
         &self,
-        hits: impl Fn(&Block) -> Hits,
+        isa: Isa,
+        hits: Hits,
         lanes: &Lanes,
         class: u16,
         role: Role,
         payload: &[u8],
         now: Timestamp,
     ) -> Option<&Entry> {
-        let (mut block, mut more, mut before) = (&self.first, self.more.iter(), 0);
+        let (mut hits, mut more, mut before) = (hits, self.more.iter(), 0);
         loop {
-            let hits = hits(block);
             let mut candidates = hits.boxes & hits.own;
             while candidates != 0 {
-                let below = (candidates & candidates.wrapping_neg()) - 1;
-                let compiled = self.entries.get(before + (hits.own & below).count_ones() as usize)?;
+                let compiled = self.entries.get(before + hits.before(candidates))?;
                 if compiled.applies(hits, lanes, class, role, payload, now) {
                     return Some(&compiled.entry);
                 }
                 candidates &= candidates - 1;
             }
             before += hits.own.count_ones() as usize;
-            block = more.next()?;
+            hits = kernel::hits(isa, more.next()?, lanes, class);
         }
     }
 }
@@ -229,11 +252,10 @@ mod tests {
 
     /// The answer of every kernel, which must be one.
     fn find<'a>(list: &'a List, lanes: &Lanes, class: u16, role: Role, payload: &[u8], now: u64) -> Option<&'a Entry> {
-        let mut answers =
-            Kernel::available().map(|kernel| list.find(kernel, lanes, class, role, payload, Timestamp(now)));
+        let mut answers = Isa::available().map(|isa| list.find(isa, lanes, class, role, payload, Timestamp(now)));
         let first = answers.next().unwrap();
-        for (answer, kernel) in answers.zip(Kernel::available().skip(1)) {
-            assert_eq!(answer, first, "{kernel} against scalar");
+        for (answer, isa) in answers.zip(Isa::available().skip(1)) {
+            assert_eq!(answer, first, "{isa} against scalar");
         }
         first
     }

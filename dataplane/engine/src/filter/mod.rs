@@ -9,8 +9,8 @@ pub mod limiter;
 pub mod list;
 pub mod table;
 
+pub use crate::isa::Isa as Kernel;
 pub use counters::FilterCounters;
-pub use kernel::Kernel;
 pub use limiter::Limiters;
 pub use list::{Entry, List, ListError};
 pub use table::FilterTable;

@@ -5,8 +5,9 @@ use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
 use crate::detect::classify::amplification;
-use crate::packet::{Direction, Kind, Lanes, Layers, Packet, udp};
-use crate::target::memory::{Conversation, Keyed, Memory, State, lifetime};
+use crate::packet::{Kind, Lanes, Layers, Packet, udp};
+use crate::target::keyed::Keyed;
+use crate::target::memory::{Conversation, Memory, State, lifetime};
 
 /// What an inbound packet turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,32 +57,39 @@ impl Conversations {
         self.memory.is_incomplete(key, now)
     }
 
-    /// The role of an inbound packet. `served`: its UDP destination port is served.
+    /// Asks for the cache line in which the conversation of a key is, if it is remembered.
+    #[inline]
+    pub fn prefetch(&self, key: u64) {
+        self.memory.prefetch(key);
+    }
+
+    /// The role of an inbound packet. `key`: of its conversation; `served`: its UDP destination port is served.
     pub fn inbound(
         &mut self,
         packet: &Packet<'_>,
         lanes: &Lanes,
         layers: &Layers,
+        key: u64,
         served: bool,
         now: Timestamp,
     ) -> Judged {
         match layers.kind {
             Kind::Tcp => {
-                let judged = self.tcp_in(packet, lanes, layers, now);
+                let judged = self.tcp_in(packet, lanes, layers, key, now);
                 self.note_fragment(lanes, layers, judged.role, now);
                 judged
             }
             Kind::Udp => {
-                let judged = self.udp_in(lanes, served, now);
+                let judged = self.udp_in(lanes, key, served, now);
                 self.note_fragment(lanes, layers, judged.role, now);
                 judged
             }
             Kind::LaterFragment => self.later_fragment(lanes, layers, now),
-            Kind::IcmpOther => Judged::of(Role::IcmpOther, self.keyed.conversation(lanes, Direction::Inbound)),
+            Kind::IcmpOther => Judged::of(Role::IcmpOther, key),
             Kind::OtherProtocol => {
                 let role = Role::OtherProtocol;
                 self.note_fragment(lanes, layers, role, now);
-                Judged::of(role, self.keyed.conversation(lanes, Direction::Inbound))
+                Judged::of(role, key)
             }
             Kind::Malformed { .. } => Judged::of(Role::Malformed, 0),
             // Error messages quote a packet of the target, discovery is link-local: each has its own limit.
@@ -91,8 +99,7 @@ impl Conversations {
         }
     }
 
-    fn tcp_in(&mut self, packet: &Packet<'_>, lanes: &Lanes, layers: &Layers, now: Timestamp) -> Judged {
-        let key = self.keyed.conversation(lanes, Direction::Inbound);
+    fn tcp_in(&mut self, packet: &Packet<'_>, lanes: &Lanes, layers: &Layers, key: u64, now: Timestamp) -> Judged {
         let flags = TcpFlags::from_bits_truncate(lanes.get(Lane::TcpFlags));
         if flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::ACK) {
             return Judged::of(Role::Syn, key);
@@ -127,8 +134,7 @@ impl Conversations {
         judged
     }
 
-    fn udp_in(&mut self, lanes: &Lanes, served: bool, now: Timestamp) -> Judged {
-        let key = self.keyed.conversation(lanes, Direction::Inbound);
+    fn udp_in(&mut self, lanes: &Lanes, key: u64, served: bool, now: Timestamp) -> Judged {
         if let Some(mut known) = self.memory.find(key, now) {
             if known.state().contains(State::ANSWERED) {
                 known.mark(State::CONTINUED);
@@ -186,24 +192,32 @@ impl Conversations {
         self.fragments.find(key, now).is_some_and(|first| first.state().contains(State::DROPPED))
     }
 
-    /// Learns from an outbound packet. `served`: its UDP source port is served, so that it can be an answer.
+    /// Learns from an outbound packet. `key`: of its conversation; `served`: its UDP source port is served, so that it can
+    /// be an answer.
     pub fn outbound(
         &mut self,
         packet: &Packet<'_>,
         lanes: &Lanes,
         layers: &Layers,
+        key: u64,
         served: bool,
         now: Timestamp,
     ) -> Learned {
         match layers.kind {
-            Kind::Tcp => self.tcp_out(packet, lanes, layers, now),
-            Kind::Udp => self.udp_out(packet, lanes, layers, served, now),
+            Kind::Tcp => self.tcp_out(packet, lanes, layers, key, now),
+            Kind::Udp => self.udp_out(packet, lanes, layers, key, served, now),
             _ => Learned::default(),
         }
     }
 
-    fn tcp_out(&mut self, packet: &Packet<'_>, lanes: &Lanes, layers: &Layers, now: Timestamp) -> Learned {
-        let conversation = self.keyed.conversation(lanes, Direction::Outbound);
+    fn tcp_out(
+        &mut self,
+        packet: &Packet<'_>,
+        lanes: &Lanes,
+        layers: &Layers,
+        conversation: u64,
+        now: Timestamp,
+    ) -> Learned {
         let learned = Learned { answer: false, conversation };
         let flags = TcpFlags::from_bits_truncate(lanes.get(Lane::TcpFlags));
         if flags.contains(TcpFlags::RST) {
@@ -243,10 +257,10 @@ impl Conversations {
         packet: &Packet<'_>,
         lanes: &Lanes,
         layers: &Layers,
+        conversation: u64,
         served: bool,
         now: Timestamp,
     ) -> Learned {
-        let conversation = self.keyed.conversation(lanes, Direction::Outbound);
         if self.memory.find(conversation, now).is_none() && udp::is_error_answer(layers, packet.head, lanes) {
             return Learned { answer: false, conversation };
         }

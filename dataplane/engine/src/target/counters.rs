@@ -7,13 +7,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use levee_api::role::Role;
 
+use crate::isa::prefetch;
+
 /// Roles that have a counter: all but [`Role::Established`], which is the rest.
 pub const COUNTED_ROLES: usize = Role::COUNT - 1;
 
-const PACKETS: usize = 0;
-const BYTES: usize = 1;
-const ROLES: usize = 2;
-const HANDSHAKES: usize = ROLES + COUNTED_ROLES;
+/// Inbound packets by role, all of them, so that their sum is the number of packets: a packet costs three words of its line.
+const ROLES: usize = 0;
+const BYTES: usize = ROLES + Role::COUNT;
+const HANDSHAKES: usize = BYTES + 1;
 const ANSWERS: usize = HANDSHAKES + 1;
 const EPOCH: usize = ANSWERS + 1;
 const FIELDS: usize = 16;
@@ -98,14 +100,28 @@ impl Counters {
         self.arrivals.len()
     }
 
+    /// Asks for the cache line in which arrivals of a slot are counted.
+    #[inline]
+    pub fn prefetch(&self, slot: u32) {
+        if let Some(line) = line(&self.arrivals, slot) {
+            prefetch(line);
+        }
+    }
+
+    /// Asks for the cache line in which the fates of a slot's packets are counted.
+    #[inline]
+    pub fn prefetch_fates(&self, slot: u32) {
+        if let Some(line) = line(&self.fates, slot) {
+            prefetch(line);
+        }
+    }
+
     /// Counts an inbound packet; true when it is the first of its slot in this epoch. Only the owning worker may call it.
+    #[inline]
     pub fn arrival(&self, slot: u32, role: Role, bytes: u32, epoch: u32) -> bool {
         let Some(line) = line(&self.arrivals, slot) else { return false };
-        add(line, PACKETS, 1);
+        add(line, ROLES + role.index(), 1);
         add(line, BYTES, bytes);
-        if role != Role::Established {
-            add(line, ROLES + role.index(), 1);
-        }
         first_of_epoch(line, epoch)
     }
 
@@ -124,6 +140,7 @@ impl Counters {
     }
 
     /// Counts a packet that a filter dropped.
+    #[inline]
     pub fn dropped(&self, slot: u32, role: Role) {
         if let Some(line) = line(&self.fates, slot) {
             add(line, role.index(), 1);
@@ -131,6 +148,7 @@ impl Counters {
     }
 
     /// Counts an outbound packet.
+    #[inline]
     pub fn outbound(&self, slot: u32) {
         if let Some(line) = line(&self.fates, slot) {
             add(line, COUNTED_ROLES + 1, 1);
@@ -143,7 +161,7 @@ impl Counters {
             return Totals::default();
         };
         Totals {
-            packets: get(arrivals, PACKETS),
+            packets: (ROLES..ROLES + Role::COUNT).fold(0, |sum, role| sum.wrapping_add(get(arrivals, role))),
             bytes: get(arrivals, BYTES),
             roles: std::array::from_fn(|role| get(arrivals, ROLES + role)),
             handshakes: get(arrivals, HANDSHAKES),

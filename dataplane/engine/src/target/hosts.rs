@@ -4,7 +4,7 @@
 //! the detector. The victim is a host that was idle longest, hosts that have sent outbound last (CLOCK with two chances):
 //! random destinations in a prefix cannot push out the hosts that live there.
 
-use crate::target::memory::Keyed;
+use crate::target::keyed::Keyed;
 
 const WAYS: usize = 8;
 

@@ -6,14 +6,11 @@
 //! steers both directions to the same worker. A bucket is one cache line of four entries. When it is full the victim is
 //! an expired entry, else one that never got past its first exchange (what a flood leaves behind), else the oldest.
 
-use std::hash::Hasher;
 use std::time::Duration;
 
-use levee_api::lane::{Bits, Lane};
 use levee_api::time::Timestamp;
-use siphasher::sip::SipHasher13;
 
-use crate::packet::{Direction, Lanes};
+use crate::isa::prefetch;
 
 bitflags::bitflags! {
     /// What has happened in a conversation.
@@ -112,6 +109,14 @@ impl Memory {
         self.buckets.get_mut(at)
     }
 
+    /// Asks for the cache line of a key.
+    #[inline]
+    pub fn prefetch(&self, key: u64) {
+        if let Some(bucket) = self.buckets.get(self.at(key)) {
+            prefetch(bucket);
+        }
+    }
+
     /// The conversation of a key, if it is remembered.
     pub fn find(&mut self, key: u64, now: Timestamp) -> Option<Conversation<'_>> {
         let (tag, now) = (tag(key), unit(now));
@@ -200,93 +205,13 @@ fn tag(key: u64) -> u32 {
     u32::try_from(key >> 32).unwrap_or(u32::MAX)
 }
 
-/// Hashes with a secret per boot: nobody outside can aim at a bucket.
-#[derive(Clone, Copy)]
-pub struct Keyed {
-    secret: (u64, u64),
-}
-
-impl Keyed {
-    /// A hasher with this secret.
-    pub const fn new(secret: (u64, u64)) -> Self {
-        Self { secret }
-    }
-
-    /// Key of the conversation a packet belongs to; the same for both directions.
-    pub fn conversation(&self, lanes: &Lanes, direction: Direction) -> u64 {
-        let (outside, inside, outside_port, inside_port) = match direction {
-            Direction::Inbound => (Lane::Src0, Lane::Dst0, Lane::SrcPort, Lane::DstPort),
-            Direction::Outbound => (Lane::Dst0, Lane::Src0, Lane::DstPort, Lane::SrcPort),
-        };
-        let ports = u64::from(lanes.get(outside_port)) << 32
-            | u64::from(lanes.get(inside_port)) << 16
-            | u64::from(lanes.get(Lane::Protocol));
-        self.addresses(lanes, outside, inside, ports)
-    }
-
-    /// Key of the fragments of one datagram.
-    pub fn fragments(&self, lanes: &Lanes, identification: u32) -> u64 {
-        // In IPv6 the protocol after the headers of a first fragment need not be what its later fragments say (RFC 8200).
-        let protocol = if lanes.bits().contains(Bits::IPV6) { 0 } else { lanes.get(Lane::Protocol) };
-        let rest = 1 << 63 | u64::from(identification) << 16 | u64::from(protocol);
-        self.addresses(lanes, Lane::Src0, Lane::Dst0, rest)
-    }
-
-    /// Key of an address.
-    pub fn address(&self, address: u128) -> u64 {
-        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
-        hasher.write_u128(address);
-        hasher.finish()
-    }
-
-    fn addresses(&self, lanes: &Lanes, first: Lane, second: Lane, rest: u64) -> u64 {
-        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
-        hasher.write_u64(rest);
-        if !lanes.bits().contains(Bits::IPV6) {
-            hasher.write_u64(word(lanes, first.index() + 6) << 32 | word(lanes, second.index() + 6));
-        } else {
-            for at in (0..8).step_by(4) {
-                hasher.write_u64(word(lanes, first.index() + at) << 32 | word(lanes, first.index() + at + 2));
-                hasher.write_u64(word(lanes, second.index() + at) << 32 | word(lanes, second.index() + at + 2));
-            }
-        }
-        hasher.finish()
-    }
-}
-
-/// Two lanes as one number.
-fn word(lanes: &Lanes, at: usize) -> u64 {
-    let piece = |at: usize| u64::from(lanes.0.get(at).copied().unwrap_or(0));
-    piece(at) << 16 | piece(at + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::keyed::Keyed;
 
     const KEYED: Keyed = Keyed::new((1, 2));
     const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn both_directions_have_the_same_key() {
-        let mut inbound = Lanes::default();
-        inbound.0[6] = 0xcb00;
-        inbound.0[7] = 1;
-        inbound.0[14] = 0xc633;
-        inbound.0[15] = 2;
-        inbound.0[16] = 40_000;
-        inbound.0[17] = 443;
-        let mut outbound = inbound;
-        for at in 0..8 {
-            outbound.0.swap(at, at + 8);
-        }
-        outbound.0.swap(16, 17);
-        assert_eq!(
-            KEYED.conversation(&inbound, Direction::Inbound),
-            KEYED.conversation(&outbound, Direction::Outbound)
-        );
-        assert_ne!(KEYED.conversation(&inbound, Direction::Inbound), KEYED.conversation(&inbound, Direction::Outbound));
-    }
 
     #[test]
     fn entries_end_after_their_lifetime() {

@@ -3,5 +3,6 @@
 pub mod conversation;
 pub mod counters;
 pub mod hosts;
+pub mod keyed;
 pub mod memory;
 pub mod plan;

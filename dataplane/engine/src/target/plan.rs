@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use levee_api::lane::{Bits, Lane};
 use levee_api::prefix::Prefix;
-use levee_api::zone::Zone;
+use levee_api::zone::{Mode, Zone};
 
 use crate::packet::Lanes;
 
@@ -94,6 +94,7 @@ pub struct Plan {
     hashed6: Vec<Hashed>,
     slots: usize,
     served: Vec<Served>,
+    enforced: Vec<bool>,
 }
 
 /// Served ports of a zone as bitmaps: a lookup per packet.
@@ -130,6 +131,7 @@ impl Plan {
             hashed6: Vec::new(),
             slots: 0,
             served: zones.iter().map(Served::of).collect(),
+            enforced: zones.iter().map(|zone| zone.mode == Mode::Enforce).collect(),
         };
         let mut wide = Vec::new();
         for (prefix, zone) in &owned {
@@ -284,6 +286,12 @@ impl Plan {
         &self.protected
     }
 
+    /// True when filters of a zone take effect.
+    #[inline]
+    pub fn enforces(&self, zone: u16) -> bool {
+        self.enforced.get(usize::from(zone)).copied().unwrap_or(false)
+    }
+
     /// True when a zone serves a UDP port.
     pub fn serves_udp(&self, zone: u16, port: u16) -> bool {
         self.served.get(usize::from(zone)).is_some_and(|served| {
@@ -403,7 +411,7 @@ fn refuse_overlaps(zones: &[Zone], owned: &[(Prefix, u16)]) -> Result<(), PlanEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use levee_api::zone::{Mode, Service, Visibility};
+    use levee_api::zone::{Service, Visibility};
 
     fn zone(name: &str, prefixes: &[&str]) -> Zone {
         Zone {

@@ -3,65 +3,31 @@
 
 use std::arch::x86_64::*;
 
-use levee_api::role::Role;
-use levee_api::time::Timestamp;
-
 use super::{Block, Hits, LANE};
-use crate::filter::list::{Entry, List};
+use crate::isa::Avx2;
 use crate::packet::Lanes;
 
-/// Shows that this CPU has AVX2, and the bit counting that comes with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Detected(());
-
-impl Detected {
-    /// Asks the CPU.
-    pub(super) fn detect() -> Option<Self> {
-        #[cfg(not(miri))]
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("popcnt") && is_x86_feature_detected!("bmi1") {
-            return Some(Self(()));
-        }
-        None
-    }
+/// See [`super::hits`].
+#[inline]
+pub(super) fn hits(_: Avx2, block: &Block, lanes: &Lanes, class: u16) -> Hits {
+    // SAFETY: the token is only made after the CPU said that it has these features.
+    unsafe { of_packet(block, lanes, class) }
 }
 
-/// See [`List::find`].
-#[inline]
-pub(super) fn find<'a>(
-    Detected(()): Detected,
-    list: &'a List,
-    lanes: &Lanes,
-    class: u16,
-    role: Role,
-    payload: &[u8],
-    now: Timestamp,
-) -> Option<&'a Entry> {
-    // SAFETY: `Detected` is only made after the CPU said that it has these features.
-    unsafe { find_avx2(list, lanes, class, role, payload, now) }
+#[target_feature(enable = "avx2,popcnt,bmi1,bmi2,lzcnt")]
+fn of_packet(block: &Block, lanes: &Lanes, class: u16) -> Hits {
+    let (eights, []) = lanes.0.as_chunks::<8>() else { return Hits::NONE };
+    let [a, b, c, d] = eights else { return Hits::NONE };
+    // In the register: storing the class to the lanes just before this load would stall on store forwarding.
+    let d = _mm_insert_epi16::<6>(load(d), i32::from(class));
+    compare(block, &[load(a), load(b), load(c), d].map(|eight| _mm256_broadcastsi128_si256(eight)))
 }
 
 /// Eight lanes, in both halves of a register: what a byte shuffle can choose from.
 type Eight = __m256i;
 
-#[target_feature(enable = "avx2,popcnt,bmi1")]
-fn find_avx2<'a>(
-    list: &'a List,
-    lanes: &Lanes,
-    class: u16,
-    role: Role,
-    payload: &[u8],
-    now: Timestamp,
-) -> Option<&'a Entry> {
-    let (eights, []) = lanes.0.as_chunks::<8>() else { return None };
-    let [a, b, c, d] = eights else { return None };
-    // In the register: storing the class to the lanes just before this load would stall on store forwarding.
-    let d = _mm_insert_epi16::<6>(load(d), i32::from(class));
-    let point = [load(a), load(b), load(c), d].map(|eight| _mm256_broadcastsi128_si256(eight));
-    list.first_applying(|block| hits(block, &point), lanes, class, role, payload, now)
-}
-
-#[target_feature(enable = "avx2,popcnt,bmi1")]
-fn hits(block: &Block, lanes: &[Eight; 4]) -> Hits {
+#[target_feature(enable = "avx2,popcnt,bmi1,bmi2,lzcnt")]
+fn compare(block: &Block, lanes: &[Eight; 4]) -> Hits {
     let bounds = block.lo.as_chunks::<16>().0.iter().zip(block.hi.as_chunks::<16>().0);
     let ignored = block.ignore.as_chunks::<8>().0;
     let (mut hold, mut last, mut own) = (0, 0, 0);
@@ -86,7 +52,7 @@ fn hits(block: &Block, lanes: &[Eight; 4]) -> Hits {
 }
 
 /// What 16 slots look at.
-#[target_feature(enable = "avx2,popcnt,bmi1")]
+#[target_feature(enable = "avx2,popcnt,bmi1,bmi2,lzcnt")]
 fn values(tags: __m128i, lanes: &[Eight; 4]) -> __m256i {
     // Lane n is bytes 2n and 2n + 1.
     let lane = _mm256_and_si256(_mm256_cvtepu8_epi16(tags), _mm256_set1_epi16(i16::from(LANE)));
@@ -102,18 +68,18 @@ fn values(tags: __m128i, lanes: &[Eight; 4]) -> __m256i {
     values
 }
 
-#[target_feature(enable = "avx2,popcnt,bmi1")]
+#[target_feature(enable = "avx2,popcnt,bmi1,bmi2,lzcnt")]
 fn top_bits(bytes: __m128i) -> u64 {
     u64::from(_mm_movemask_epi8(bytes).cast_unsigned())
 }
 
-#[target_feature(enable = "avx2,popcnt,bmi1")]
+#[target_feature(enable = "avx2,popcnt,bmi1,bmi2,lzcnt")]
 fn load(words: &[u16; 8]) -> __m128i {
     // SAFETY: reads the 16 bytes of an array of 8 words.
     unsafe { _mm_loadu_si128(words.as_ptr().cast()) }
 }
 
-#[target_feature(enable = "avx2,popcnt,bmi1")]
+#[target_feature(enable = "avx2,popcnt,bmi1,bmi2,lzcnt")]
 fn load16(words: &[u16; 16]) -> __m256i {
     // SAFETY: reads the 32 bytes of an array of 16 words.
     unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }

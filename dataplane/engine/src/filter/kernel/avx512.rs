@@ -4,63 +4,26 @@
 use std::arch::x86_64::*;
 
 use levee_api::lane::Lane;
-use levee_api::role::Role;
-use levee_api::time::Timestamp;
 
 use super::{Block, Hits, LAST, OWN};
-use crate::filter::list::{Entry, List};
+use crate::isa::Avx512;
 use crate::packet::Lanes;
 
-/// Shows that this CPU has AVX-512 F and BW, and the bit counting that comes with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Detected(());
-
-impl Detected {
-    /// Asks the CPU.
-    pub(super) fn detect() -> Option<Self> {
-        #[cfg(not(miri))]
-        if is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("popcnt")
-            && is_x86_feature_detected!("bmi1")
-        {
-            return Some(Self(()));
-        }
-        None
-    }
-}
-
-/// See [`List::find`].
+/// See [`super::hits`].
 #[inline]
-pub(super) fn find<'a>(
-    Detected(()): Detected,
-    list: &'a List,
-    lanes: &Lanes,
-    class: u16,
-    role: Role,
-    payload: &[u8],
-    now: Timestamp,
-) -> Option<&'a Entry> {
-    // SAFETY: `Detected` is only made after the CPU said that it has these features.
-    unsafe { find_avx512(list, lanes, class, role, payload, now) }
+pub(super) fn hits(_: Avx512, block: &Block, lanes: &Lanes, class: u16) -> Hits {
+    // SAFETY: the token is only made after the CPU said that it has these features.
+    unsafe { of_packet(block, lanes, class) }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,popcnt,bmi1")]
-fn find_avx512<'a>(
-    list: &'a List,
-    lanes: &Lanes,
-    class: u16,
-    role: Role,
-    payload: &[u8],
-    now: Timestamp,
-) -> Option<&'a Entry> {
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1,bmi2,lzcnt")]
+fn of_packet(block: &Block, lanes: &Lanes, class: u16) -> Hits {
     // In the register: storing the class to the lanes just before this load costs 6 ns in store forwarding.
-    let point = _mm512_mask_set1_epi16(load(&lanes.0), 1 << Lane::SourceClass.index(), class.cast_signed());
-    list.first_applying(|block| hits(block, point), lanes, class, role, payload, now)
+    compare(block, _mm512_mask_set1_epi16(load(&lanes.0), 1 << Lane::SourceClass.index(), class.cast_signed()))
 }
 
-#[target_feature(enable = "avx512f,avx512bw,popcnt,bmi1")]
-fn hits(block: &Block, lanes: __m512i) -> Hits {
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1,bmi2,lzcnt")]
+fn compare(block: &Block, lanes: __m512i) -> Hits {
     // SAFETY: reads the 64 bytes of an array of 64 bytes.
     let tags = unsafe { _mm512_loadu_si512(block.tags.as_ptr().cast()) };
     let last = _mm512_test_epi8_mask(tags, _mm512_set1_epi8(LAST.cast_signed()));
@@ -76,7 +39,7 @@ fn hits(block: &Block, lanes: __m512i) -> Hits {
 }
 
 /// What 32 slots look at.
-#[target_feature(enable = "avx512f,avx512bw,popcnt,bmi1")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1,bmi2,lzcnt")]
 fn values(tags: __m256i, ignore: &[u16; 16], lanes: __m512i) -> __m512i {
     // SAFETY: reads the 32 bytes of an array of 16 words.
     let ignore = unsafe { _mm256_loadu_si256(ignore.as_ptr().cast()) };
@@ -85,12 +48,12 @@ fn values(tags: __m256i, ignore: &[u16; 16], lanes: __m512i) -> __m512i {
     _mm512_andnot_si512(_mm512_cvtepu16_epi32(ignore), values)
 }
 
-#[target_feature(enable = "avx512f,avx512bw,popcnt,bmi1")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1,bmi2,lzcnt")]
 fn holds(values: __m512i, lo: &[u16; 32], hi: &[u16; 32]) -> u32 {
     _mm512_mask_cmple_epu16_mask(_mm512_cmple_epu16_mask(load(lo), values), values, load(hi))
 }
 
-#[target_feature(enable = "avx512f,avx512bw,popcnt,bmi1")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1,bmi2,lzcnt")]
 fn load(words: &[u16; 32]) -> __m512i {
     // SAFETY: reads the 64 bytes of an array of 32 words.
     unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }

@@ -11,14 +11,10 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
-use std::fmt;
-
 use levee_api::filter::{Constraint, HeaderBox};
 use levee_api::lane::Lane;
-use levee_api::role::Role;
-use levee_api::time::Timestamp;
 
-use super::list::{Entry, List};
+use crate::isa::{Isa, Level, prefetch};
 use crate::packet::Lanes;
 
 /// Slots of a block.
@@ -45,6 +41,15 @@ pub(super) struct Block {
 impl Block {
     /// A block without boxes.
     pub(super) const EMPTY: Self = Self { tags: [0; SLOTS], lo: [0; SLOTS], hi: [0; SLOTS], ignore: [0; SLOTS / 2] };
+
+    /// Asks for its cache lines.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        prefetch(&self.tags);
+        let (lo, hi) = (self.lo.as_chunks::<32>().0, self.hi.as_chunks::<32>().0);
+        lo.iter().chain(hi).for_each(prefetch);
+        prefetch(&self.ignore);
+    }
 
     /// Adds a box from slot `at` on and returns the slot after it; none when there is no room. The box must not be
     /// empty: the kernels do not compare `lo` with `hi`.
@@ -75,7 +80,7 @@ impl Block {
 
 /// Which boxes of a block a packet lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Hits {
+pub struct Hits {
     /// The last slots of the boxes that contain the packet.
     pub(super) boxes: u64,
     /// The last slots of all boxes that are a rule's own.
@@ -84,7 +89,7 @@ pub(super) struct Hits {
 
 impl Hits {
     /// No boxes at all.
-    const NONE: Self = Self { boxes: 0, own: 0 };
+    pub const NONE: Self = Self { boxes: 0, own: 0 };
 
     /// From the slots that hold, those that end a run, and those of rules' own boxes.
     #[inline]
@@ -95,77 +100,23 @@ impl Hits {
         let carried = (hold & !last).wrapping_add(starts);
         Self { boxes: carried & hold & last, own: own & last }
     }
-}
 
-/// How blocks are compared: chosen once, when the process starts. That a value exists shows that this CPU can.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kernel(Isa);
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Isa {
-    Scalar,
-    #[cfg(target_arch = "x86_64")]
-    Avx2(avx2::Detected),
-    #[cfg(target_arch = "x86_64")]
-    Avx512(avx512::Detected),
-}
-
-impl Kernel {
-    /// Works on any CPU.
-    pub const SCALAR: Self = Self(Isa::Scalar);
-
-    /// The fastest that this CPU can.
-    pub fn detect() -> Self {
-        Self::available().last().unwrap_or(Self::SCALAR)
-    }
-
-    /// All that this CPU can, the slowest first.
-    pub fn available() -> impl Iterator<Item = Self> {
-        let kernels = [
-            Some(Isa::Scalar),
-            #[cfg(target_arch = "x86_64")]
-            avx2::Detected::detect().map(Isa::Avx2),
-            #[cfg(target_arch = "x86_64")]
-            avx512::Detected::detect().map(Isa::Avx512),
-        ];
-        kernels.into_iter().flatten().map(Self)
-    }
-
-    /// The name in logs and benchmarks.
-    pub const fn name(self) -> &'static str {
-        match self.0 {
-            Isa::Scalar => "scalar",
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(_) => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(_) => "avx512",
-        }
-    }
-
-    /// See [`List::find`].
+    /// How many rules end before the first of these slots.
     #[inline]
-    pub(super) fn find<'a>(
-        self,
-        list: &'a List,
-        lanes: &Lanes,
-        class: u16,
-        role: Role,
-        payload: &[u8],
-        now: Timestamp,
-    ) -> Option<&'a Entry> {
-        match self.0 {
-            Isa::Scalar => scalar(list, lanes, class, role, payload, now),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2(cpu) => avx2::find(cpu, list, lanes, class, role, payload, now),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512(cpu) => avx512::find(cpu, list, lanes, class, role, payload, now),
-        }
+    pub(super) const fn before(self, slots: u64) -> usize {
+        (self.own & ((slots & slots.wrapping_neg()) - 1)).count_ones() as usize
     }
 }
 
-impl fmt::Display for Kernel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+/// Which boxes of a block a packet lies in. `class` takes the place of the lane of the source class.
+#[inline]
+pub(super) fn hits(isa: Isa, block: &Block, lanes: &Lanes, class: u16) -> Hits {
+    match isa.level() {
+        Level::Scalar => scalar_hits(block, &classed(lanes, class)),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2(cpu) => avx2::hits(cpu, block, lanes, class),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512(cpu) => avx512::hits(cpu, block, lanes, class),
     }
 }
 
@@ -176,18 +127,6 @@ pub(super) fn classed(lanes: &Lanes, class: u16) -> Lanes {
         *lane = class;
     }
     lanes
-}
-
-fn scalar<'a>(
-    list: &'a List,
-    lanes: &Lanes,
-    class: u16,
-    role: Role,
-    payload: &[u8],
-    now: Timestamp,
-) -> Option<&'a Entry> {
-    let lanes = classed(lanes, class);
-    list.first_applying(|block| scalar_hits(block, &lanes), &lanes, class, role, payload, now)
 }
 
 fn scalar_hits(block: &Block, lanes: &Lanes) -> Hits {
