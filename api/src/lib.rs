@@ -4,6 +4,7 @@
 //! [`prefix::Prefix`], [`zone::Zone`], [`role::Role`], [`vector::Vector`], and a filter as a region of
 //! header space ([`filter::HeaderBox`] over the [`lane::Lane`]s).
 
+pub mod address_set;
 #[cfg(feature = "config")]
 pub mod config;
 pub mod filter;

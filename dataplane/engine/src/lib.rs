@@ -16,6 +16,7 @@ pub mod isa;
 pub mod link;
 pub mod packet;
 pub mod pipeline;
+mod prefetch;
 pub mod reflex;
 pub mod sample;
 pub mod sealed;

@@ -1,0 +1,249 @@
+//! IPv6: a search tree over the first 64 bits, and small trees over the last 64 for those /64s that are not of one piece.
+//!
+//! A node is a cache line: seven boundaries, and either where its eight children begin or the numbers of the eight pieces
+//! between them. Memory follows the number of ranges, whatever their lengths, and all lookups in one table take the
+//! same number of steps, one load each, a whole burst side by side. Trees over the last 64 bits are mostly one node.
+
+use super::BATCH;
+use super::build::Boundary;
+use crate::prefetch::prefetch;
+
+/// Boundaries of a node.
+const KEYS: usize = 7;
+/// The last piece of a leaf.
+const LAST_PIECE: u32 = 7;
+/// Children of a node.
+const CHILDREN: usize = KEYS + 1;
+/// A number that says: look at the last 64 bits.
+const LONGER: u8 = 0x80;
+
+/// The structure for IPv6: about 10 bytes for each end of a range, 72 more for each /64 that is not of one piece.
+#[derive(Debug, Default)]
+pub(super) struct Ipv6 {
+    /// The leaves of the tree over the first 64 bits come first.
+    nodes: Vec<Node>,
+    root: Root,
+    /// Of each leaf of that tree: how many trees belong to leaves before it.
+    trees_before: Vec<u32>,
+    /// The trees over the last 64 bits.
+    trees: Vec<Root>,
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Node {
+    /// In order; behind the last one the rest is `u64::MAX`.
+    keys: [u64; KEYS],
+    /// Of an inner node: the index of the first child. Of a leaf: eight numbers, the first in the lowest byte.
+    word: u64,
+}
+
+/// Where a tree begins, and how many steps are between there and the leaves.
+#[derive(Clone, Copy, Debug, Default)]
+struct Root {
+    node: u32,
+    height: u32,
+}
+
+impl Ipv6 {
+    pub(super) fn build(boundaries: &[Boundary<u128>]) -> Self {
+        if boundaries.is_empty() {
+            return Self::default();
+        }
+        let (mut networks, mut split) = (Vec::new(), Vec::new());
+        let mut before = 0;
+        for group in boundaries.chunk_by(|(a, _), (b, _)| high(*a) == high(*b)) {
+            let (Some((first, number)), Some((_, after))) = (group.first(), group.last()) else { continue };
+            let network = high(*first);
+            if low(*first) == 0 && group.len() == 1 {
+                push(&mut networks, network, *number);
+            } else {
+                push(&mut networks, network, LONGER);
+                split.push((group, before));
+                // Replaced by the next group if that is the next network.
+                if let Some(next) = network.checked_add(1) {
+                    push(&mut networks, next, *after);
+                }
+            }
+            before = *after;
+        }
+        let mut nodes = Vec::new();
+        let root = plant(&mut nodes, &networks, 0);
+        let trees_before = count_trees(&nodes, networks.len());
+        let trees = split
+            .into_iter()
+            .map(|(group, before)| {
+                let inside: Vec<_> = group.iter().map(|(at, number)| (low(*at), *number)).collect();
+                plant(&mut nodes, &inside, before)
+            })
+            .collect();
+        Self { nodes, root, trees_before, trees }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.nodes) + size_of_val(&*self.trees_before) + size_of_val(&*self.trees)
+    }
+
+    /// The number for each address, at most [`BATCH`] of them.
+    #[inline]
+    pub(super) fn look_up(&self, addresses: &[u128], numbers: &mut [u8]) {
+        if self.is_empty() {
+            return numbers.fill(0);
+        }
+        let mut at = [self.root.node; BATCH];
+        for _ in 0..self.root.height {
+            for (address, at) in addresses.iter().zip(&mut at) {
+                *at = self.child(*at, high(*address));
+                prefetch(&self.nodes, index(*at));
+            }
+        }
+        let (mut pending, mut count) = ([(0_u8, 0_u32, 0_u128); BATCH], 0);
+        for (packet, ((address, leaf), number)) in (0_u8..).zip(addresses.iter().zip(at).zip(&mut *numbers)) {
+            let Some(node) = self.nodes.get(index(leaf)) else { continue };
+            let piece = node.below(high(*address));
+            *number = node.number(piece);
+            if *number == LONGER {
+                let before = self.trees_before.get(index(leaf)).copied().unwrap_or(0);
+                // The very last network may fill up its leaf, and count more than once.
+                let tree = (before + node.trees(piece)).saturating_sub(1).min(self.last_tree());
+                prefetch(&self.trees, index(tree));
+                if let Some(place) = pending.get_mut(count) {
+                    *place = (packet, tree, *address);
+                    count += 1;
+                }
+            }
+        }
+        for (_, tree, _) in pending.iter().take(count) {
+            if let Some(root) = self.trees.get(index(*tree)) {
+                prefetch(&self.nodes, index(root.node));
+            }
+        }
+        for (packet, tree, address) in pending.iter().take(count) {
+            let root = self.trees.get(index(*tree)).copied().unwrap_or_default();
+            let address = low(*address);
+            let leaf = (0..root.height).fold(root.node, |at, _| self.child(at, address));
+            if let (Some(node), Some(number)) = (self.nodes.get(index(leaf)), numbers.get_mut(usize::from(*packet))) {
+                *number = node.number(node.below(address));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn last_tree(&self) -> u32 {
+        u32::try_from(self.trees.len()).map_or(u32::MAX, |trees| trees.saturating_sub(1))
+    }
+
+    #[inline(always)]
+    fn child(&self, at: u32, key: u64) -> u32 {
+        let Some(node) = self.nodes.get(index(at)) else { return 0 };
+        u32::try_from(node.word).unwrap_or(0) + node.below(key)
+    }
+}
+
+impl Node {
+    /// How many boundaries are at or below a key.
+    #[inline(always)]
+    fn below(&self, key: u64) -> u32 {
+        self.keys.iter().map(|boundary| u32::from(*boundary <= key)).sum()
+    }
+
+    /// The number of a piece of a leaf.
+    #[inline(always)]
+    fn number(&self, piece: u32) -> u8 {
+        self.word.to_le_bytes().get(index(piece)).copied().unwrap_or(0)
+    }
+
+    /// How many trees begin in a leaf up to and with a piece. The first piece began in the leaf before.
+    #[inline(always)]
+    fn trees(&self, piece: u32) -> u32 {
+        let flags = self.word & 0x8080_8080_8080_8000;
+        (flags & u64::MAX.checked_shr(56 - 8 * piece).unwrap_or(0)).count_ones()
+    }
+}
+
+/// Adds a boundary; one at the same place is replaced.
+fn push(boundaries: &mut Vec<Boundary<u64>>, at: u64, number: u8) {
+    if boundaries.last().is_some_and(|(last, _)| *last == at) {
+        boundaries.pop();
+    }
+    boundaries.push((at, number));
+}
+
+/// Adds the nodes of a tree, the leaves first. Levels are filled up with copies of their last node, so that every child
+/// that a key can lead to exists.
+fn plant(nodes: &mut Vec<Node>, boundaries: &[Boundary<u64>], mut before: u8) -> Root {
+    let mut firsts = Vec::new();
+    let mut begin = nodes.len();
+    for chunk in boundaries.chunks(KEYS) {
+        let last = chunk.last().map_or(before, |(_, number)| *number);
+        let (mut keys, mut numbers) = ([u64::MAX; KEYS], [last; CHILDREN]);
+        if let Some(first) = numbers.first_mut() {
+            *first = before;
+        }
+        for ((key, number), (at, value)) in keys.iter_mut().zip(numbers.iter_mut().skip(1)).zip(chunk) {
+            (*key, *number) = (*at, *value);
+        }
+        firsts.extend(chunk.first().map(|(at, _)| *at));
+        nodes.push(Node { keys, word: u64::from_le_bytes(numbers) });
+        before = last;
+    }
+    let mut height = 0;
+    while nodes.len() - begin > 1 {
+        if let Some(last) = nodes.last().copied() {
+            nodes.resize(begin + firsts.len().next_multiple_of(CHILDREN), last);
+        }
+        let first_child = begin;
+        begin = nodes.len();
+        let mut above = Vec::with_capacity(firsts.len().div_ceil(CHILDREN));
+        for (parent, children) in firsts.chunks(CHILDREN).enumerate() {
+            let mut keys = [u64::MAX; KEYS];
+            for (key, child) in keys.iter_mut().zip(children.iter().skip(1)) {
+                *key = *child;
+            }
+            above.extend(children.first());
+            nodes.push(Node { keys, word: u64::try_from(first_child + parent * CHILDREN).unwrap_or(0) });
+        }
+        firsts = above;
+        height += 1;
+    }
+    Root { node: u32::try_from(begin).unwrap_or(u32::MAX), height }
+}
+
+/// For the leaves of the first tree: how many trees belong to leaves before each.
+fn count_trees(nodes: &[Node], boundaries: usize) -> Vec<u32> {
+    let leaves = boundaries.div_ceil(KEYS);
+    let mut before = 0;
+    let mut counts: Vec<u32> = nodes
+        .iter()
+        .take(leaves)
+        .map(|leaf| {
+            let here = before;
+            before += leaf.trees(LAST_PIECE);
+            here
+        })
+        .collect();
+    if let Some(last) = counts.last().copied() {
+        // The copies that fill up the level.
+        counts.resize(leaves.next_multiple_of(CHILDREN), last);
+    }
+    counts
+}
+
+#[inline(always)]
+fn high(address: u128) -> u64 {
+    u64::try_from(address >> 64).unwrap_or(u64::MAX)
+}
+
+#[inline(always)]
+fn low(address: u128) -> u64 {
+    u64::try_from(address & u128::from(u64::MAX)).unwrap_or(u64::MAX)
+}
+
+#[inline(always)]
+fn index(value: u32) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
