@@ -15,11 +15,11 @@ use levee_api::zone::Mode;
 
 use crate::detect::track::relies_on_memory;
 use crate::filter::Limiters;
-use crate::filter::list::{Hits, List};
+use crate::filter::list::{Entry, Hits};
 use crate::generation::Reader;
 use crate::isa::Isa;
 use crate::link::{Notice, WorkerEnd};
-use crate::packet::{Direction, Kind, Lanes, Layers, Packet, dns, parse};
+use crate::packet::{Direction, Kind, Lanes, Layers, Packet, dns, parse_burst};
 use crate::sample::{SAMPLE_PAYLOAD, Sample};
 use crate::tables::{OnFailure, Tables};
 use crate::target::conversation::{Conversations, Judged};
@@ -72,7 +72,6 @@ struct Scratch {
     layers: [Layers; BURST],
     keys: [u64; BURST],
     notes: [Note; BURST],
-    hits: [Hits; BURST],
 }
 
 /// What accounting found out about a packet.
@@ -115,7 +114,6 @@ impl Pipeline {
                 lanes: [Lanes::default(); BURST],
                 layers: [nothing; BURST],
                 keys: [0; BURST],
-                hits: [Hits::NONE; BURST],
                 notes: [Note { place: None, judged: unknown, passed: true }; BURST],
             }),
             isa,
@@ -147,11 +145,11 @@ impl Pipeline {
         stages.parse(packets);
         match direction {
             Direction::Inbound => {
-                let mut lists = [None; BURST];
+                let mut found = [None; BURST];
                 stages.locate(tables, direction, packets.len());
                 stages.account(tables, packets, now);
-                stages.compare(tables, packets.len(), &mut lists);
-                stages.judge(tables, &lists, wire, packets, now, verdicts);
+                stages.compare(tables, packets, now, &mut found);
+                stages.judge(tables, &found, wire, packets, now, verdicts);
                 stages.sample(packets, now);
             }
             Direction::Outbound => {
@@ -183,9 +181,7 @@ impl Stages {
     #[inline(never)]
     fn parse(&mut self, packets: &[Packet<'_>]) {
         let Scratch { lanes, layers, .. } = &mut *self.scratch;
-        for ((packet, lanes), layers) in packets.iter().zip(lanes).zip(layers) {
-            *layers = parse(packet, lanes);
-        }
+        parse_burst(self.isa, packets, lanes, layers);
     }
 
     /// Zone and host on the inside, and the key of the conversation.
@@ -234,12 +230,20 @@ impl Stages {
         }
     }
 
-    /// The filters that could apply to each packet: the list of its destination, and which of its boxes contain it.
+    /// The filter that applies to each packet: from its destination to a list, from the list to the boxes that contain the
+    /// packet, from those to the first that applies.
     #[inline(never)]
-    fn compare<'t>(&mut self, tables: &'t Tables, count: usize, lists: &mut [Option<&'t List>; BURST]) {
-        let Self { isa, link, scratch, .. } = self;
-        let Scratch { lanes, notes, hits, .. } = &mut **scratch;
-        for ((lanes, note), list) in lanes.iter().zip(notes).zip(lists.iter_mut()).take(count) {
+    fn compare<'t>(
+        &mut self,
+        tables: &'t Tables,
+        packets: &[Packet<'_>],
+        now: Timestamp,
+        found: &mut [Option<&'t Entry>; BURST],
+    ) {
+        let Self { isa, link, limiters, scratch, .. } = self;
+        let Scratch { lanes, layers, notes, .. } = &**scratch;
+        let mut lists = [None; BURST];
+        for (((lanes, note), list), _) in lanes.iter().zip(notes).zip(&mut lists).zip(packets) {
             let Some(place) = note.place else { continue };
             *list = tables.filters.list_for(place, lanes);
             if let Some(list) = list {
@@ -247,9 +251,21 @@ impl Stages {
                 link.counters.prefetch_fates(place.slot);
             }
         }
-        for ((lanes, hits), list) in lanes.iter().zip(hits).zip(lists).take(count) {
+        let mut hits = [Hits::NONE; BURST];
+        for ((lanes, list), hits) in lanes.iter().zip(lists).zip(&mut hits) {
             if let Some(list) = list {
                 *hits = list.compare(*isa, lanes, 0);
+            }
+        }
+        let parsed = lanes.iter().zip(layers).zip(notes).zip(packets);
+        for (((((lanes, layers), note), packet), list), (hits, found)) in parsed.zip(lists).zip(hits.iter().zip(found))
+        {
+            let Some(list) = list else { continue };
+            let payload = layers.payload(packet.head);
+            *found = list.choose(*isa, *hits, lanes, 0, note.judged.role, payload, now);
+            if let Some(entry) = found {
+                link.hits.prefetch(entry.counter);
+                limiters.prefetch(entry.limiter);
             }
         }
     }
@@ -259,16 +275,16 @@ impl Stages {
     fn judge(
         &mut self,
         tables: &Tables,
-        lists: &[Option<&List>; BURST],
+        found: &[Option<&Entry>; BURST],
         wire: usize,
         packets: &[Packet<'_>],
         now: Timestamp,
         verdicts: &mut [Verdict],
     ) {
-        let Self { isa, link, limiters, control, conversations, scratch, .. } = self;
-        let Scratch { lanes, layers, notes, hits, .. } = &mut **scratch;
-        let parsed = lanes.iter().zip(&*layers).zip(notes).zip(&*hits).zip(lists);
-        for ((packet, ((((lanes, layers), note), hits), list)), verdict) in packets.iter().zip(parsed).zip(verdicts) {
+        let Self { link, limiters, control, conversations, scratch, .. } = self;
+        let Scratch { lanes, layers, notes, .. } = &mut **scratch;
+        let parsed = lanes.iter().zip(&*layers).zip(notes).zip(found);
+        for ((packet, (((lanes, layers), note), found)), verdict) in packets.iter().zip(parsed).zip(verdicts) {
             *verdict = Verdict::Forward;
             note.passed = true;
             let Some(place) = note.place else {
@@ -289,20 +305,16 @@ impl Stages {
                 Kind::Discovery => {
                     over(control, Limited::Discovery(place.slot), CONTROL_PPS, now).then_some(Reason::DiscoveryLimit)
                 }
-                _ => {
-                    let found = list
-                        .and_then(|list| list.choose(*isa, *hits, lanes, 0, role, layers.payload(packet.head), now));
-                    found.and_then(|entry| {
-                        link.hits.hit(entry.counter, packet.wire_len, now);
-                        match entry.action {
-                            Action::Pass => None,
-                            Action::Drop => Some(Reason::Filter),
-                            Action::Limit { pps } => {
-                                (!limiters.allow(entry.limiter, pps, burst_of(pps), now)).then_some(Reason::Limit)
-                            }
+                _ => found.and_then(|entry| {
+                    link.hits.hit(entry.counter, packet.wire_len, now);
+                    match entry.action {
+                        Action::Pass => None,
+                        Action::Drop => Some(Reason::Filter),
+                        Action::Limit { pps } => {
+                            (!limiters.allow(entry.limiter, pps, burst_of(pps), now)).then_some(Reason::Limit)
                         }
-                    })
-                }
+                    }
+                }),
             };
             let Some(mut reason) = dropped else { continue };
             if matches!(reason, Reason::Filter | Reason::Limit)

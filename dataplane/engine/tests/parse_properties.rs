@@ -21,6 +21,7 @@ fn read(frame: &[u8], snap: usize) -> (Layers, Lanes) {
 
     let mut dirty = Lanes([0xffff; 32]);
     assert_eq!((parse(&packet, &mut dirty), dirty), (layers, lanes), "lanes are overwritten completely");
+    oracle::reads_alike_at_every_level(&packet, &layers, &lanes);
     let Layers { kind, l3, l4, payload, end, fragment } = layers;
     assert!(l3 <= l4 && l4 <= payload && payload <= end && usize::from(end) <= snap, "{layers:?}");
     if matches!(kind, Kind::Other | Kind::Heartbeat | Kind::TooDeep | Kind::Malformed { addressed: false, .. }) {

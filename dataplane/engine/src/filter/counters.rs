@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use levee_api::time::Timestamp;
 
+use crate::isa::prefetch;
+
 /// Counters of all filters in one worker. The worker is the only writer; they only grow, so a reader subtracts.
 #[derive(Debug)]
 pub struct FilterCounters(Box<[Counter]>);
@@ -42,6 +44,14 @@ impl FilterCounters {
     /// True when none can be counted.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Asks for the counter of a filter.
+    #[inline]
+    pub fn prefetch(&self, index: u32) {
+        if let Some(counter) = self.at(index) {
+            prefetch(counter);
+        }
     }
 
     /// Counts a packet of `bytes`; only the worker that owns the counters may. An index past the end counts nothing.

@@ -8,6 +8,8 @@ use std::num::NonZeroU32;
 
 use levee_api::time::Timestamp;
 
+use crate::isa::prefetch;
+
 /// Quarters of a nanosecond: a rate of 15 million packets per second is kept within a fifth of a percent (the error grows
 /// with the rate), and 146 years fit into a word.
 const PER_NANOSECOND: u64 = 4;
@@ -28,6 +30,14 @@ impl Limiters {
     /// so that together they keep it without a shared word.
     pub fn new(count: usize, workers: NonZeroU32) -> Self {
         Self { arrivals: vec![Arrival::default(); count].into(), workers }
+    }
+
+    /// Asks for a limiter.
+    #[inline]
+    pub fn prefetch(&self, index: u32) {
+        if let Some(arrival) = usize::try_from(index).ok().and_then(|index| self.arrivals.get(index)) {
+            prefetch(arrival);
+        }
     }
 
     /// True when a packet at `now` is within `pps` packets per second and bursts of `burst` packets, both over all

@@ -8,14 +8,14 @@ use super::mpls;
 use crate::verdict::Reason;
 
 /// Two addresses and a type.
-const HEADER: usize = 14;
+pub(super) const HEADER: usize = 14;
 /// Tag control information and the type that follows it.
-const TAG: usize = 4;
+pub(super) const TAG: usize = 4;
 /// More tags than these are not followed.
 const MAX_TAGS: usize = 2;
 
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
+pub(super) const IPV4: u16 = 0x0800;
+pub(super) const IPV6: u16 = 0x86dd;
 const MPLS: u16 = 0x8847;
 /// MPLS with an upstream-assigned label (RFC 5332).
 const MPLS_UPSTREAM: u16 = 0x8848;
@@ -53,6 +53,12 @@ pub(super) struct Link {
     pub(super) l3: usize,
 }
 
+/// Whether a type says that a tag comes first.
+#[inline(always)]
+pub(super) const fn is_tag(kind: u16) -> bool {
+    matches!(kind, VLAN | SERVICE_VLAN | OLD_SERVICE_VLAN)
+}
+
 pub(super) fn parse(frame: &Frame<'_>) -> Result<Link, Reason> {
     let Some(header) = frame.array::<HEADER>(0) else { return Err(Reason::Truncated) };
     #[rustfmt::skip] // rows as in the standard's picture
@@ -65,7 +71,7 @@ pub(super) fn parse(frame: &Frame<'_>) -> Result<Link, Reason> {
     let mut l3 = HEADER;
 
     let mut tags = 0;
-    while matches!(kind, VLAN | SERVICE_VLAN | OLD_SERVICE_VLAN) {
+    while is_tag(kind) {
         if tags == MAX_TAGS {
             return Ok(Link { content: Content::TooDeep, l3 });
         }

@@ -9,9 +9,9 @@ use crate::verdict::Reason;
 
 /// Length of the header without options.
 pub(super) const HEADER: usize = 20;
-const DONT_FRAGMENT: u16 = 0x4000;
-const MORE_FRAGMENTS: u16 = 0x2000;
-const OFFSET: u16 = 0x1fff;
+pub(super) const DONT_FRAGMENT: u16 = 0x4000;
+pub(super) const MORE_FRAGMENTS: u16 = 0x2000;
+pub(super) const OFFSET: u16 = 0x1fff;
 
 /// Reads the header at `at`. Its version is known to be 4.
 ///
@@ -77,7 +77,7 @@ pub(super) fn transport_of(at: usize, header: &[u8; HEADER]) -> Option<usize> {
 /// Whether the ones' complement sum of a header with its checksum is all ones. The order of bytes does not matter for that, nor
 /// how many of them are added at once (RFC 1071 section 2).
 #[inline(always)]
-fn is_checksum_right(header: &[u8]) -> bool {
+pub(super) fn is_checksum_right(header: &[u8]) -> bool {
     let (words, _) = header.as_chunks::<4>();
     let sum: u64 = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum();
     // 15 words at most have a sum of 36 bits; folded it has 18, then 17, then 16.

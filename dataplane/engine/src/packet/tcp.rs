@@ -10,7 +10,7 @@ use crate::verdict::Reason;
 /// Protocol number.
 pub(super) const PROTOCOL: u8 = 6;
 /// Length of the header without options.
-const HEADER: usize = 20;
+pub(super) const HEADER: usize = 20;
 
 pub(super) fn parse(
     frame: &Frame<'_>,
@@ -47,11 +47,16 @@ pub(super) fn parse(
     layers.payload = offset(after);
     lanes.set(Lane::PayloadLength, saturated(datagram.end - after));
     if !options.is_empty() {
-        let Options { layout, mss } = Options::read(options);
-        lanes.set(Lane::TcpOptions, layout);
-        lanes.set(Lane::TcpMss, mss);
+        set_options(options, lanes);
     }
     if is_legal(TcpFlags::from_bits_truncate(flags)) { Ok(Kind::Tcp) } else { Err(Reason::TcpFlags) }
+}
+
+/// Fills the lanes of the options, of which there are some.
+pub(super) fn set_options(options: &[u8], lanes: &mut Lanes) {
+    let Options { layout, mss } = Options::read(options);
+    lanes.set(Lane::TcpOptions, layout);
+    lanes.set(Lane::TcpMss, mss);
 }
 
 /// Whether a stack may send this combination of flags. ECE, CWR and NS go with anything (RFC 3168, RFC 9768).
@@ -65,7 +70,7 @@ pub(super) fn parse(
 ///
 /// Everything else is legal, because some stack or middlebox does send it: RST with or without ACK, with data, PSH or (when a
 /// load balancer closes in a hurry) FIN+ACK; SYN with data and PSH (RFC 7413); URG with SYN, RST or ACK.
-fn is_legal(flags: TcpFlags) -> bool {
+pub(super) fn is_legal(flags: TcpFlags) -> bool {
     let opens = flags.contains(TcpFlags::SYN);
     let aborts = flags.contains(TcpFlags::RST);
     let closes = flags.contains(TcpFlags::FIN);

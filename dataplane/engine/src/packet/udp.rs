@@ -10,7 +10,7 @@ use crate::verdict::Reason;
 /// Protocol number.
 pub(super) const PROTOCOL: u8 = 17;
 /// Length of the header.
-const HEADER: u16 = 8;
+pub(super) const HEADER: u16 = 8;
 
 /// Reads the header. The length may be below what the IP packet holds (RFC 9868 uses that). In a first fragment it is the
 /// length of the whole datagram. Anywhere else one above what the packet holds harms nobody, the receiver discards it by

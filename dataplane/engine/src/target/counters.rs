@@ -82,28 +82,32 @@ impl Totals {
 struct Line([AtomicU32; FIELDS]);
 
 /// The counters of one worker. The worker writes, anybody reads.
-pub struct Counters {
-    arrivals: Box<[Line]>,
+pub struct Counters(Box<[Slot]>);
+
+/// Two lines side by side, which memory hands over together.
+#[derive(Default)]
+#[repr(C, align(128))]
+struct Slot {
+    arrivals: Line,
     /// What filters did and what went out: touched only when a filter dropped a packet, and by outbound traffic.
-    fates: Box<[Line]>,
+    fates: Line,
 }
 
 impl Counters {
     /// Counters for `slots` hosts: 128 bytes each.
     pub fn new(slots: usize) -> Self {
-        let lines = || (0..slots).map(|_| Line::default()).collect();
-        Self { arrivals: lines(), fates: lines() }
+        Self((0..slots).map(|_| Slot::default()).collect())
     }
 
     /// Number of slots.
     pub fn slots(&self) -> usize {
-        self.arrivals.len()
+        self.0.len()
     }
 
     /// Asks for the cache line in which arrivals of a slot are counted.
     #[inline]
     pub fn prefetch(&self, slot: u32) {
-        if let Some(line) = line(&self.arrivals, slot) {
+        if let Some(line) = self.arrivals(slot) {
             prefetch(line);
         }
     }
@@ -111,7 +115,7 @@ impl Counters {
     /// Asks for the cache line in which the fates of a slot's packets are counted.
     #[inline]
     pub fn prefetch_fates(&self, slot: u32) {
-        if let Some(line) = line(&self.fates, slot) {
+        if let Some(line) = self.fates(slot) {
             prefetch(line);
         }
     }
@@ -119,7 +123,7 @@ impl Counters {
     /// Counts an inbound packet; true when it is the first of its slot in this epoch. Only the owning worker may call it.
     #[inline]
     pub fn arrival(&self, slot: u32, role: Role, bytes: u32, epoch: u32) -> bool {
-        let Some(line) = line(&self.arrivals, slot) else { return false };
+        let Some(line) = self.arrivals(slot) else { return false };
         add(line, ROLES + role.index(), 1);
         add(line, BYTES, bytes);
         first_of_epoch(line, epoch)
@@ -127,14 +131,14 @@ impl Counters {
 
     /// Counts a completed handshake; true when the slot was untouched in this epoch.
     pub fn handshake(&self, slot: u32, epoch: u32) -> bool {
-        let Some(line) = line(&self.arrivals, slot) else { return false };
+        let Some(line) = self.arrivals(slot) else { return false };
         add(line, HANDSHAKES, 1);
         first_of_epoch(line, epoch)
     }
 
     /// Counts a first answer; true when the slot was untouched in this epoch.
     pub fn answer(&self, slot: u32, epoch: u32) -> bool {
-        let Some(line) = line(&self.arrivals, slot) else { return false };
+        let Some(line) = self.arrivals(slot) else { return false };
         add(line, ANSWERS, 1);
         first_of_epoch(line, epoch)
     }
@@ -142,7 +146,7 @@ impl Counters {
     /// Counts a packet that a filter dropped.
     #[inline]
     pub fn dropped(&self, slot: u32, role: Role) {
-        if let Some(line) = line(&self.fates, slot) {
+        if let Some(line) = self.fates(slot) {
             add(line, role.index(), 1);
         }
     }
@@ -150,14 +154,14 @@ impl Counters {
     /// Counts an outbound packet.
     #[inline]
     pub fn outbound(&self, slot: u32) {
-        if let Some(line) = line(&self.fates, slot) {
+        if let Some(line) = self.fates(slot) {
             add(line, COUNTED_ROLES + 1, 1);
         }
     }
 
     /// Reads the totals of a slot.
     pub fn read(&self, slot: u32) -> Totals {
-        let (Some(arrivals), Some(fates)) = (line(&self.arrivals, slot), line(&self.fates, slot)) else {
+        let (Some(arrivals), Some(fates)) = (self.arrivals(slot), self.fates(slot)) else {
             return Totals::default();
         };
         Totals {
@@ -172,8 +176,21 @@ impl Counters {
     }
 }
 
-fn line(lines: &[Line], slot: u32) -> Option<&Line> {
-    usize::try_from(slot).ok().and_then(|slot| lines.get(slot))
+impl Counters {
+    #[inline]
+    fn slot(&self, slot: u32) -> Option<&Slot> {
+        self.0.get(usize::try_from(slot).ok()?)
+    }
+
+    #[inline]
+    fn arrivals(&self, slot: u32) -> Option<&Line> {
+        self.slot(slot).map(|slot| &slot.arrivals)
+    }
+
+    #[inline]
+    fn fates(&self, slot: u32) -> Option<&Line> {
+        self.slot(slot).map(|slot| &slot.fates)
+    }
 }
 
 fn get(line: &Line, field: usize) -> u32 {

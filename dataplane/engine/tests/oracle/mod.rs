@@ -1,10 +1,11 @@
-//! A second opinion on how packets read: etherparse.
+//! Second opinions on how packets read: etherparse, and our own parser one packet at a time.
 
 use std::net::IpAddr;
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use levee_api::lane::{Bits, Lane};
-use levee_engine::packet::{Kind, Lanes, Layers};
+use levee_engine::isa::Isa;
+use levee_engine::packet::{Kind, Lanes, Layers, Packet, parse_burst};
 
 /// An address as the lanes hold it.
 fn lanes_of(address: IpAddr) -> [u16; 8] {
@@ -14,6 +15,16 @@ fn lanes_of(address: IpAddr) -> [u16; 8] {
             [0, 0, 0, 0, 0, 0, u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]
         }
         IpAddr::V6(address) => address.segments(),
+    }
+}
+
+/// Panics when a burst at some instruction set reads a packet differently from what [`levee_engine::packet::parse`] made of it.
+pub(crate) fn reads_alike_at_every_level(packet: &Packet<'_>, layers: &Layers, lanes: &Lanes) {
+    for isa in Isa::available() {
+        let (mut burst_lanes, mut burst_layers) = ([Lanes([0xffff; 32])], [*layers]);
+        burst_layers[0].end = u16::MAX;
+        parse_burst(isa, &[*packet], &mut burst_lanes, &mut burst_layers);
+        assert_eq!((&burst_layers[0], &burst_lanes[0]), (layers, lanes), "{isa}: {:02x?}", packet.head);
     }
 }
 
