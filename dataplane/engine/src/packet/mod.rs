@@ -20,6 +20,7 @@ mod mpls;
 #[cfg(target_arch = "x86_64")]
 mod plain;
 mod quic;
+pub mod steer;
 mod tcp;
 pub mod udp;
 
