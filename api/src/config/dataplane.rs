@@ -70,10 +70,15 @@ pub struct Wire {
     pub capacity_bps: Option<u64>,
     /// Largest IP packet in bytes.
     pub mtu: u16,
+    /// Packet buffers that it has at least; none: what its queues need.
+    pub buffers: Option<u32>,
 }
 
 /// Smallest MTU over which IPv4 must work (RFC 791), and the largest that mbufs of the dataplane hold.
 const MTU: std::ops::RangeInclusive<u64> = 576..=9_600;
+
+/// From what one queue takes to what no memory holds.
+const BUFFERS: std::ops::RangeInclusive<u64> = 1_024..=16_777_215;
 
 /// No machine has more CPUs than Linux can be built for.
 const MAX_CPU: u64 = 8_191;
@@ -143,6 +148,7 @@ fn wire(
     }
     let capacity_bps = table.parsed("capacity", quantity::bit_rate).map(|rate| rate.value);
     let mtu = if table.has("mtu") { table.integer("mtu", MTU) } else { Some(1_500) };
+    let buffers = if table.has("buffers") { table.integer("buffers", BUFFERS) } else { None };
     table.refuse_unknown();
     Some(Wire {
         name: name?.value,
@@ -150,6 +156,7 @@ fn wire(
         inside: inside?.value,
         capacity_bps,
         mtu: u16::try_from(mtu?).ok()?,
+        buffers: buffers.and_then(|buffers| u32::try_from(buffers).ok()),
     })
 }
 

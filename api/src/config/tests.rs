@@ -39,7 +39,8 @@ fn the_shipped_example_means_what_it_says() {
             outside: "0000:81:00.0".into(),
             inside: "0000:81:00.1".into(),
             capacity_bps: Some(10_000_000_000),
-            mtu: 1_500
+            mtu: 1_500,
+            buffers: None,
         }]
     );
     assert_eq!(config.guardrails.max_ttl, Duration::from_secs(86_400));
