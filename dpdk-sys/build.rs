@@ -24,6 +24,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_get_name_by_port",
     "rte_eth_dev_get_port_by_name",
     "rte_eth_dev_info_get",
+    "rte_eth_dev_rss_reta_update",
     "rte_eth_dev_rx_offload_name",
     "rte_eth_dev_set_mtu",
     "rte_eth_dev_socket_id",
@@ -54,6 +55,8 @@ const FUNCTIONS: &[&str] = &[
 
 const CONSTANTS: &[&str] = &[
     "LEVEE_.*",
+    "RTE_ETH_MQ_RX_RSS",
+    "RTE_ETH_RETA_GROUP_SIZE",
     "RTE_ETH_LINK_.*",
     "RTE_ETH_NAME_MAX_LEN",
     "RTE_ETH_SPEED_NUM_.*",

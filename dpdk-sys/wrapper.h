@@ -18,3 +18,10 @@ static inline int levee_errno(void) { return rte_errno; }
 /* RTE_BIT64() is function-like, so bindgen skips these. */
 static const uint64_t LEVEE_RX_OFFLOAD_SCATTER = RTE_ETH_RX_OFFLOAD_SCATTER;
 static const uint64_t LEVEE_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
+
+/* Kinds of packets that a card can spread over queues. By their addresses alone, whatever they carry: */
+static const uint64_t LEVEE_RSS_IPV4 = RTE_ETH_RSS_IPV4;
+static const uint64_t LEVEE_RSS_IPV6 = RTE_ETH_RSS_IPV6;
+static const uint64_t LEVEE_RSS_IP = RTE_ETH_RSS_IP;
+/* and by ports too: */
+static const uint64_t LEVEE_RSS_TRANSPORT = RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;

@@ -3,6 +3,7 @@
 pub mod analysis;
 pub mod capture_file;
 pub mod dpdk;
+pub mod exchange;
 pub mod files;
 pub mod in_force;
 pub mod ports;

@@ -26,7 +26,7 @@ use crate::privileges::{self, PrivilegeError};
 use crate::service::{BindError, Listener, Service};
 use crate::start::{AtStart, build_engine};
 use crate::tick::{Tick, Ticking};
-use crate::wires::{BringUpError, Plan, PlanError, Wires};
+use crate::wires::{Attached, BringUpError, Plan, PlanError, Wires};
 use crate::worker::{Path, Worker};
 use crate::writer::Writer;
 
@@ -120,12 +120,16 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
 
     let state = config.appliance.state_dir.join("dataplane");
     privileges::make_own(&state);
-    let cpus = worker_cpus(&config.dataplane)?;
+    let mut cpus = worker_cpus(&config.dataplane)?;
+    let attached = Attached::new(&eal, &plan, cpus.len())?;
+    for cpu in cpus.drain(attached.workers().min(cpus.len())..) {
+        tracing::warn!("no worker on CPU {cpu}: there is no queue left for it");
+    }
     let before = AtStart::read(&config, &state);
     let (engine, pipelines) = build_engine(&config, &before, &state, cpus.len(), clock.now())?;
 
     let zones = before.policy.summary();
-    let (wires, paths) = Wires::start(&eal, &plan)?;
+    let (wires, paths) = attached.start()?;
     let wires = Arc::new(wires);
 
     privileges::drop_privileges(&eal)?;
@@ -192,13 +196,13 @@ impl Workers {
         eal: &Eal,
         idle: Idle,
         cpus: Vec<usize>,
-        paths: Vec<Path>,
+        paths: Vec<Vec<Path>>,
         pipelines: Vec<Pipeline>,
         clock: Clock,
         events: &Sender<Event>,
     ) -> Result<Self, RunError> {
         let mut workers = Self { stop: Arc::new(AtomicBool::new(false)), threads: Vec::new() };
-        for (index, ((cpu, paths), pipeline)) in share_out(cpus, paths).into_iter().zip(pipelines).enumerate() {
+        for (index, ((cpu, paths), pipeline)) in cpus.into_iter().zip(paths).zip(pipelines).enumerate() {
             let worker = Worker::new(paths, pipeline, clock, idle, Arc::clone(&workers.stop));
             let events = events.clone();
             let thread = thread::spawn(eal, &format!("levee-worker-{index}"), cpu, move || {
@@ -222,18 +226,6 @@ impl Drop for Workers {
             }
         }
     }
-}
-
-/// Gives each CPU its paths. Both directions of a wire meet the same memory, so they stay on one worker.
-fn share_out(cpus: Vec<usize>, paths: Vec<Path>) -> Vec<(usize, Vec<Path>)> {
-    let mut shares: Vec<(usize, Vec<Path>)> = cpus.into_iter().map(|cpu| (cpu, Vec::new())).collect();
-    let count = shares.len().max(1);
-    for path in paths {
-        if let Some((_, share)) = shares.get_mut(path.wire % count) {
-            share.push(path);
-        }
-    }
-    shares
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
@@ -268,11 +260,7 @@ fn worker_cpus(config: &Dataplane) -> Result<Vec<usize>, RunError> {
     if config.workers.is_empty() {
         return Ok(vec![thread::allowed_cpus().last().copied().ok_or(RunError::NoCpu)?]);
     }
-    let mut cpus: Vec<usize> = config.workers.iter().map(|&cpu| usize::try_from(cpu).unwrap_or(usize::MAX)).collect();
-    for cpu in cpus.drain(cpus.len().min(config.wires.len())..) {
-        tracing::warn!("no worker on CPU {cpu}: each wire runs on one worker, and there is no wire left");
-    }
-    Ok(cpus)
+    Ok(config.workers.iter().map(|&cpu| usize::try_from(cpu).unwrap_or(usize::MAX)).collect())
 }
 
 fn wait(ended: &Receiver<Event>, wires: &Wires, exit_when_idle: Option<Duration>) -> Result<(), RunError> {

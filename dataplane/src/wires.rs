@@ -1,5 +1,6 @@
 //! The wires of the configuration: planned before DPDK is started, then attached, given memory and started.
 
+use std::iter;
 use std::sync::Arc;
 
 use levee_api::config::{self, Dataplane};
@@ -8,14 +9,18 @@ use thiserror::Error;
 
 use crate::dpdk::eal::{self, Eal, Pci};
 use crate::dpdk::mempool::{self, Mempool, Shape};
-use crate::dpdk::port::{self, DESCRIPTORS, Port, Setup, StartedPort};
+use crate::dpdk::port::{self, DESCRIPTORS, Port, Running, Setup, StartedPort};
 use crate::dpdk::port_name::{self, PortName};
 use crate::dpdk::thread::allowed_cpus;
-use crate::worker::{Path, PathCounters};
+use crate::exchange::Exchange;
+use crate::worker::{Path, PathCounters, SharedCounters};
 
-/// Packet buffers of a wire: four rings full of packets (two ports, both directions) and as much again for bursts, the
-/// caches of threads and what drivers hold back. One less than a power of two fills DPDK's ring best.
-const BUFFERS: u32 = 2 * 2 * 2 * 2 * DESCRIPTORS as u32 - 1;
+/// More workers than these are not told apart on their way to each other.
+const MAX_WORKERS: u8 = 128;
+
+/// Packet buffers of a wire for each worker: four rings full of packets (two ports, both directions), what one worker has for
+/// others on both paths, and as much again for bursts, the caches of threads and what drivers hold back.
+const BUFFERS: u32 = 2 * 2 * 2 * 2 * DESCRIPTORS as u32;
 /// What DPDK needs besides packet buffers: rings, queues, its own tables.
 const OTHER_MEMORY_MIB: u64 = 64;
 
@@ -99,6 +104,31 @@ struct PlannedWire {
     shape: Shape,
 }
 
+/// Wires whose ports are there, but do not run yet: what they can do decides who works on them.
+#[derive(Debug)]
+pub struct Attached {
+    eal: Eal,
+    wires: Vec<AttachedWire>,
+    workers: u8,
+}
+
+#[derive(Debug)]
+struct AttachedWire {
+    planned: PlannedWire,
+    outside: Port,
+    inside: Port,
+    /// The workers that share it, or the only one that has it.
+    sharing: Sharing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    /// Each worker has a queue of its own on both ports.
+    All,
+    /// One worker has the only queue.
+    One(usize),
+}
+
 /// Running wires.
 #[derive(Debug)]
 pub struct Wires(Vec<Wire>);
@@ -113,9 +143,9 @@ pub struct Wire {
     /// The port towards the protected network.
     pub inside: StartedPort,
     /// Fates of packets from outside to inside.
-    pub inbound: Arc<PathCounters>,
+    pub inbound: SharedCounters,
     /// Fates of packets from inside to outside.
-    pub outbound: Arc<PathCounters>,
+    pub outbound: SharedCounters,
     pool: Mempool,
 }
 
@@ -129,7 +159,7 @@ impl Plan {
             .wires
             .iter()
             .enumerate()
-            .map(|(index, wire)| PlannedWire::of(index, wire))
+            .map(|(index, wire)| PlannedWire::of(index, wire, config.workers.len()))
             .collect::<Result<Vec<_>, _>>()?;
         let buffers: u64 = wires.iter().map(|wire| wire.shape.bytes()).sum();
         let needed = (buffers >> 20) + 1 + OTHER_MEMORY_MIB;
@@ -150,7 +180,7 @@ impl Plan {
 }
 
 impl PlannedWire {
-    fn of(index: usize, wire: &config::Wire) -> Result<Self, PlanError> {
+    fn of(index: usize, wire: &config::Wire, workers: usize) -> Result<Self, PlanError> {
         let port = |text: &str, number: usize| {
             let name: PortName = text.parse().map_err(|reason| PlanError::Name { wire: wire.name.clone(), reason })?;
             name.numbered(number)
@@ -160,53 +190,125 @@ impl PlannedWire {
         let (outside, outside_room) = port(&wire.outside, 2 * index)?;
         let (inside, inside_room) = port(&wire.inside, 2 * index + 1)?;
         // Both ports receive into one pool, so that what one receives the other can send.
-        let shape = Shape { count: BUFFERS, frame_room: outside_room.max(inside_room) };
+        let workers = u32::try_from(workers.clamp(1, MAX_WORKERS.into())).unwrap_or(1);
+        let least = (BUFFERS * workers).max(wire.buffers.unwrap_or(0));
+        // One less than a power of two fills DPDK's ring best.
+        let count = least.next_power_of_two() - 1;
+        let shape = Shape { count, frame_room: outside_room.max(inside_room) };
         Ok(Self { name: wire.name.clone(), mtu: wire.mtu, outside, inside, shape })
     }
 }
 
-impl Wires {
-    /// Attaches and starts all ports. The paths are in the order of the wires, inbound before outbound.
-    ///
-    /// Each wire runs on one queue, so everything between two addresses meets the same memory; workers share the wires.
-    /// More queues per wire need ports that steer symmetrically, with the same key on both: this is the place.
-    pub fn start(eal: &Eal, plan: &Plan) -> Result<(Self, Vec<Path>), BringUpError> {
+impl Attached {
+    /// Attaches all ports, and shares the wires out among `workers` workers (at least one) by what their ports can do.
+    pub fn new(eal: &Eal, plan: &Plan, workers: usize) -> Result<Self, BringUpError> {
+        let count = u8::try_from(workers).unwrap_or(MAX_WORKERS).clamp(1, MAX_WORKERS);
         let mut wires = Vec::new();
-        let mut paths = Vec::new();
-        for (index, wire) in plan.wires.iter().enumerate() {
+        for (index, planned) in plan.wires.iter().enumerate() {
             let attach = |name| {
-                Port::attach(eal, name).map_err(|reason| BringUpError::Attach { wire: wire.name.clone(), reason })
+                Port::attach(eal, name).map_err(|reason| BringUpError::Attach { wire: planned.name.clone(), reason })
             };
-            let (outside, inside) = (attach(&wire.outside)?, attach(&wire.inside)?);
-            let pool = Mempool::create(eal, &format!("levee_wire{index}"), wire.shape, outside.numa_node())
-                .map_err(|reason| BringUpError::Memory { wire: wire.name.clone(), reason })?;
-            let setup = Setup { mtu: wire.mtu, pool: pool.clone() };
-            let start = |port: Port| {
-                port.start(&setup).map_err(|reason| BringUpError::Start { wire: wire.name.clone(), reason })
-            };
-            let (outside, outside_rx, outside_tx) = start(outside)?;
-            let (inside, inside_rx, inside_tx) = start(inside)?;
-            let inbound = Arc::new(PathCounters::default());
-            let outbound = Arc::new(PathCounters::default());
-            paths.push(Path {
-                wire: index,
-                direction: Direction::Inbound,
-                rx: outside_rx,
-                tx: inside_tx,
-                counters: Arc::clone(&inbound),
-            });
-            paths.push(Path {
-                wire: index,
-                direction: Direction::Outbound,
-                rx: inside_rx,
-                tx: outside_tx,
-                counters: Arc::clone(&outbound),
-            });
-            wires.push(Wire { name: wire.name.clone(), outside, inside, inbound, outbound, pool });
+            let (outside, inside) = (attach(&planned.outside)?, attach(&planned.inside)?);
+            let mut sharing = Sharing::All;
+            for (port, name) in [(&outside, &planned.outside), (&inside, &planned.inside)] {
+                let most = port
+                    .most_queues()
+                    .map_err(|reason| BringUpError::Start { wire: planned.name.clone(), reason })?;
+                if most < u16::from(count) {
+                    sharing = Sharing::One(index % usize::from(count));
+                    tracing::warn!(
+                        "wire {:?} runs on one queue and one worker: {name} has {most} for {count} workers",
+                        planned.name,
+                    );
+                }
+            }
+            if sharing == Sharing::All && outside.numa_node() != inside.numa_node() {
+                tracing::warn!("wire {:?}: its ports are on different NUMA nodes, which costs speed", planned.name);
+            }
+            wires.push(AttachedWire { planned: planned.clone(), outside, inside, sharing });
         }
-        Ok((Self(wires), paths))
+        let mut attached = Self { eal: eal.clone(), wires, workers: count };
+        attached.warn_of_unread_queues();
+        if attached.wires.iter().all(|wire| wire.sharing != Sharing::All) {
+            let needed = attached.wires.len().min(count.into());
+            attached.workers = u8::try_from(needed).unwrap_or(count);
+        }
+        Ok(attached)
     }
 
+    /// How many of the workers have something to do: the first ones.
+    pub fn workers(&self) -> usize {
+        self.workers.into()
+    }
+
+    /// Queues that a virtual device was told to have receive packets whether somebody reads them or not.
+    fn warn_of_unread_queues(&self) {
+        for wire in &self.wires {
+            let read = if wire.sharing == Sharing::All { usize::from(self.workers) } else { 1 };
+            for name in [&wire.planned.outside, &wire.planned.inside] {
+                if name.told_queues().is_some_and(|told| told > read) {
+                    tracing::warn!(
+                        "wire {:?}: what arrives on other queues of {name} than the first {read} is not read: name as many \
+                         workers as queues under [dataplane]",
+                        wire.planned.name
+                    );
+                }
+            }
+        }
+    }
+
+    /// Starts all ports. Each worker gets its paths, in the order of the wires, inbound before outbound.
+    ///
+    /// Everything between two addresses meets the memory of one worker, on whatever wire and in whatever direction it comes:
+    /// all ports have the same number of queues and spread packets by the same hash, and what a port cannot spread so is
+    /// handed over between workers. Wires with one queue belong to one worker.
+    pub fn start(self) -> Result<(Wires, Vec<Vec<Path>>), BringUpError> {
+        let mut wires = Vec::new();
+        let mut paths: Vec<Vec<Path>> = (0..self.workers()).map(|_| Vec::new()).collect();
+        for (index, AttachedWire { planned, outside, inside, sharing }) in self.wires.into_iter().enumerate() {
+            let (workers, queues) = match sharing {
+                Sharing::All => (0..usize::from(self.workers), self.workers),
+                Sharing::One(worker) => (worker..worker + 1, 1),
+            };
+            let pool = Mempool::create(&self.eal, &format!("levee_wire{index}"), planned.shape, outside.numa_node())
+                .map_err(|reason| BringUpError::Memory { wire: planned.name.clone(), reason })?;
+            let setup = Setup { mtu: planned.mtu, pool: pool.clone(), queues: queues.into() };
+            let start = |port: Port| {
+                port.start(&setup).map_err(|reason| BringUpError::Start { wire: planned.name.clone(), reason })
+            };
+            let (outside, inside) = (start(outside)?, start(inside)?);
+            let (inbound, outbound) = (SharedCounters::of(queues.into()), SharedCounters::of(queues.into()));
+            let exchanges = |port: &Running| {
+                let needed = queues > 1 && !port.steers;
+                let ends = if needed { Exchange::between(queues) } else { Vec::new() };
+                ends.into_iter().map(Some).chain(iter::repeat_with(|| None))
+            };
+            let ends = exchanges(&outside).zip(exchanges(&inside));
+            let counters = inbound.each().zip(outbound.each());
+            for ((((worker, outside), inside), counters), exchange) in
+                workers.zip(outside.queues).zip(inside.queues).zip(counters).zip(ends)
+            {
+                let path = |direction, rx, tx, counters: &Arc<PathCounters>, exchange| Path {
+                    wire: index,
+                    direction,
+                    rx,
+                    tx,
+                    counters: Arc::clone(counters),
+                    exchange,
+                };
+                if let Some(paths) = paths.get_mut(worker) {
+                    paths.push(path(Direction::Inbound, outside.0, inside.1, counters.0, exchange.0));
+                    paths.push(path(Direction::Outbound, inside.0, outside.1, counters.1, exchange.1));
+                }
+            }
+            let (outside, inside) = (outside.port, inside.port);
+            wires.push(Wire { name: planned.name, outside, inside, inbound, outbound, pool });
+        }
+        Ok((Wires(wires), paths))
+    }
+}
+
+impl Wires {
     /// The wires, in the order of the configuration.
     pub fn iter(&self) -> std::slice::Iter<'_, Wire> {
         self.0.iter()
@@ -232,7 +334,7 @@ impl Wires {
 impl Wire {
     /// Packets that ports took over and have not sent yet, as far as their own counters tell.
     pub fn unsent(&self) -> u64 {
-        let unsent = |port: &StartedPort, path: &PathCounters| {
+        let unsent = |port: &StartedPort, path: &SharedCounters| {
             port.counters().map_or(0, |counters| path.read().forwarded.saturating_sub(counters.sent))
         };
         unsent(&self.inside, &self.inbound) + unsent(&self.outside, &self.outbound)

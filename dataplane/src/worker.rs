@@ -1,7 +1,7 @@
 //! The poll loop: receive a burst, let the pipeline judge it, send what may pass, free the rest. No lock, no allocation
 //! and no system call of ours, except to sleep when there is nothing to do.
 //!
-//! Each wire is two paths, one per direction. The loop holds two bursts: the one it just received, whose headers are
+//! Each wire is two paths, one per direction; on a wire with several queues each worker has two of its own. The loop holds two bursts: the one it just received, whose headers are
 //! being fetched from memory, and the one before, whose headers have arrived.
 
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use levee_engine::verdict::{Reason, Verdict};
 use crate::dpdk::clock::Clock;
 use crate::dpdk::mbuf::{BURST, Burst, HeadScratch};
 use crate::dpdk::port::{DESCRIPTORS, RxQueue, TxQueue};
+use crate::exchange::Exchange;
 
 /// Rounds without a packet that a worker in `adaptive` mode spends spinning before it sleeps: some 10 µs, longer than
 /// the gaps inside a stream of packets.
@@ -70,15 +71,47 @@ pub struct Path {
     pub tx: TxQueue,
     /// What happened to them.
     pub counters: Arc<PathCounters>,
+    /// Brings packets to the worker that they belong to, where the port does not; none where it does, or where there is only
+    /// one queue.
+    pub exchange: Option<Exchange>,
 }
 
-/// Packets of one direction of one wire by their fate: `received = forwarded + sum of dropped`, at any time at which
-/// the worker is between two bursts. Written by one worker, read by anybody.
+/// Packets of one direction of one wire by their fate, in one worker. Written by that worker, read by anybody.
 #[derive(Debug)]
 pub struct PathCounters {
     received: AtomicU64,
     forwarded: AtomicU64,
     dropped: [AtomicU64; Reason::COUNT],
+}
+
+/// The counters of all workers that share a direction of a wire: `received = forwarded + sum of dropped`, when no worker is
+/// in the middle of a burst and none has packets of another one waiting. A worker's own need not add up: it may receive
+/// what another one forwards.
+#[derive(Clone, Debug)]
+pub struct SharedCounters(Vec<Arc<PathCounters>>);
+
+impl SharedCounters {
+    /// Counters at zero for `workers` workers.
+    pub fn of(workers: usize) -> Self {
+        Self((0..workers).map(|_| Arc::default()).collect())
+    }
+
+    /// Each worker's.
+    pub fn each(&self) -> impl Iterator<Item = &Arc<PathCounters>> {
+        self.0.iter()
+    }
+
+    /// All together. While workers run, values may be apart by the bursts that they are working on.
+    pub fn read(&self) -> PathCount {
+        self.0.iter().map(|counters| counters.read()).fold(PathCount::default(), |mut sum, count| {
+            sum.received += count.received;
+            sum.forwarded += count.forwarded;
+            for (sum, packets) in sum.dropped.iter_mut().zip(count.dropped) {
+                *sum += packets;
+            }
+            sum
+        })
+    }
 }
 
 /// The values of [`PathCounters`] at one time.
@@ -90,6 +123,12 @@ pub struct PathCount {
     pub forwarded: u64,
     /// Packets dropped, by the index of their reason.
     pub dropped: [u64; Reason::COUNT],
+}
+
+impl Default for PathCount {
+    fn default() -> Self {
+        Self { received: 0, forwarded: 0, dropped: [0; Reason::COUNT] }
+    }
 }
 
 impl Default for PathCounters {
@@ -146,11 +185,19 @@ pub struct Worker<J> {
     stop: Arc<AtomicBool>,
     scratch: HeadScratch,
     verdicts: [Verdict; BURST],
-    /// The path that `arrived` came from, and when.
-    pending: Option<(usize, Timestamp)>,
+    pending: Option<Pending>,
     arrived: Burst,
     incoming: Burst,
     rest: Burst,
+}
+
+/// Where the burst that has arrived came from.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    path: usize,
+    at: Timestamp,
+    /// So many of its packets, the first ones, were handed over by other workers.
+    handed_over: usize,
 }
 
 impl<J: Judge> Worker<J> {
@@ -194,14 +241,29 @@ impl<J: Judge> Worker<J> {
             }
         }
         self.finish_pending();
+        self.take_last();
         self.judge.offline();
+    }
+
+    /// Judges what other workers still hand over, until all have said that there is no more.
+    fn take_last(&mut self) {
+        for exchange in self.paths.iter_mut().filter_map(|path| path.exchange.as_mut()) {
+            exchange.close();
+        }
+        while self.paths.iter().any(|path| path.exchange.as_ref().is_some_and(|exchange| !exchange.is_finished())) {
+            for index in 0..self.paths.len() {
+                self.receive(index, false);
+            }
+            self.finish_pending();
+            std::thread::yield_now();
+        }
     }
 
     /// Polls every path once; says whether there was anything.
     pub fn round(&mut self) -> bool {
         let mut busy = false;
         for index in 0..self.paths.len() {
-            busy |= self.receive(index);
+            busy |= self.receive(index, true);
         }
         // The last burst of a round waits for the next one only if that is sure to come at once.
         if !busy {
@@ -210,30 +272,37 @@ impl<J: Judge> Worker<J> {
         busy
     }
 
-    fn receive(&mut self, index: usize) -> bool {
+    /// Takes what other workers have handed over and, with `from_port`, what the port has received.
+    fn receive(&mut self, index: usize, from_port: bool) -> bool {
         let Some(path) = self.paths.get_mut(index) else { return false };
-        let received = path.rx.receive(&mut self.incoming);
-        if received == 0 {
+        let handed_over = path.exchange.as_mut().map_or(0, |exchange| exchange.receive(&mut self.incoming));
+        let received = if from_port { path.rx.receive(&mut self.incoming) } else { 0 };
+        if self.incoming.is_empty() {
             return false;
         }
         add(&path.counters.received, received);
         self.incoming.prefetch();
-        let now = self.clock.now();
+        let at = self.clock.now();
         self.finish_pending();
         std::mem::swap(&mut self.arrived, &mut self.incoming);
-        self.pending = Some((index, now));
+        self.pending = Some(Pending { path: index, at, handed_over });
         true
     }
 
     /// Judges and sends the burst that has arrived, if there is one.
     fn finish_pending(&mut self) {
-        let Some((index, now)) = self.pending.take() else { return };
-        let Some(path) = self.paths.get_mut(index) else { return };
-        let count = self.arrived.len();
+        let Some(Pending { path, at, handed_over }) = self.pending.take() else { return };
+        let Some(path) = self.paths.get_mut(path) else { return };
+        let mut packets = [Packet { head: &[], wire_len: 0 }; BURST];
+        if let Some(exchange) = &mut path.exchange {
+            let owners = exchange.owners(self.arrived.packets(&mut self.scratch, &mut packets));
+            exchange.hand_over(&mut self.arrived, handed_over, &owners, &mut self.rest);
+            path.counters.drop_for(Reason::SteerFull, self.rest.len());
+        }
         let mut packets = [Packet { head: &[], wire_len: 0 }; BURST];
         let packets = self.arrived.packets(&mut self.scratch, &mut packets);
-        let Some(verdicts) = self.verdicts.get_mut(..count) else { return };
-        self.judge.burst(path.wire, path.direction, packets, now, verdicts);
+        let Some(verdicts) = self.verdicts.get_mut(..packets.len()) else { return };
+        self.judge.burst(path.wire, path.direction, packets, at, verdicts);
         self.arrived.split(
             |position| match verdicts.get(position) {
                 Some(Verdict::Drop(reason)) => {

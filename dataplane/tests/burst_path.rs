@@ -18,7 +18,7 @@ use levee_dataplane::dpdk::clock::Clock;
 use levee_dataplane::dpdk::eal::{Eal, Memory, Options, Pci};
 use levee_dataplane::dpdk::mbuf::{BURST, Burst, HeadScratch};
 use levee_dataplane::dpdk::mempool::{Mempool, Shape};
-use levee_dataplane::dpdk::port::{Port, RxQueue, Setup, StartedPort, StopError, TxQueue};
+use levee_dataplane::dpdk::port::{Port, Running, RxQueue, Setup, StartedPort, StopError, TxQueue};
 use levee_dataplane::dpdk::thread::allowed_cpus;
 use levee_dataplane::start::{AtStart, build_engine};
 use levee_dataplane::worker::{Judge, Path as WorkerPath, PathCounters, Worker};
@@ -67,7 +67,10 @@ fn pool(name: &str, frame_room: u16) -> Mempool {
 
 fn start(name: &str, pool: &Mempool) -> (StartedPort, RxQueue, TxQueue) {
     let port = Port::attach(&eal(), &name.parse().expect("a name")).expect("a port");
-    port.start(&Setup { mtu: 1500, pool: pool.clone() }).expect("a running port")
+    let Running { port, mut queues, .. } =
+        port.start(&Setup { mtu: 1500, pool: pool.clone(), queues: 1 }).expect("a running port");
+    let (rx, tx) = queues.remove(0);
+    (port, rx, tx)
 }
 
 /// Drops every third packet.
@@ -95,6 +98,7 @@ fn a_burst_allocates_nothing_and_every_packet_has_one_fate() {
         rx,
         tx,
         counters: Arc::clone(counters),
+        exchange: None,
     };
     let paths = vec![
         path(Direction::Inbound, outside_rx, inside_tx, &counters[0]),
@@ -179,6 +183,7 @@ fn the_data_path_allocates_nothing_under_a_flood_while_tables_are_replaced() {
         rx,
         tx,
         counters: Arc::clone(counters),
+        exchange: None,
     };
     let paths = vec![
         path(Direction::Inbound, outside_rx, inside_tx, &counters[0]),

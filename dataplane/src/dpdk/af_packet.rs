@@ -10,9 +10,10 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 
 use nix::libc::{
-    AF_PACKET, BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, PACKET_FANOUT, PACKET_STATISTICS,
+    AF_PACKET, BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, PACKET_FANOUT, PACKET_FANOUT_HASH,
+    PACKET_STATISTICS,
     SECCOMP_FILTER_FLAG_SPEC_ALLOW, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_SET_MODE_FILTER, SIOCGIFMTU,
-    SIOCSIFMTU, SOL_PACKET, SYS_seccomp, SYS_setsockopt, getsockname, getsockopt, ifreq, sock_filter, sock_fprog,
+    SIOCSIFMTU, SOL_PACKET, SYS_seccomp, SYS_setsockopt, getsockname, getsockopt, ifreq, setsockopt, sock_filter, sock_fprog,
     sockaddr_ll, socklen_t, syscall, tpacket_stats,
 };
 use nix::net::if_::if_nametoindex;
@@ -51,7 +52,7 @@ fn request(interface: &str) -> io::Result<ifreq> {
 }
 
 /// Runs `work`, which opens a port, on a thread that cannot join a fanout group: that is where the driver asks for fragments
-/// to be put together, and what a group is for, to share an interface among queues, one queue does not need.
+/// to be put together. [`spread`] does the rest of what a group is for.
 pub(super) fn without_fanout<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let opened = scope.spawn(|| {
@@ -102,11 +103,32 @@ fn instruction(code: u32, value: u32, skip: u8) -> sock_filter {
     sock_filter { code: u16::try_from(code).unwrap_or(0), jt: 0, jf: skip, k: value }
 }
 
-/// Frames that found the driver's ring full.
+/// Has the sockets that the driver has just opened on an interface, one for each of `qpairs=`, share its packets. The kernel
+/// spreads them by addresses and ports; of fragments, only the first have ports.
+pub(super) fn spread(interface: &str) -> io::Result<()> {
+    let index = if_nametoindex(interface)?;
+    let sockets = sockets_on(index)?;
+    if sockets.len() < 2 {
+        return Ok(());
+    }
+    // A group's number has 16 bits; another process's on the same interface should have another one.
+    let group = (std::process::id() ^ index) & 0xffff;
+    let option = group | PACKET_FANOUT_HASH << 16;
+    let size = socklen_t::try_from(size_of_val(&option)).map_err(io::Error::other)?;
+    for socket in sockets {
+        // SAFETY: the kernel reads the number.
+        if unsafe { setsockopt(socket, SOL_PACKET, PACKET_FANOUT, (&raw const option).cast(), size) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Frames that found the driver's rings full.
 #[derive(Debug)]
 pub(super) struct RingDrops {
-    /// The driver's socket, open until the port is stopped.
-    socket: RawFd,
+    /// The driver's sockets, open until the port is stopped.
+    sockets: Vec<RawFd>,
     /// The kernel starts again at zero each time it is asked.
     total: u64,
 }
@@ -116,29 +138,37 @@ pub(super) struct RingDrops {
 pub(super) struct SocketNotFound;
 
 impl RingDrops {
-    /// Finds the socket that the driver has just opened on an interface.
+    /// Finds the sockets that the driver has just opened on an interface.
     pub(super) fn of(interface: &str) -> Result<Self, SocketNotFound> {
         let index = if_nametoindex(interface).map_err(|_| SocketNotFound)?;
-        let descriptors = std::fs::read_dir("/proc/self/fd").map_err(|_| SocketNotFound)?.flatten();
-        let mut sockets = descriptors.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
-        let socket = sockets.find(|&socket| packet_interface(socket) == Some(index)).ok_or(SocketNotFound)?;
-        Ok(Self { socket, total: 0 })
+        let sockets = sockets_on(index).map_err(|_| SocketNotFound)?;
+        if sockets.is_empty() { Err(SocketNotFound) } else { Ok(Self { sockets, total: 0 }) }
     }
 
     /// How many since the port was opened; `None` when the kernel does not say.
     pub(super) fn read(&mut self) -> Option<u64> {
-        let mut since_last = tpacket_stats { tp_packets: 0, tp_drops: 0 };
         let mut size = socklen_t::try_from(size_of::<tpacket_stats>()).ok()?;
-        // SAFETY: the kernel writes at most `size` bytes to the structure; on a descriptor that is no such socket it fails.
-        let code = unsafe {
-            getsockopt(self.socket, SOL_PACKET, PACKET_STATISTICS, (&raw mut since_last).cast(), &raw mut size)
-        };
-        if code != 0 {
-            return None;
+        for &socket in &self.sockets {
+            let mut since_last = tpacket_stats { tp_packets: 0, tp_drops: 0 };
+            // SAFETY: the kernel writes at most `size` bytes to the structure; on a descriptor that is no such socket it
+            // fails.
+            let code = unsafe {
+                getsockopt(socket, SOL_PACKET, PACKET_STATISTICS, (&raw mut since_last).cast(), &raw mut size)
+            };
+            if code != 0 {
+                return None;
+            }
+            self.total += u64::from(since_last.tp_drops);
         }
-        self.total += u64::from(since_last.tp_drops);
         Some(self.total)
     }
+}
+
+/// This process's packet sockets on an interface.
+fn sockets_on(interface: u32) -> io::Result<Vec<RawFd>> {
+    let descriptors = std::fs::read_dir("/proc/self/fd")?.flatten();
+    let numbers = descriptors.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
+    Ok(numbers.filter(|&socket| packet_interface(socket) == Some(interface)).collect())
 }
 
 /// The interface that a packet socket is bound to.

@@ -1,7 +1,11 @@
 //! Bursts of packet buffers. A buffer is owned by exactly one burst, or by DPDK.
 
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+
 use dpdk_sys::rte_mbuf;
 use levee_engine::packet::{HEAD_BYTES, Packet};
+use rtrb::{Consumer, Producer};
 
 /// Packets handled together.
 pub const BURST: usize = 64;
@@ -16,6 +20,20 @@ pub struct Burst {
 
 // SAFETY: the burst owns its mbufs, and pools may be used from any thread.
 unsafe impl Send for Burst {}
+
+/// One packet on its way from one thread to another. Freed when dropped.
+#[derive(Debug)]
+pub struct Mbuf(NonNull<rte_mbuf>);
+
+// SAFETY: an mbuf has one owner, and pools may be used from any thread.
+unsafe impl Send for Mbuf {}
+
+impl Drop for Mbuf {
+    fn drop(&mut self) {
+        // SAFETY: an mbuf of ours, not used again.
+        unsafe { dpdk_sys::rte_pktmbuf_free_bulk(&mut self.0.as_ptr(), 1) };
+    }
+}
 
 /// Room for the heads of packets whose first segment is short, so that a verdict does not depend on segmentation.
 #[derive(Debug)]
@@ -90,9 +108,51 @@ impl Burst {
         self.len = kept;
     }
 
+    /// Takes at most `most` packets from a ring, as far as there is room; returns how many.
+    #[inline]
+    pub fn take_from(&mut self, ring: &mut Consumer<Mbuf>, most: usize) -> usize {
+        let room = BURST.saturating_sub(self.len);
+        let Ok(packets) = ring.read_chunk(ring.slots().min(most).min(room)) else { return 0 };
+        let taken = packets.len();
+        for (slot, mbuf) in self.mbufs.iter_mut().skip(self.len).zip(packets) {
+            *slot = ManuallyDrop::new(mbuf).0.as_ptr();
+        }
+        self.len += taken;
+        taken
+    }
+
+    /// Puts packets into a ring, from the front, until it is full. The others stay.
+    #[inline]
+    pub fn put_into(&mut self, ring: &mut Producer<Mbuf>) {
+        let Ok(room) = ring.write_chunk_uninit(ring.slots().min(self.len)) else { return };
+        let mbufs = self.owned().iter().copied().filter_map(NonNull::new).map(Mbuf);
+        let put = room.fill_from_iter(mbufs);
+        self.mbufs.copy_within(put..self.len, 0);
+        self.len -= put;
+    }
+
+    /// Moves the packets from position `first` on to the bursts that `owner` names; those of `own` stay.
+    #[inline]
+    pub fn share_out(&mut self, first: usize, owner: &[u8; BURST], own: u8, others: &mut [Self]) {
+        let mut kept = first.min(self.len);
+        for position in first..self.len {
+            let (Some(&mbuf), Some(&to)) = (self.mbufs.get(position), owner.get(position)) else { break };
+            match others.get_mut(usize::from(to)).filter(|_| to != own) {
+                Some(burst) => burst.push(mbuf),
+                None => {
+                    if let Some(slot) = self.mbufs.get_mut(kept) {
+                        *slot = mbuf;
+                        kept += 1;
+                    }
+                }
+            }
+        }
+        self.len = kept;
+    }
+
     /// Moves everything from position `first` on to the end of `rest`.
     #[inline]
-    pub(super) fn split_off(&mut self, first: usize, rest: &mut Self) {
+    pub fn split_off(&mut self, first: usize, rest: &mut Self) {
         self.split(|position| position < first, rest);
     }
 

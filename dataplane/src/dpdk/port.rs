@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use levee_engine::packet::steer;
 use thiserror::Error;
 
 use super::af_packet::{RingDrops, SocketNotFound};
@@ -19,8 +20,8 @@ use super::{Errno, af_packet, check, text, vhost};
 /// Descriptors asked for in each ring. 1024 of them fill in 69 µs at 10 Gbit/s and 64-byte frames, three times the
 /// longest sleep of an idle worker.
 pub const DESCRIPTORS: u16 = 1024;
-/// The only queue.
-const QUEUE: u16 = 0;
+/// Length of the key that most cards want.
+const HASH_KEY_BYTES: usize = 40;
 
 /// Why a port could not be attached.
 #[derive(Debug, Error)]
@@ -36,6 +37,14 @@ pub enum AttachError {
     /// The socket of a process that was killed.
     #[error("{port}: its socket is left from a process that is gone and cannot be removed: {reason}")]
     StaleSocket {
+        /// As in the configuration.
+        port: String,
+        /// The system's reason.
+        reason: std::io::Error,
+    },
+    /// The sockets of `qpairs=` cannot be made to share the packets of the interface.
+    #[error("{port}: the kernel does not spread the packets of its interface over qpairs: {reason}")]
+    Fanout {
         /// As in the configuration.
         port: String,
         /// The system's reason.
@@ -101,6 +110,19 @@ pub struct Setup {
     pub mtu: u16,
     /// Where received packets go. It outlives the port.
     pub pool: Mempool,
+    /// How many queues in each direction, at least one and at most [`Port::most_queues`].
+    pub queues: u16,
+}
+
+/// What starting a port gives.
+#[derive(Debug)]
+pub struct Running {
+    /// To stop it.
+    pub port: StartedPort,
+    /// Its queues.
+    pub queues: Vec<(RxQueue, TxQueue)>,
+    /// Whether each packet arrives at the queue that [`steer`] says.
+    pub steers: bool,
 }
 
 /// An attached port. Closed when dropped.
@@ -109,6 +131,8 @@ pub struct Port {
     device: Device,
     /// The kernel's interface that the driver rides on, if its MTU is ours to see to.
     interface: Option<String>,
+    /// A network card, whose promises about spreading packets count. Virtual devices make them too, and some do not mean it.
+    physical: bool,
 }
 
 /// A running port. [`StartedPort::stop`] needs all queues back.
@@ -121,6 +145,7 @@ pub struct StartedPort {
 #[derive(Debug)]
 pub struct RxQueue {
     port: u16,
+    queue: u16,
     _shared: Arc<Device>,
     _not_sync: PhantomData<Cell<()>>,
 }
@@ -129,6 +154,7 @@ pub struct RxQueue {
 #[derive(Debug)]
 pub struct TxQueue {
     port: u16,
+    queue: u16,
     takes_segments: bool,
     _shared: Arc<Device>,
     _not_sync: PhantomData<Cell<()>>,
@@ -198,6 +224,11 @@ impl Port {
             .map_err(|_| not_found())?;
         let mut port = Self::from_id(eal, id, name.device().to_owned());
         port.interface = name.af_packet_interface().map(str::to_owned);
+        port.physical = matches!(name, PortName::Pci(_));
+        if let Some(interface) = &port.interface {
+            af_packet::spread(interface)
+                .map_err(|reason| AttachError::Fanout { port: name.to_string(), reason })?;
+        }
         let ring_drops = port.interface.as_deref().map(RingDrops::of);
         port.device.control = Mutex::new(Control { ring_drops });
         Ok(port)
@@ -237,7 +268,7 @@ impl Port {
     fn from_id(eal: &Eal, id: u16, name: String) -> Self {
         let device =
             Device { id, name, state: State::Attached, pool: None, _eal: eal.clone(), control: Mutex::default() };
-        Self { device, interface: None }
+        Self { device, interface: None, physical: false }
     }
 
     /// What the driver says about it.
@@ -251,8 +282,14 @@ impl Port {
         unsafe { dpdk_sys::rte_eth_dev_socket_id(self.device.id) }
     }
 
-    /// Configures and starts the port, promiscuous, with one queue in each direction.
-    pub fn start(mut self, setup: &Setup) -> Result<(StartedPort, RxQueue, TxQueue), StartError> {
+    /// How many queues it can have in each direction.
+    pub fn most_queues(&self) -> Result<u16, StartError> {
+        let info = PortInfo::raw(&self.device)?;
+        Ok(info.max_rx_queues.min(info.max_tx_queues))
+    }
+
+    /// Configures and starts the port, promiscuous.
+    pub fn start(mut self, setup: &Setup) -> Result<Running, StartError> {
         let port = || self.device.name.clone();
         let id = self.device.id;
         let info = PortInfo::raw(&self.device)?;
@@ -262,11 +299,17 @@ impl Port {
         configuration.rxmode.mtu = u32::from(declared_mtu);
         configuration.rxmode.offloads = info.rx_offload_capa & dpdk_sys::LEVEE_RX_OFFLOAD_SCATTER;
         configuration.txmode.offloads = info.tx_offload_capa & dpdk_sys::LEVEE_TX_OFFLOAD_MULTI_SEGS;
-        // SAFETY: a valid port id that is not started; the configuration is read during the call.
-        check(unsafe { dpdk_sys::rte_eth_dev_configure(id, 1, 1, &raw const configuration) })
+        let spreading = if self.physical && setup.queues > 1 { Spreading::of(&info) } else { Spreading::None };
+        let mut key = steer::KEY.repeat(usize::from(info.hash_key_size).max(HASH_KEY_BYTES).div_ceil(steer::KEY.len()));
+        spreading.configure(&info, &mut key, &mut configuration);
+        // SAFETY: a valid port id that is not started; the configuration, and the key that it points to, are read during
+        // the call.
+        check(unsafe { dpdk_sys::rte_eth_dev_configure(id, setup.queues, setup.queues, &raw const configuration) })
             .map_err(|errno| StartError::Configure { port: port(), errno })?;
         self.set_mtu(setup.mtu)?;
-        self.set_up_queues(setup)?;
+        for queue in 0..setup.queues {
+            self.set_up_queue(queue, setup)?;
+        }
         // SAFETY: configured, with all queues set up.
         check(unsafe { dpdk_sys::rte_eth_dev_start(id) }).map_err(|errno| StartError::Start { port: port(), errno })?;
         // SAFETY: a valid port id.
@@ -279,13 +322,18 @@ impl Port {
             }
             _ => {}
         }
+        let steers = spreading == Spreading::ByAddresses && fill_table(id, info.reta_size, setup.queues);
         self.device.state = State::Started;
         self.device.pool = Some(setup.pool.clone());
         let takes_segments = configuration.txmode.offloads & dpdk_sys::LEVEE_TX_OFFLOAD_MULTI_SEGS != 0;
         let shared = Arc::new(self.device);
-        let rx = RxQueue { port: id, _shared: Arc::clone(&shared), _not_sync: PhantomData };
-        let tx = TxQueue { port: id, takes_segments, _shared: Arc::clone(&shared), _not_sync: PhantomData };
-        Ok((StartedPort { shared }, rx, tx))
+        let pair = |queue| {
+            let rx = RxQueue { port: id, queue, _shared: Arc::clone(&shared), _not_sync: PhantomData };
+            let tx = TxQueue { port: id, queue, takes_segments, _shared: Arc::clone(&shared), _not_sync: PhantomData };
+            (rx, tx)
+        };
+        let queues = (0..setup.queues).map(pair).collect();
+        Ok(Running { port: StartedPort { shared }, queues, steers })
     }
 
     /// The MTU that DPDK is told, after a check that the port carries `mtu`.
@@ -321,7 +369,7 @@ impl Port {
         }
     }
 
-    fn set_up_queues(&self, setup: &Setup) -> Result<(), StartError> {
+    fn set_up_queue(&self, queue: u16, setup: &Setup) -> Result<(), StartError> {
         let id = self.device.id;
         let (mut rx_descriptors, mut tx_descriptors) = (DESCRIPTORS, DESCRIPTORS);
         // SAFETY: a configured port; both numbers are ours to write. On failure they stay as they are.
@@ -330,13 +378,70 @@ impl Port {
         let error = |errno| StartError::Queue { port: self.device.name.clone(), errno };
         // SAFETY: a configured port; a null configuration means the driver's own; the pool is kept by the device.
         check(unsafe {
-            dpdk_sys::rte_eth_rx_queue_setup(id, QUEUE, rx_descriptors, node, std::ptr::null(), setup.pool.as_ptr())
+            dpdk_sys::rte_eth_rx_queue_setup(id, queue, rx_descriptors, node, std::ptr::null(), setup.pool.as_ptr())
         })
         .map_err(error)?;
         // SAFETY: as above.
-        check(unsafe { dpdk_sys::rte_eth_tx_queue_setup(id, QUEUE, tx_descriptors, node, std::ptr::null()) })
+        check(unsafe { dpdk_sys::rte_eth_tx_queue_setup(id, queue, tx_descriptors, node, std::ptr::null()) })
             .map_err(error)
     }
+}
+
+/// How a card spreads packets over queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spreading {
+    /// It does not.
+    None,
+    /// By what it likes.
+    Somehow,
+    /// By the addresses of all IP packets, and by nothing else.
+    ByAddresses,
+}
+
+impl Spreading {
+    fn of(info: &dpdk_sys::rte_eth_dev_info) -> Self {
+        let offered = info.flow_type_rss_offloads;
+        // Cards that offer only finer kinds (TCP over IPv4, ...) hash ports with those, and leave alone what is not asked for.
+        let all = dpdk_sys::LEVEE_RSS_IPV4 | dpdk_sys::LEVEE_RSS_IPV6;
+        let table = usize::from(info.reta_size);
+        if offered & all == all && table > 0 && table.is_multiple_of(steer::BUCKETS) {
+            Self::ByAddresses
+        } else if offered & (dpdk_sys::LEVEE_RSS_IP | dpdk_sys::LEVEE_RSS_TRANSPORT) != 0 {
+            Self::Somehow
+        } else {
+            Self::None
+        }
+    }
+
+    fn configure(
+        self,
+        info: &dpdk_sys::rte_eth_dev_info,
+        key: &mut [u8],
+        configuration: &mut dpdk_sys::rte_eth_conf,
+    ) {
+        let kinds = match self {
+            Self::None => return,
+            Self::Somehow => dpdk_sys::LEVEE_RSS_IP | dpdk_sys::LEVEE_RSS_TRANSPORT,
+            Self::ByAddresses => dpdk_sys::LEVEE_RSS_IP,
+        };
+        configuration.rxmode.mq_mode = dpdk_sys::RTE_ETH_MQ_RX_RSS;
+        let spread = &mut configuration.rx_adv_conf.rss_conf;
+        spread.rss_hf = kinds & info.flow_type_rss_offloads;
+        spread.rss_key = key.as_mut_ptr();
+        // Cards say how long in eight bits.
+        spread.rss_key_len = u8::try_from(key.len()).unwrap_or(0);
+    }
+}
+
+/// Tells a running card which queue each hash belongs to; false when it does not take that.
+fn fill_table(port: u16, entries: u16, queues: u16) -> bool {
+    let mut group = dpdk_sys::rte_eth_rss_reta_entry64 { mask: u64::MAX, reta: [0; steer::BUCKETS] };
+    for (bucket, queue) in group.reta.iter_mut().enumerate() {
+        *queue = u16::try_from(steer::worker_of(bucket, usize::from(queues))).unwrap_or(0);
+    }
+    let mut table = vec![group; usize::from(entries) / steer::BUCKETS];
+    // SAFETY: a running port, and as many groups of 64 entries as its table has.
+    check(unsafe { dpdk_sys::rte_eth_dev_rss_reta_update(port, table.as_mut_ptr(), entries) }).is_ok()
 }
 
 impl StartedPort {
@@ -389,7 +494,7 @@ impl RxQueue {
         burst.fill(|mbufs, room| {
             // SAFETY: the queue belongs to a started port (kept by _shared) and is polled by this thread alone (&mut, not
             // Sync); DPDK writes at most `room` mbufs, which become the burst's.
-            unsafe { dpdk_sys::rte_eth_rx_burst(self.port, QUEUE, mbufs, room) }
+            unsafe { dpdk_sys::rte_eth_rx_burst(self.port, self.queue, mbufs, room) }
         });
         burst.len() - before
     }
@@ -404,7 +509,7 @@ impl TxQueue {
         }
         burst.drain(rest, |mbufs, count| {
             // SAFETY: as for receive; the port takes over the first mbufs, as many as it returns.
-            unsafe { dpdk_sys::rte_eth_tx_burst(self.port, QUEUE, mbufs, count) }
+            unsafe { dpdk_sys::rte_eth_tx_burst(self.port, self.queue, mbufs, count) }
         })
     }
 }

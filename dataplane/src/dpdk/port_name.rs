@@ -137,6 +137,14 @@ impl PortName {
         self.argument("iface").filter(|_| self.is_driver("net_vhost") && !connects).map(Path::new)
     }
 
+    /// How many receive queues the arguments ask for, where they do.
+    pub fn told_queues(&self) -> Option<usize> {
+        let Self::Virtual { arguments, .. } = self else { return None };
+        let captures = arguments.iter().filter(|(key, _)| key == "rx_pcap" || key == "rx_iface").count();
+        let pairs = self.argument("qpairs").and_then(|count| count.parse().ok());
+        pairs.or_else(|| (captures > 0).then_some(captures))
+    }
+
     fn argument(&self, wanted: &str) -> Option<&str> {
         let Self::Virtual { arguments, .. } = self else { return None };
         arguments.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.as_str())
