@@ -14,7 +14,7 @@ pub const ON_THE_WAY: usize = 1024;
 const SMALLEST_RING: usize = 2 * BURST;
 /// What a burst takes of what others handed over, so that the worker's own queue is emptied too. Drivers with vectors want to
 /// be asked for a multiple of 32.
-const HANDED_OVER: usize = 32;
+pub const HANDED_OVER: usize = 32;
 
 /// One worker's ends of the rings of one path.
 #[derive(Debug)]

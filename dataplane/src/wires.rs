@@ -211,9 +211,8 @@ impl Attached {
             let (outside, inside) = (attach(&planned.outside)?, attach(&planned.inside)?);
             let mut sharing = Sharing::All;
             for (port, name) in [(&outside, &planned.outside), (&inside, &planned.inside)] {
-                let most = port
-                    .most_queues()
-                    .map_err(|reason| BringUpError::Start { wire: planned.name.clone(), reason })?;
+                let most =
+                    port.most_queues().map_err(|reason| BringUpError::Start { wire: planned.name.clone(), reason })?;
                 if most < u16::from(count) {
                     sharing = Sharing::One(index % usize::from(count));
                     tracing::warn!(
@@ -270,8 +269,13 @@ impl Attached {
                 Sharing::All => (0..usize::from(self.workers), self.workers),
                 Sharing::One(worker) => (worker..worker + 1, 1),
             };
-            let pool = Mempool::create(&self.eal, &format!("levee_wire{index}"), planned.shape, outside.numa_node())
-                .map_err(|reason| BringUpError::Memory { wire: planned.name.clone(), reason })?;
+            let pool = Mempool::create(
+                &self.eal,
+                &format!("levee_port{}", outside.number()),
+                planned.shape,
+                outside.numa_node(),
+            )
+            .map_err(|reason| BringUpError::Memory { wire: planned.name.clone(), reason })?;
             let setup = Setup { mtu: planned.mtu, pool: pool.clone(), queues: queues.into() };
             let start = |port: Port| {
                 port.start(&setup).map_err(|reason| BringUpError::Start { wire: planned.name.clone(), reason })

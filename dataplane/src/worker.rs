@@ -17,15 +17,15 @@ use levee_engine::verdict::{Reason, Verdict};
 use crate::dpdk::clock::Clock;
 use crate::dpdk::mbuf::{BURST, Burst, HeadScratch};
 use crate::dpdk::port::{DESCRIPTORS, RxQueue, TxQueue};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, HANDED_OVER};
 
 /// Rounds without a packet that a worker in `adaptive` mode spends spinning before it sleeps: some 10 µs, longer than
 /// the gaps inside a stream of packets.
 const SPINS_BEFORE_SLEEP: u32 = 256;
 /// The longest an idle worker is away. A receive ring fills in three times that (`port::DESCRIPTORS`).
 const SLEEP: Duration = Duration::from_micros(20);
-/// As many as empty a full receive ring.
-const LAST_ROUNDS: usize = DESCRIPTORS as usize / BURST;
+/// As many as empty a full receive ring, with what other workers hand over in between.
+const LAST_ROUNDS: usize = DESCRIPTORS as usize / (BURST - HANDED_OVER);
 
 /// What a worker asks about packets.
 pub trait Judge: Send {

@@ -40,7 +40,7 @@ fn the_shipped_example_means_what_it_says() {
             inside: "0000:81:00.1".into(),
             capacity_bps: Some(10_000_000_000),
             mtu: 1_500,
-            buffers: None,
+            buffers: Some(32_768)
         }]
     );
     assert_eq!(config.guardrails.max_ttl, Duration::from_secs(86_400));

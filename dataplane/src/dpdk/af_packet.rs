@@ -11,10 +11,9 @@ use std::os::unix::net::UnixDatagram;
 
 use nix::libc::{
     AF_PACKET, BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, PACKET_FANOUT, PACKET_FANOUT_HASH,
-    PACKET_STATISTICS,
-    SECCOMP_FILTER_FLAG_SPEC_ALLOW, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_SET_MODE_FILTER, SIOCGIFMTU,
-    SIOCSIFMTU, SOL_PACKET, SYS_seccomp, SYS_setsockopt, getsockname, getsockopt, ifreq, setsockopt, sock_filter, sock_fprog,
-    sockaddr_ll, socklen_t, syscall, tpacket_stats,
+    PACKET_STATISTICS, SECCOMP_FILTER_FLAG_SPEC_ALLOW, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_SET_MODE_FILTER,
+    SIOCGIFMTU, SIOCSIFMTU, SOL_PACKET, SYS_seccomp, SYS_setsockopt, getsockname, getsockopt, ifreq, setsockopt,
+    sock_filter, sock_fprog, sockaddr_ll, socklen_t, syscall, tpacket_stats,
 };
 use nix::net::if_::if_nametoindex;
 

@@ -226,8 +226,7 @@ impl Port {
         port.interface = name.af_packet_interface().map(str::to_owned);
         port.physical = matches!(name, PortName::Pci(_));
         if let Some(interface) = &port.interface {
-            af_packet::spread(interface)
-                .map_err(|reason| AttachError::Fanout { port: name.to_string(), reason })?;
+            af_packet::spread(interface).map_err(|reason| AttachError::Fanout { port: name.to_string(), reason })?;
         }
         let ring_drops = port.interface.as_deref().map(RingDrops::of);
         port.device.control = Mutex::new(Control { ring_drops });
@@ -274,6 +273,11 @@ impl Port {
     /// What the driver says about it.
     pub fn info(&self) -> Result<PortInfo, StartError> {
         PortInfo::of(&self.device)
+    }
+
+    /// DPDK's number of the port, which no other has.
+    pub fn number(&self) -> u16 {
+        self.device.id
     }
 
     /// NUMA node that the port is attached to; `SOCKET_ID_ANY` (-1) when there is none.
@@ -413,12 +417,7 @@ impl Spreading {
         }
     }
 
-    fn configure(
-        self,
-        info: &dpdk_sys::rte_eth_dev_info,
-        key: &mut [u8],
-        configuration: &mut dpdk_sys::rte_eth_conf,
-    ) {
+    fn configure(self, info: &dpdk_sys::rte_eth_dev_info, key: &mut [u8], configuration: &mut dpdk_sys::rte_eth_conf) {
         let kinds = match self {
             Self::None => return,
             Self::Somehow => dpdk_sys::LEVEE_RSS_IP | dpdk_sys::LEVEE_RSS_TRANSPORT,

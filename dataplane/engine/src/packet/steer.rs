@@ -60,7 +60,8 @@ fn behind_tags(head: &[u8]) -> Option<u16> {
     let mut l3 = at + 2;
     if MPLS.contains(&kind_here) {
         let label = |at: usize| head.get(at..)?.first_chunk::<4>();
-        let bottom = (0..MAX_LABELS).find(|label_number| label(l3 + 4 * label_number).is_some_and(|l| l[2] & 1 != 0))?;
+        let bottom =
+            (0..MAX_LABELS).find(|label_number| label(l3 + 4 * label_number).is_some_and(|l| l[2] & 1 != 0))?;
         l3 += 4 * (bottom + 1);
         kind_here = match head.get(l3)? >> 4 {
             4 => IPV4,
@@ -168,9 +169,7 @@ mod tests {
         let plain = ethernet(kind, packet);
         let tag = |tpid: u16| join(&[&tpid.to_be_bytes(), &[0x20, 0x64]]);
         let tagged = |tags: &[u8]| join(&[&plain[..12], tags, &plain[12..]]);
-        let labels = |above: usize| {
-            ethernet(0x8847, &join(&[&[0, 1, 0, 64].repeat(above), &[0, 1, 1, 64], packet]))
-        };
+        let labels = |above: usize| ethernet(0x8847, &join(&[&[0, 1, 0, 64].repeat(above), &[0, 1, 1, 64], packet]));
         vec![
             tagged(&tag(0x8100)),
             tagged(&join(&[&tag(0x88a8), &tag(0x8100)])),
