@@ -1,0 +1,112 @@
+//! `levee-bench`: what the programs do, in one table. `scripts/bench` builds everything and runs it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use levee_benches::machine::{Machine, cpus};
+use levee_benches::measure::{Plan, measure};
+use levee_benches::program::{Interrupt, Interval, MeasureError, Place};
+use levee_benches::report::{self, Report};
+use levee_benches::row::{self, ROWS, Row};
+
+/// Measures levee-dataplane against dpdk-testpmd and against itself.
+#[derive(Debug, Parser)]
+#[command(name = "levee-bench", version)]
+struct Arguments {
+    /// Rows to measure, all by default; --list names them.
+    rows: Vec<String>,
+    /// Names the rows.
+    #[arg(long)]
+    list: bool,
+    /// Shorter intervals and fewer repetitions.
+    #[arg(long)]
+    quick: bool,
+    /// Also writes everything to a file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How often each program runs, by turns.
+    #[arg(long, value_name = "N")]
+    times: Option<usize>,
+    /// Seconds of each measurement.
+    #[arg(long, value_name = "S")]
+    seconds: Option<f64>,
+    /// Makes no capture longer than this.
+    #[arg(long, value_name = "N", default_value_t = u32::MAX)]
+    packets: u32,
+    /// Folder of levee-dataplane; by default where this program is.
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.list {
+        for row in ROWS {
+            println!("{:<14} {}", row.name, row.what);
+        }
+        return ExitCode::SUCCESS;
+    }
+    match run(&arguments) {
+        Ok(complete) if complete => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("levee-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether every row has figures.
+fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
+    let rows = arguments.rows.iter().map(|name| find(name)).collect::<Result<Vec<&Row>, _>>()?;
+    let rows = if rows.is_empty() { ROWS.iter().collect() } else { rows };
+    let interrupt = Interrupt::listen()?;
+    let folder = tempfile::Builder::new().prefix("levee-bench-").tempdir()?;
+    let seconds = arguments.seconds.unwrap_or(if arguments.quick { 0.4 } else { 1.0 });
+    let plan = Plan {
+        place: place(arguments)?,
+        interval: Interval {
+            warm_up: Duration::from_millis(if arguments.quick { 200 } else { 500 }),
+            length: Duration::try_from_secs_f64(seconds)?,
+        },
+        times: arguments.times.unwrap_or(if arguments.quick { 1 } else { 5 }).max(1),
+        packets: arguments.packets.max(1),
+        folder: folder.path().to_owned(),
+    };
+    let machine = Machine::here();
+    println!("{}\n{}", report::machine(&machine), report::header());
+    let mut outcomes = Vec::new();
+    for row in rows {
+        match measure(row, &plan, interrupt) {
+            Ok(outcome) => {
+                println!("{}", report::row(&outcome));
+                outcomes.push(outcome);
+            }
+            Err(error @ MeasureError::Interrupted) => return Err(error.into()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let complete = outcomes.iter().all(|outcome| outcome.result.is_ok());
+    if let Some(file) = &arguments.json {
+        let command = std::env::args().collect::<Vec<_>>().join(" ");
+        std::fs::write(file, serde_json::to_string_pretty(&Report { command, machine, rows: outcomes })?)?;
+    }
+    Ok(complete)
+}
+
+fn find(name: &str) -> Result<&'static Row, String> {
+    row::find(name).ok_or_else(|| format!("there is no row {name:?}; --list names them"))
+}
+
+/// Forwarding threads get the last CPUs that are ours: the first is where the system's own work tends to be.
+fn place(arguments: &Arguments) -> Result<Place, Box<dyn std::error::Error>> {
+    let cpus = cpus();
+    let programs = match &arguments.programs {
+        Some(folder) => folder.clone(),
+        None => std::env::current_exe()?.parent().map(PathBuf::from).unwrap_or_default(),
+    };
+    let other = cpus.first().copied().ok_or("the system does not say which CPUs there are")?;
+    Ok(Place { workers: cpus.into_iter().rev().collect(), other, programs })
+}

@@ -1,0 +1,151 @@
+//! Runs rows: subject and reference by turns, so that what else the machine does meets both.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::machine::require_hugepages;
+use crate::program::{Interrupt, Interval, MeasureError, Place, hugepages_mib, levee, testpmd, while_doing};
+use crate::row::{Reference, Row, Setup};
+use crate::traffic::Traffic;
+
+/// How rows are run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where.
+    pub place: Place,
+    /// How long each time.
+    pub interval: Interval,
+    /// How often each.
+    pub times: usize,
+    /// Captures are made no longer than this.
+    pub packets: u32,
+    /// For captures, configurations and logs.
+    pub folder: PathBuf,
+}
+
+/// What became of a row.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// The row.
+    pub name: &'static str,
+    /// What it shows.
+    pub what: &'static str,
+    /// Packets before they repeat.
+    pub packets: u32,
+    /// What must be reached.
+    pub must: Option<f64>,
+    /// What is wanted.
+    pub aim: Option<f64>,
+    /// The figures, or why there are none.
+    pub result: Result<Figures, String>,
+}
+
+/// Rates of a row, in millions of packets per second.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figures {
+    /// What was measured, one each time.
+    pub subject: Vec<f64>,
+    /// What it is divided by, one each time.
+    pub reference: Vec<f64>,
+    /// Shares of packets dropped in the last run, by reason.
+    pub dropped: BTreeMap<String, f64>,
+    /// Anomalies that were open at the end of the last run.
+    pub anomalies: usize,
+}
+
+impl Figures {
+    /// The figure that the promise is about: the ratio of medians, or the median rate if nothing is compared.
+    pub fn value(&self) -> f64 {
+        if self.reference.is_empty() { median(&self.subject) } else { median(&self.subject) / median(&self.reference) }
+    }
+
+    /// The same of the fastest runs: on a machine that does other things too, nearer to what it can do.
+    pub fn best(&self) -> f64 {
+        let most = |rates: &[f64]| rates.iter().copied().fold(0.0, f64::max);
+        if self.reference.is_empty() { most(&self.subject) } else { most(&self.subject) / most(&self.reference) }
+    }
+}
+
+/// The value in the middle, or the mean of both there.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |position: usize| sorted.get(position).copied().unwrap_or(f64::NAN);
+    let middle = sorted.len() / 2;
+    if sorted.len().is_multiple_of(2) { f64::midpoint(at(middle.wrapping_sub(1)), at(middle)) } else { at(middle) }
+}
+
+/// Measures a row.
+///
+/// # Errors
+/// Only [`MeasureError::Interrupted`]: other failures are the row's outcome.
+pub fn measure(row: &Row, plan: &Plan, interrupt: Interrupt) -> Result<Outcome, MeasureError> {
+    let result = match figures(row, plan, interrupt) {
+        Ok(figures) => Ok(figures),
+        Err(MeasureError::Interrupted) => return Err(MeasureError::Interrupted),
+        Err(error) => Err(error.to_string()),
+    };
+    Ok(Outcome {
+        name: row.name,
+        what: row.what,
+        packets: limited(row.subject, plan).traffic.packets,
+        must: row.must,
+        aim: row.aim,
+        result,
+    })
+}
+
+fn limited(setup: Setup, plan: &Plan) -> Setup {
+    Setup { traffic: Traffic { packets: setup.traffic.packets.min(plan.packets), ..setup.traffic }, ..setup }
+}
+
+fn figures(row: &Row, plan: &Plan, interrupt: Interrupt) -> Result<Figures, MeasureError> {
+    let subject = limited(row.subject, plan);
+    let subject_capture = capture(subject.traffic, &plan.folder.join("subject.pcap"))?;
+    let reference_capture = match row.reference {
+        Reference::Levee(setup) => capture(limited(setup, plan).traffic, &plan.folder.join("reference.pcap"))?,
+        Reference::Testpmd(_) | Reference::Nothing => subject_capture.clone(),
+    };
+    require_hugepages(hugepages_mib(subject.traffic.packets, subject.workers)).map_err(MeasureError::Skipped)?;
+    let mut figures =
+        Figures { subject: Vec::new(), reference: Vec::new(), dropped: BTreeMap::new(), anomalies: 0 };
+    let levee = |setup: Setup, capture: &Path| {
+        let captures = vec![capture; setup.workers.into()];
+        levee::rate(setup, &captures, &plan.place, plan.interval, interrupt)
+    };
+    for _ in 0..plan.times {
+        match row.reference {
+            Reference::Nothing => {}
+            Reference::Levee(setup) => figures.reference.push(levee(limited(setup, plan), &reference_capture)?.mpps),
+            Reference::Testpmd(forward) => {
+                let packets = subject.traffic.packets;
+                let (place, interval) = (&plan.place, plan.interval);
+                figures.reference.push(testpmd::rate(forward, &subject_capture, packets, place, interval, interrupt)?);
+            }
+        }
+        let rate = levee(subject, &subject_capture)?;
+        figures.subject.push(rate.mpps);
+        figures.dropped = rate.dropped;
+        figures.anomalies = rate.anomalies;
+    }
+    Ok(figures)
+}
+
+fn capture(traffic: Traffic, path: &Path) -> Result<PathBuf, MeasureError> {
+    traffic.write(path).map_err(while_doing(path.display().to_string()))?;
+    Ok(path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_are_in_the_middle() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(&[]).is_nan());
+    }
+}

@@ -1,0 +1,208 @@
+//! The programs that are measured. Each is started, asked for its counters twice, and ended; none outlives the measurement.
+
+pub mod levee;
+pub mod testpmd;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use levee_controlplane::dataplane::DataplaneError;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// How long a program may take to start.
+const START_WITHIN: Duration = Duration::from_secs(30);
+/// How long a program may take to end before it is killed.
+const END_WITHIN: Duration = Duration::from_secs(10);
+/// How often a wait looks whether it is over.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Instructions that a program may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Simd {
+    /// AVX2 and what came before.
+    Avx2,
+    /// No vectors of ours.
+    Scalar,
+}
+
+/// Why there is no figure.
+#[derive(Debug, thiserror::Error)]
+pub enum MeasureError {
+    /// A file or a process.
+    #[error("{what}: {reason}")]
+    Io {
+        /// What was done.
+        what: String,
+        /// What went wrong.
+        reason: io::Error,
+    },
+    /// A program ended or said nothing.
+    #[error("{program} {what}; it said:\n{log}")]
+    Program {
+        /// Which.
+        program: &'static str,
+        /// What it did.
+        what: String,
+        /// The end of its output.
+        log: String,
+    },
+    /// The contract.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// It cannot be measured here.
+    #[error("{0}")]
+    Skipped(String),
+    /// A signal came.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Adds what was done to an error.
+pub fn while_doing(what: impl Into<String>) -> impl FnOnce(io::Error) -> MeasureError {
+    move |reason| MeasureError::Io { what: what.into(), reason }
+}
+
+/// Where programs run.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// CPU of the thread that forwards, and of a second one.
+    pub workers: Vec<usize>,
+    /// CPU of everything else.
+    pub other: usize,
+    /// Folder of `levee-dataplane`.
+    pub programs: PathBuf,
+}
+
+/// How long to look.
+#[derive(Clone, Copy, Debug)]
+pub struct Interval {
+    /// Before the first look.
+    pub warm_up: Duration,
+    /// Between both looks.
+    pub length: Duration,
+}
+
+/// Set by a signal.
+#[derive(Clone, Copy, Debug)]
+pub struct Interrupt(&'static AtomicBool);
+
+impl Interrupt {
+    /// Set by SIGINT and SIGTERM from now on.
+    ///
+    /// # Errors
+    /// When the handlers cannot be set.
+    pub fn listen() -> io::Result<Self> {
+        static CAME: std::sync::LazyLock<std::sync::Arc<AtomicBool>> = std::sync::LazyLock::new(Default::default);
+        for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+            signal_hook::flag::register(signal, std::sync::Arc::clone(&CAME))?;
+        }
+        Ok(Self(&CAME))
+    }
+
+    /// Lets time pass.
+    ///
+    /// # Errors
+    /// When a signal comes.
+    pub fn pause(self, length: Duration) -> Result<(), MeasureError> {
+        let end = Instant::now() + length;
+        loop {
+            if self.0.load(Ordering::Relaxed) {
+                return Err(MeasureError::Interrupted);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(left.min(LOOK));
+        }
+    }
+}
+
+/// A running program. It is ended when dropped, and by the kernel if this process is killed.
+#[derive(Debug)]
+struct Running {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    fn start(name: &'static str, program: &Path, words: &[String], log: &Path) -> Result<Self, MeasureError> {
+        let out = File::create(log).map_err(while_doing(log.display().to_string()))?;
+        let errors = out.try_clone().map_err(while_doing(log.display().to_string()))?;
+        // Before what else the machine does, as on an appliance, which has its processors for itself.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--", "nice", "-n", "-20", "stdbuf", "-oL"])
+            .arg(program)
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(if name == testpmd::NAME { Stdio::piped() } else { out.into() })
+            .stderr(errors)
+            .spawn()
+            .map_err(while_doing(format!("cannot start {}", program.display())))?;
+        Ok(Self { name, child, log: log.to_owned() })
+    }
+
+    fn failed(&self, what: impl Into<String>) -> MeasureError {
+        let said = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = said.lines().collect();
+        let last = lines.get(lines.len().saturating_sub(20)..).unwrap_or_default();
+        MeasureError::Program { program: self.name, what: what.into(), log: last.join("\n") }
+    }
+
+    /// An error if it has ended.
+    fn check(&mut self) -> Result<(), MeasureError> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(self.failed(format!("ended with {status}"))),
+            Err(reason) => Err(MeasureError::Io { what: self.name.to_owned(), reason }),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Its standard input closes first, at which testpmd ends by itself.
+        drop(self.child.stdin.take());
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            // It may have ended already.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        let deadline = Instant::now() + END_WITHIN;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                let _ = self.child.kill();
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+/// The pair of ports that every program gets: what comes in is copied from captures, one for each queue, without end, as a
+/// card would write it into buffers; what is sent is taken and freed, and nothing comes back.
+fn vdevs(captures: &[&Path]) -> [String; 2] {
+    let files: String = captures.iter().map(|capture| format!(",rx_pcap={}", capture.display())).collect();
+    [format!("net_pcap0{files},infinite_rx=1"), "net_null1,no-rx=1".to_owned()]
+}
+
+/// Buffers of the pool: the capture stays in some of them, the others are what Levee has by itself.
+fn buffers(packets: u32) -> u32 {
+    if packets <= DEFAULT_BUFFERS * 3 / 4 { DEFAULT_BUFFERS } else { packets + DEFAULT_BUFFERS + 1 }
+}
+
+/// What Levee takes for a wire if nobody says anything: `BUFFERS` of the dataplane's wires.
+const DEFAULT_BUFFERS: u32 = 16_383;
+/// Bytes from one buffer to the next: what DPDK's pool makes of frames of an MTU of 1500, in both programs.
+pub const BUFFER_BYTES: u64 = 2_368;
+/// What DPDK needs besides buffers.
+const OTHER_MIB: u64 = 96;
+
+/// Hugepages that a program needs for a capture, in MiB.
+pub fn hugepages_mib(packets: u32, queues: u8) -> u64 {
+    ((u64::from(buffers(packets * u32::from(queues))) * BUFFER_BYTES) >> 20) + 1 + OTHER_MIB
+}

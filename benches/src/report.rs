@@ -1,0 +1,71 @@
+//! One table of all rows, for people and as JSON.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::machine::Machine;
+use crate::measure::{Outcome, median};
+
+/// Everything that was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The command that made it.
+    pub command: String,
+    /// Where.
+    pub machine: Machine,
+    /// What.
+    pub rows: Vec<Outcome>,
+}
+
+/// The machine in one line.
+pub fn machine(machine: &Machine) -> String {
+    format!(
+        "{}, {} CPUs ({}), Linux {}, DPDK {}, load {}, hugepages {} of {} free",
+        machine.cpu,
+        machine.cpus,
+        machine.simd,
+        machine.kernel,
+        machine.dpdk,
+        machine.load,
+        machine.hugepages.1,
+        machine.hugepages.0,
+    )
+}
+
+/// Titles of the columns.
+pub fn header() -> String {
+    format!(
+        "{:<14} {:>9} {:>7} {:>7} {:>7} {:>7} {:>6} {:>6}  {}",
+        "row", "packets", "Mpps", "against", "value", "best", "must", "aim", "what it shows"
+    )
+}
+
+/// A row of the table.
+pub fn row(outcome: &Outcome) -> String {
+    let mut line = format!("{:<14} {:>9} ", outcome.name, outcome.packets);
+    let promise = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.2}"));
+    // Writing to a String cannot fail.
+    let _ = match &outcome.result {
+        Ok(figures) => {
+            let against =
+                if figures.reference.is_empty() { String::new() } else { format!("{:.2}", median(&figures.reference)) };
+            let missed = outcome.must.is_some_and(|must| figures.value() < must);
+            write!(
+                line,
+                "{:>7.2} {:>7} {:>7.3} {:>7.3} {:>6} {:>6}  {}{}{}",
+                median(&figures.subject),
+                against,
+                figures.value(),
+                figures.best(),
+                promise(outcome.must),
+                promise(outcome.aim),
+                outcome.what,
+                if missed { " (missed)" } else { "" },
+                if figures.anomalies > 0 { format!(" ({} anomalies open)", figures.anomalies) } else { String::new() },
+            )
+        }
+        Err(reason) => write!(line, "not measured: {reason}"),
+    };
+    line
+}

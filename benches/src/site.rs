@@ -1,0 +1,124 @@
+//! What is protected, and by what: zones, hosts, targets and their filters. Packets are made to fit ([`crate::traffic`]).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use levee_api::filter::{Action, HeaderBox, Rule, Target};
+use levee_api::grpc::FilterRequest;
+use levee_api::lane::Lane;
+use levee_api::prefix::Prefix;
+use levee_api::role::{Role, RoleSet};
+
+/// Protected hosts: the first so many addresses of [`PREFIX4`], or one in each /64 of [`PREFIX6`].
+pub const HOSTS: u32 = 100_000;
+/// The zone in IPv4 (RFC 2544).
+pub const PREFIX4: &str = "198.18.0.0/15";
+/// The zone in IPv6 (RFC 3849).
+pub const PREFIX6: &str = "2001:db8::/32";
+/// Filters of each target.
+pub const FILTERS: u16 = 10;
+/// Source port that the first filter of a list wants; the following ones want the following ports.
+pub const FIRST_PORT: u16 = 1024;
+/// Name of the zone.
+pub const ZONE: &str = "bench";
+
+const FIRST_HOST4: u32 = 0xc612_0000;
+const FIRST_HOST6: u128 = 0x2001_0db8 << 96;
+/// Longer than any measurement.
+const FILTER_TTL: Duration = Duration::from_secs(3600);
+
+/// Version of IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// Which hosts have filters, and how many of their lists differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mitigations {
+    /// Hosts with [`FILTERS`] filters each.
+    pub targets: u32,
+    /// Different lists among them.
+    pub lists: u32,
+    /// The filters of one list, on the whole zone: as few filters as there can be for the same packets.
+    pub on_zone: bool,
+}
+
+impl Mitigations {
+    /// No host is a target.
+    pub const NONE: Self = Self { targets: 0, lists: 1, on_zone: false };
+
+    /// The list of a target.
+    pub fn list(self, target: u32) -> u16 {
+        u16::try_from(target % self.lists.max(1)).unwrap_or(u16::MAX)
+    }
+
+    /// Number of the host that is a target: targets lie spread among the hosts.
+    pub fn host(self, target: u32) -> u32 {
+        target * (HOSTS / self.targets.max(1))
+    }
+
+    /// All filters, target by target.
+    pub fn filters(self, family: Family) -> Vec<FilterRequest> {
+        let targets = if self.on_zone { 1 } else { self.targets };
+        (0..targets)
+            .flat_map(|target| (0..FILTERS).map(move |position| self.filter(family, target, position)))
+            .collect()
+    }
+
+    /// One filter of a target.
+    pub fn filter(self, family: Family, target: u32, position: u16) -> FilterRequest {
+        FilterRequest {
+            owner: "levee-bench".to_owned(),
+            target: Target {
+                zone: ZONE.to_owned(),
+                prefix: (!self.on_zone).then(|| Prefix::host(address(family, self.host(target)))),
+            },
+            roles: RoleSet::FILTERABLE,
+            rule: Rule::of(signature(self.list(target), position)),
+            action: Action::Drop,
+            ttl: FILTER_TTL,
+            witness: "measurement".to_owned(),
+        }
+    }
+}
+
+/// The signature at a position of a list: four conditions, as extraction finds them.
+fn signature(list: u16, position: u16) -> HeaderBox {
+    HeaderBox::any()
+        .exact(Lane::Protocol, protocol(position).into())
+        .range(Lane::Ttl, 30, 200)
+        .exact(Lane::SrcPort, FIRST_PORT + position)
+        .exact(Lane::Payload0, list)
+}
+
+/// Half of a list is about UDP, half about TCP.
+pub fn protocol(position: u16) -> u8 {
+    if position.is_multiple_of(2) { 17 } else { 6 }
+}
+
+/// Address of a host.
+pub fn address(family: Family, host: u32) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::from(FIRST_HOST4 + host)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::from(FIRST_HOST6 | u128::from(host) << 64 | 1)),
+    }
+}
+
+/// The zone in the configuration. Floors are out of reach: what is in force is what the row says, not what the reflex adds.
+pub fn zone_text() -> String {
+    let floors: Vec<String> = Role::ALL
+        .into_iter()
+        .filter(|role| !matches!(role, Role::Malformed | Role::Established))
+        .map(|role| format!("{role} = {}", u32::MAX))
+        .collect();
+    format!(
+        "[[zone]]\nname = \"{ZONE}\"\nprefixes = [\"{PREFIX4}\", \"{PREFIX6}\"]\nmode = \"enforce\"\nvisibility = \"both\"\n\
+         services = [ {{ proto = \"udp\", ports = [443] }}, {{ proto = \"tcp\", ports = [443] }} ]\n\
+         floors = {{ {} }}\n",
+        floors.join(", ")
+    )
+}
