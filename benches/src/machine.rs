@@ -38,7 +38,8 @@ impl Machine {
             line.and_then(|line| line.split_once(": ")).map_or("unknown", |(_, value)| value).to_owned()
         };
         let flags = field("flags");
-        let simd = ["avx2", "avx512bw", "avx512vbmi"].into_iter().filter(|name| flags.split(' ').any(|flag| flag == *name));
+        let simd =
+            ["avx2", "avx512bw", "avx512vbmi"].into_iter().filter(|name| flags.split(' ').any(|flag| flag == *name));
         Self {
             cpu: field("model name"),
             cpus: cpus().len(),
@@ -71,7 +72,10 @@ pub fn require_hugepages(mib: u64) -> Result<(), String> {
     }
     let free = pages("free_hugepages");
     if free < wanted {
-        return Err(format!("{mib} MiB of hugepages are needed, and the kernel has {} MiB to give", free * HUGEPAGE_MIB));
+        return Err(format!(
+            "{mib} MiB of hugepages are needed, and the kernel has {} MiB to give",
+            free * HUGEPAGE_MIB
+        ));
     }
     Ok(())
 }

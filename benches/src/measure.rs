@@ -109,8 +109,7 @@ fn figures(row: &Row, plan: &Plan, interrupt: Interrupt) -> Result<Figures, Meas
         Reference::Testpmd(_) | Reference::Nothing => subject_capture.clone(),
     };
     require_hugepages(hugepages_mib(subject.traffic.packets, subject.workers)).map_err(MeasureError::Skipped)?;
-    let mut figures =
-        Figures { subject: Vec::new(), reference: Vec::new(), dropped: BTreeMap::new(), anomalies: 0 };
+    let mut figures = Figures { subject: Vec::new(), reference: Vec::new(), dropped: BTreeMap::new(), anomalies: 0 };
     let levee = |setup: Setup, capture: &Path| {
         let captures = vec![capture; setup.workers.into()];
         levee::rate(setup, &captures, &plan.place, plan.interval, interrupt)

@@ -95,13 +95,24 @@ impl Row {
 pub const ROWS: &[Row] = &[
     row("full", "10 000 targets x 10 filters, 500 lists / io", FULL, IO).promise(0.25, 0.35),
     row("full-distinct", "the same, 10 000 lists / io", mitigations(DISTINCT), IO).promise(0.21, 0.30),
-    row("full-no-match", "10 000 lists, nothing matches / io", traffic(Traffic { matching: 0, mitigations: DISTINCT, ..PLAIN }), IO)
-        .promise(0.20, 0.28),
-    row("full-warm", "500 lists, 4 096 packets / io", traffic(Traffic { packets: 4_096, ..PLAIN }), IO).promise(0.28, 0.38),
+    row(
+        "full-no-match",
+        "10 000 lists, nothing matches / io",
+        traffic(Traffic { matching: 0, mitigations: DISTINCT, ..PLAIN }),
+        IO,
+    )
+    .promise(0.20, 0.28),
+    row("full-warm", "500 lists, 4 096 packets / io", traffic(Traffic { packets: 4_096, ..PLAIN }), IO)
+        .promise(0.28, 0.38),
     row("flat-shared", "100 000 filters, 500 lists / 10 filters", FULL, Reference::Levee(mitigations(TEN)))
         .promise(0.90, 0.95),
-    row("flat-distinct", "100 000 filters, 10 000 lists / 10 filters", mitigations(DISTINCT), Reference::Levee(mitigations(TEN)))
-        .promise(0.78, 0.85),
+    row(
+        "flat-distinct",
+        "100 000 filters, 10 000 lists / 10 filters",
+        mitigations(DISTINCT),
+        Reference::Levee(mitigations(TEN)),
+    )
+    .promise(0.78, 0.85),
     row("no-attack", "no filter / io", peace(65_536, Kind::Plain), IO).promise(0.38, 0.48),
     row("source-set", "dropped by source set / io", peace(65_536, Kind::FromSet), IO).promise(0.35, 0.45),
     row("malformed", "dropped as malformed / io", peace(65_536, Kind::Malformed), IO),

@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::site::{FILTERS, FIRST_PORT, Family, HOSTS, Mitigations, address, protocol};
 use crate::sources;
 
-const SEED: u64 = 0x6c65_7665_65;
+const SEED: u64 = 0x6c_6576_6565;
 /// Shortest frame without the checksum (IEEE 802.3).
 const SHORTEST: usize = 60;
 /// Captures need a time; nothing looks at it.

@@ -153,10 +153,8 @@ impl Levee {
                 let answer = self.runtime.block_on(self.dataplane.client.install_filters(request));
                 installed = answer.map_err(|status| call("InstallFilters", status))?.into_inner().ids;
             } else {
-                let request = contract::RemoveFiltersRequest {
-                    owner: filter.owner.clone(),
-                    ids: std::mem::take(&mut installed),
-                };
+                let request =
+                    contract::RemoveFiltersRequest { owner: filter.owner.clone(), ids: std::mem::take(&mut installed) };
                 let answer = self.runtime.block_on(self.dataplane.client.remove_filters(request));
                 answer.map_err(|status| call("RemoveFilters", status))?;
             }

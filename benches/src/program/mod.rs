@@ -123,6 +123,10 @@ impl Interrupt {
     }
 }
 
+/// An appliance has its processors for itself; here a program at least comes before what else the machine does. Sessions
+/// that the kernel weighs against each other (`CONFIG_SCHED_AUTOGROUP`) have a weight of their own.
+const FIRST: &str = "echo -20 2>/dev/null >/proc/self/autogroup; exec nice -n -20 \"$@\"";
+
 /// A running program. It is ended when dropped, and by the kernel if this process is killed.
 #[derive(Debug)]
 struct Running {
@@ -135,9 +139,8 @@ impl Running {
     fn start(name: &'static str, program: &Path, words: &[String], log: &Path) -> Result<Self, MeasureError> {
         let out = File::create(log).map_err(while_doing(log.display().to_string()))?;
         let errors = out.try_clone().map_err(while_doing(log.display().to_string()))?;
-        // Before what else the machine does, as on an appliance, which has its processors for itself.
-        let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--", "nice", "-n", "-20", "stdbuf", "-oL"])
+        let child = Command::new("setsid")
+            .args(["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", FIRST, "sh", "stdbuf", "-oL"])
             .arg(program)
             .args(words)
             .stdin(Stdio::piped())

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Instant;
 
-use super::{Interrupt, Interval, LOOK, MeasureError, Place, Running, START_WITHIN, buffers, hugepages_mib, vdevs, while_doing};
+use super::{
+    Interrupt, Interval, LOOK, MeasureError, Place, Running, START_WITHIN, buffers, hugepages_mib, vdevs, while_doing,
+};
 
 pub(super) const NAME: &str = "dpdk-testpmd";
 
@@ -63,9 +65,10 @@ fn command_line(forward: Forward, capture: &Path, packets: u32, worker: usize, o
     let lcores = format!("--lcores=0@{other},1@{worker}");
     let prefix = format!("--file-prefix=levee-bench-{}", std::process::id());
     let memory = hugepages_mib(packets, 1).to_string();
-    let mut words = [&lcores, "--in-memory", "--single-file-segments", "--no-pci", "--iova-mode=va", &prefix, "-m", &memory]
-        .map(str::to_owned)
-        .to_vec();
+    let mut words =
+        [&lcores, "--in-memory", "--single-file-segments", "--no-pci", "--iova-mode=va", &prefix, "-m", &memory]
+            .map(str::to_owned)
+            .to_vec();
     words.extend(["--force-max-simd-bitwidth=512", "--no-telemetry", "--log-level=warning"].map(str::to_owned));
     words.extend([format!("--vdev={outside}"), format!("--vdev={inside}"), "--".to_owned()]);
     // It would throw away the first packets of each queue before it starts.
