@@ -292,7 +292,7 @@ mod tests {
     fn frames_are_as_short_as_they_can_be() {
         for row in ROWS {
             for frame in frames(Traffic { packets: 300, ..row.subject.traffic }) {
-                let longest = match (row.subject.traffic.family, row.traffic.kind) {
+                let longest = match (row.subject.traffic.family, row.subject.traffic.kind) {
                     (Family::V6, _) => 76,
                     (_, Kind::Vlan) => 64,
                     _ => 60,
