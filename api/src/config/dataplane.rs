@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
+use super::capture::{self, Capture};
 use super::general::{absolute_path, name};
 use super::problem::Fault;
 use super::quantity;
@@ -20,6 +21,8 @@ pub struct Dataplane {
     pub memory: Memory,
     /// What a worker does while there is no packet.
     pub idle: Idle,
+    /// What is kept of the packets around an attack.
+    pub capture: Capture,
     /// The wires, in the order of the file, no port in two places.
     pub wires: Vec<Wire>,
 }
@@ -31,6 +34,7 @@ impl Default for Dataplane {
             workers: Vec::new(),
             memory: Memory::Hugepages { bytes: 2 << 30 },
             idle: Idle::Adaptive,
+            capture: Capture::default(),
             wires: Vec::new(),
         }
     }
@@ -91,6 +95,7 @@ pub(super) fn read(file: &Section<'_>) -> Dataplane {
         workers: workers(&section),
         memory: section.parsed("memory", memory).map_or(default.memory, |memory| memory.value),
         idle: section.choice("idle", &[("spin", Idle::Spin), ("adaptive", Idle::Adaptive)]).unwrap_or(default.idle),
+        capture: capture::read(&section),
         wires: wires(&section),
     };
     section.refuse_unknown();

@@ -17,6 +17,7 @@
 //! # Ok::<(), levee_api::config::Invalid>(())
 //! ```
 
+mod capture;
 mod dataplane;
 mod general;
 mod problem;
@@ -33,6 +34,7 @@ use toml::de::DeTable;
 
 use crate::zone::Zone;
 
+pub use capture::Capture;
 pub use dataplane::{Dataplane, Idle, Memory, Wire};
 pub use general::{Appliance, Exception, Exceptions, Guardrails};
 pub use problem::{ConfigError, Invalid, Problem};

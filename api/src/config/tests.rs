@@ -24,6 +24,19 @@ fn wire_with(outside: &str, inside: &str) -> String {
     format!("schema = 1\n[[dataplane.wire]]\nname = \"a\"\noutside = \"{outside}\"\ninside = \"{inside}\"\n")
 }
 
+fn capture_with(line: &str) -> String {
+    zone_with(&format!("[dataplane.capture]\n{line}"))
+}
+
+#[test]
+fn a_quota_without_room_for_an_incident_is_told_where_both_are() {
+    let text = capture_with("incident_bytes = \"2MiB\"\nquota = \"1MiB\"");
+    let [problem] = &problems(&text)[..] else { panic!("one problem") };
+    let quota = text.lines().position(|line| line.starts_with("quota")).unwrap() + 1;
+    assert_eq!((problem.line, problem.column), (quota, 9));
+    assert_eq!(&text[problem.other.clone().unwrap().0], "\"2MiB\"");
+}
+
 #[test]
 fn the_shipped_example_means_what_it_says() {
     let config = Config::parse("levee.toml", EXAMPLE).unwrap();
@@ -43,6 +56,7 @@ fn the_shipped_example_means_what_it_says() {
             buffers: Some(32_768)
         }]
     );
+    assert_eq!(config.dataplane.capture, Capture::default(), "the file shows the defaults");
     assert_eq!(config.guardrails.max_ttl, Duration::from_secs(86_400));
     let zone = &config.zones[0];
     assert_eq!(zone.mode, Mode::Monitor, "the ceiling of the appliance holds");
@@ -129,6 +143,13 @@ fn each_mistake_is_named_and_its_remedy_told() {
         ("schema = 1\n[dataplane]\nworkers = [1, 1]", "CPU 1 is given twice", "CPU of its own"),
         ("schema = 1\n[dataplane]\nmemory = \"2GB\"", "\"GB\" is no unit of a size", "2GiB"),
         ("schema = 1\n[dataplane]\nmemory = \"1MiB\"", "1MiB is too little memory", "64MiB"),
+        (&capture_with("ring = \"512KiB\""), "512KiB is out of range", "from \"1024KiB\""),
+        (&capture_with("ring = \"4MiB\""), "a ring of 4194304 bytes is overwritten within a second", "`rate`"),
+        (&capture_with("quota = \"16MiB\""), "has no room for one incident of 33554432 bytes", "`incident_bytes`"),
+        (&capture_with("retention_days = 366"), "`retention_days` is out of range", "from 0 to 365"),
+        (&capture_with("incident_duration = \"0s\""), "a capture cannot last for 0s", "\"60s\""),
+        (&capture_with("peace_one_in = 0"), "`peace_one_in` is out of range", "from 1"),
+        (&capture_with("truncate_address = true"), "unknown key `truncate_address`", "did you mean `truncate_addresses`"),
         ("schema = 1\n[dataplane]\nsocket = \"run/x\"", "\"run/x\" is not an absolute path", "begin with /"),
     ];
     for (text, message, help) in cases {
