@@ -2,6 +2,7 @@
 
 pub mod analysis;
 pub mod capture_file;
+pub mod capture_writer;
 pub mod dpdk;
 pub mod exchange;
 pub mod files;

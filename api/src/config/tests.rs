@@ -149,7 +149,11 @@ fn each_mistake_is_named_and_its_remedy_told() {
         (&capture_with("retention_days = 366"), "`retention_days` is out of range", "from 0 to 365"),
         (&capture_with("incident_duration = \"0s\""), "a capture cannot last for 0s", "\"60s\""),
         (&capture_with("peace_one_in = 0"), "`peace_one_in` is out of range", "from 1"),
-        (&capture_with("truncate_address = true"), "unknown key `truncate_address`", "did you mean `truncate_addresses`"),
+        (
+            &capture_with("truncate_address = true"),
+            "unknown key `truncate_address`",
+            "did you mean `truncate_addresses`",
+        ),
         ("schema = 1\n[dataplane]\nsocket = \"run/x\"", "\"run/x\" is not an absolute path", "begin with /"),
     ];
     for (text, message, help) in cases {

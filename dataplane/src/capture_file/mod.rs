@@ -1,9 +1,9 @@
-//! Capture files, as replay reads and writes them.
+//! Capture files.
 //!
 //! [`open`] reads classic pcap (both byte orders, microseconds and nanoseconds, also the "modified" format of
 //! patched libpcaps) and pcapng (both byte orders, any resolution, any number of sections and interfaces), one
-//! record at a time out of one reused buffer. [`Writer`] writes classic pcap with nanoseconds. Formats:
-//! draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng.
+//! record at a time out of one reused buffer. [`Writer`] writes classic pcap with nanoseconds, [`pcapng_blocks`] what captures
+//! of incidents consist of. Formats: draft-ietf-opsawg-pcap and draft-ietf-opsawg-pcapng.
 //!
 //! What the reader holds to:
 //!
@@ -21,6 +21,7 @@ mod input;
 mod link_type;
 mod pcap;
 mod pcapng;
+pub mod pcapng_blocks;
 mod writer;
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ impl Incidents {
                         incident.peak_bps = incident.peak_bps.max(bps);
                     }
                 }
-                What::FilterInstalled { filter, simulated } => self.installed(filter, simulated, at),
+                What::FilterInstalled { filter, simulated, .. } => self.installed(filter, simulated, at),
                 What::FilterRemoved { filter, packets, .. } => {
                     let records = self.all.iter_mut().flat_map(|incident| &mut incident.filters);
                     for record in records.filter(|record| record.filter.id == filter.id) {

@@ -89,7 +89,7 @@ impl Anomalies {
                 into: Some(into.into()),
                 role: role.name().to_owned(),
             }),
-            What::FilterInstalled { filter, simulated } => {
+            What::FilterInstalled { filter, simulated, .. } => {
                 if *simulated {
                     self.simulated.insert(filter.id);
                 }

@@ -98,6 +98,8 @@ pub enum What {
     FilterInstalled {
         /// The filter.
         filter: Filter,
+        /// Index of its hit counter, until it is removed.
+        counter: u32,
         /// True: the zone is in mode monitor, so nothing is dropped, only counted.
         simulated: bool,
     },

@@ -27,7 +27,7 @@ impl Detector {
                 self.hits_before.insert(filter.id, self.hits(counter));
                 let zone = self.plan.zone_named(&filter.target.zone).and_then(|zone| self.plan.zone(zone));
                 let simulated = zone.is_some_and(|zone| zone.mode == Mode::Monitor);
-                self.tell(What::FilterInstalled { filter, simulated }, now);
+                self.tell(What::FilterInstalled { filter, counter, simulated }, now);
             }
             Placed::Removed(filter, why, counter) => {
                 let packets = self.hits(counter) - self.hits_before.remove(&filter.id).unwrap_or(0);
