@@ -186,7 +186,7 @@ mod tests {
             assert_eq!(packets, expected, "cut at {cut}");
             assert!(length <= cut as u64);
             if cut >= without {
-                assert_eq!(read_sound(&two[..length as usize]).len() as u64, packets);
+                assert_eq!(read_sound(&two[..usize::try_from(length).unwrap()]).len() as u64, packets);
             }
         }
         assert_eq!(sound_part(&mut Cursor::new(b"something that is no capture at all")).unwrap(), (0, 0));

@@ -305,7 +305,7 @@ fn the_quota_holds_over_many_incidents_and_the_retention_over_many_days() {
     site.captures.sweep(moment(3 * DAY_MS));
     assert_eq!(site.files(".pcapng").len(), newest.len());
     site.captures.sweep(moment(3 * DAY_MS + 60_000));
-    assert_eq!(site.files(""), [PathBuf::new(); 0]);
+    assert!(site.files("").is_empty());
 }
 
 #[test]

@@ -18,7 +18,8 @@ pub(super) const WORDS: usize = HEAD + SNAP / 8;
 /// "None" where an optional index is stored in a byte or in 32 bits.
 const NO_BYTE: u8 = u8::MAX;
 const NO_FILTER: u32 = u32::MAX;
-const _: () = assert!(Reason::COUNT < NO_BYTE as usize && Role::COUNT < NO_BYTE as usize);
+const _: () = assert!(Reason::COUNT < NO_BYTE as usize);
+const _: () = assert!(Role::COUNT < NO_BYTE as usize);
 
 /// A packet out of the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -204,10 +204,10 @@ mod tests {
             let head = consumer.head();
             prop_assert_eq!(head, records.len() as u64);
             prop_assert_eq!(read(&consumer, head), None, "not written yet");
-            for number in 0..head {
+            for (number, (meta, bytes)) in (0..).zip(&records) {
                 let words = read(&consumer, number);
                 prop_assert_eq!(words.is_some(), number >= consumer.oldest(head));
-                let (Some(words), (meta, bytes)) = (words, &records[number as usize]) else { continue };
+                let Some(words) = words else { continue };
                 prop_assert_eq!(&words[..2], meta);
                 let stored = words[2..].iter().flat_map(|word| word.to_le_bytes());
                 prop_assert!(stored.zip(bytes).all(|(stored, byte)| stored == *byte));
@@ -216,8 +216,8 @@ mod tests {
     }
 }
 
-/// Every interleaving, and every value that the memory model lets a load see. Tried: without either fence, with a relaxed
-/// last store of the stamp, or without the second look at it, the first model fails.
+/// Every interleaving, and every value that the memory model lets a load see. Tried: the first test fails without either fence, with
+/// a relaxed last store or first load of the stamp, and without the second look at it.
 #[cfg(test)]
 #[cfg(loom)]
 mod model {
