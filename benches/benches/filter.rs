@@ -1,24 +1,20 @@
 //! What judging a packet against filters costs: nanoseconds per packet (criterion's `time`, since each iteration is one
 //! packet), per kernel, for lists of 1, 10 and 64 rules that match at the first, at the last or nowhere, hot and spread
-//! over 10 000 different lists; what a limiter costs; and how long a table takes to build. Per packet, each sample
-//! counts as its fastest thousand packets, so that figures from a shared machine mean something.
+//! over 10 000 different lists; and what a limiter costs. Per packet, each sample counts as its fastest thousand packets,
+//! so that figures from a shared machine mean something.
 
 use std::hint::black_box;
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use levee_api::filter::{Action, Filter, HeaderBox, Origin, Rule, Side, Target};
+use levee_api::filter::{Action, HeaderBox, Rule, Side};
 use levee_api::lane::{Bits, LANES, Lane};
-use levee_api::prefix::Prefix;
 use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
-use levee_api::zone::{Mode, Visibility, Zone};
-use levee_engine::filter::{Entry, FilterTable, Kernel, Limiters, List};
+use levee_engine::filter::{Entry, Kernel, Limiters, List};
 use levee_engine::packet::Lanes;
-use levee_engine::target::plan::Plan;
 
 /// Packets of a burst, as the pipeline judges them.
 const BURST: usize = 64;
@@ -34,7 +30,6 @@ fn entry(list: u16, n: u16) -> Entry {
         deadline: Timestamp::NEVER,
         action: Action::Drop,
         counter: u32::from(n),
-        limiter: 0,
         roles: RoleSet::FILTERABLE,
         rule: Arc::new(Rule::of(shape)),
     }
@@ -137,44 +132,6 @@ fn limiter(c: &mut Criterion) {
     }
 }
 
-/// 10 000 hosts under attack in a /12, with ten filters each.
-fn table(c: &mut Criterion) {
-    let zone = Zone {
-        name: "lab".to_owned(),
-        prefixes: "198.16.0.0/12".parse().into_iter().collect(),
-        mode: Mode::Enforce,
-        services: Vec::new(),
-        services_complete: false,
-        visibility: Visibility::Auto,
-        link_capacity_bps: None,
-        floors: Vec::new(),
-        runbook: None,
-    };
-    let plan = Plan::new(&[zone], &[]).unwrap_or_else(|error| unreachable!("{error}"));
-    // 10 000 hosts, 97 addresses apart.
-    let host = |target: u32| Prefix::host(IpAddr::V4((0xc610_0000 + target * 97).into()));
-    let filters: Vec<_> = (0..100_000_u32)
-        .map(|id| {
-            let Entry { rule, action, roles, deadline, .. } = entry(0, u16::try_from(id / 10_000).unwrap_or(0));
-            Filter {
-                id: u64::from(id),
-                target: Target { zone: "lab".to_owned(), prefix: Some(host(id % 10_000)) },
-                roles,
-                rule: Rule::clone(&rule),
-                action,
-                deadline,
-                origin: Origin::Reflex,
-                witness: String::new(),
-            }
-        })
-        .collect();
-    let mut group = c.benchmark_group("table");
-    group.sample_size(10);
-    group.bench_function("build 100000 filters of 10000 targets", |b| {
-        b.iter(|| FilterTable::build(filters.iter().zip(0..), &plan));
-    });
-}
-
 fn quick() -> Criterion {
     Criterion::default()
         .warm_up_time(Duration::from_millis(200))
@@ -182,5 +139,5 @@ fn quick() -> Criterion {
         .sample_size(20)
 }
 
-criterion_group! { name = benches; config = quick(); targets = find, limiter, table }
+criterion_group! { name = benches; config = quick(); targets = find, limiter }
 criterion_main!(benches);

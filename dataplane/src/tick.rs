@@ -96,9 +96,14 @@ impl Tick {
         let mut in_force_changed = false;
         while !stop.load(Ordering::Relaxed) {
             let now = self.clock.now();
-            // A signature takes effect as soon as it is found.
-            if let Some(outcome) = self.analysis.wait(next.since(now)) {
+            // A signature takes effect as soon as it is found. Many filters are put into force between ticks.
+            let is_behind = now < next && self.engine.catch_up(now);
+            let wait = if is_behind { Duration::ZERO } else { next.since(self.clock.now()) };
+            if let Some(outcome) = self.analysis.wait(wait) {
                 self.engine.complete(outcome, self.clock.now());
+                continue;
+            }
+            if is_behind {
                 continue;
             }
             let now = self.clock.now();
@@ -180,7 +185,7 @@ impl Tick {
                 let owned = self.owned(&owner);
                 let asked: HashSet<u64> = ids.into_iter().filter(|id| owned.contains(id)).collect();
                 let removed = self.engine.detector.measures.withdraw(&asked);
-                self.engine.settle(now);
+                self.engine.catch_up(now);
                 let _ = reply.send(u64::try_from(removed).unwrap_or(u64::MAX));
                 true
             }
@@ -237,7 +242,7 @@ impl Tick {
         if refused.is_some() {
             self.engine.detector.measures.withdraw(&ids.iter().copied().collect());
         }
-        self.engine.settle(now);
+        self.engine.catch_up(now);
         refused.map_or(Ok(ids), Err)
     }
 
@@ -258,7 +263,7 @@ impl Tick {
             return Err(missing);
         }
         self.engine.detector.measures.renew_external(&ids.iter().copied().collect(), deadline);
-        self.engine.settle(self.clock.now());
+        self.engine.catch_up(self.clock.now());
         Ok(())
     }
 

@@ -19,6 +19,9 @@ use crate::target::hosts::Hosts;
 use crate::target::keyed::Keyed;
 use crate::target::plan::{Plan, PlanError};
 
+/// Lists that are compiled at once: about a millisecond's work.
+const LISTS_AT_ONCE: usize = 256;
+
 /// Sizes and rules that hold from start to end.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -96,20 +99,30 @@ impl Engine {
             })
             .collect();
         let detector = Detector::new(plan, detector_ends, watch, settings.filters, settings.learn_only, now);
-        Ok((Self { detector, published, settings, direct_slots }, pipelines))
+        let mut engine = Self { detector, published, settings, direct_slots };
+        engine.publish(0);
+        Ok((engine, pipelines))
     }
 
-    /// Publishes what changed besides ticks: filters of the control plane.
+    /// Publishes all that changed besides ticks: filters of the control plane.
     pub fn settle(&mut self, now: Timestamp) {
         self.detector.tell_changes(now);
-        self.publish();
+        self.publish(usize::MAX);
     }
 
-    /// One tick: looks at what happened, and publishes new tables if the filters changed.
+    /// One tick: looks at what happened, and publishes new tables if the filters changed, with as many changes as a tick
+    /// has time for.
     pub fn tick(&mut self, now: Timestamp) {
         self.detector.tick(now);
         self.published.reclaim();
-        self.publish();
+        self.publish(LISTS_AT_ONCE);
+    }
+
+    /// Publishes a part of what waits to be, in about a millisecond; true while more waits.
+    pub fn catch_up(&mut self, now: Timestamp) -> bool {
+        self.detector.tell_changes(now);
+        self.publish(LISTS_AT_ONCE);
+        self.detector.measures.table.is_behind()
     }
 
     /// The most urgent task, if there is one.
@@ -120,7 +133,7 @@ impl Engine {
     /// Takes back a task that was run.
     pub fn complete(&mut self, outcome: Outcome, now: Timestamp) {
         self.detector.complete(outcome, now);
-        self.publish();
+        self.publish(LISTS_AT_ONCE);
     }
 
     /// Puts other zones in force. The same ones again change nothing.
@@ -136,26 +149,20 @@ impl Engine {
             return Err(PlanError::TooManySlots { needed: plan.slots(), available: self.direct_slots });
         }
         self.detector.replan(Arc::new(plan), now);
-        // Published also when no filter has changed.
-        self.detector.measures.take_changed();
-        self.publish_now();
+        self.publish(LISTS_AT_ONCE);
         Ok(())
     }
 
-    fn publish(&mut self) {
-        if self.detector.measures.take_changed() {
-            self.publish_now();
+    fn publish(&mut self, most: usize) {
+        let plan = Arc::clone(self.detector.plan());
+        if let Some(filters) = self.detector.measures.table.advance(&plan, most) {
+            self.published.publish(Tables {
+                plan,
+                filters,
+                ceiling: self.settings.ceiling,
+                evicted: self.settings.evicted,
+                too_deep: self.settings.too_deep,
+            });
         }
-    }
-
-    fn publish_now(&mut self) {
-        let plan = self.detector.plan();
-        self.published.publish(Tables {
-            plan: Arc::clone(plan),
-            filters: FilterTable::build(self.detector.measures.filters(), plan),
-            ceiling: self.settings.ceiling,
-            evicted: self.settings.evicted,
-            too_deep: self.settings.too_deep,
-        });
     }
 }

@@ -15,7 +15,7 @@ use levee_api::zone::Mode;
 
 use crate::detect::track::relies_on_memory;
 use crate::filter::Limiters;
-use crate::filter::list::{Entry, Hits};
+use crate::filter::list::{Compiled, Hits};
 use crate::generation::Reader;
 use crate::isa::Isa;
 use crate::link::{Notice, WorkerEnd};
@@ -238,7 +238,7 @@ impl Stages {
         tables: &'t Tables,
         packets: &[Packet<'_>],
         now: Timestamp,
-        found: &mut [Option<&'t Entry>; BURST],
+        found: &mut [Option<&'t Compiled>; BURST],
     ) {
         let Self { isa, link, limiters, scratch, .. } = self;
         let Scratch { lanes, layers, notes, .. } = &**scratch;
@@ -265,7 +265,7 @@ impl Stages {
             *found = list.choose(*isa, *hits, lanes, 0, note.judged.role, payload, now);
             if let Some(entry) = found {
                 link.hits.prefetch(entry.counter);
-                limiters.prefetch(entry.limiter);
+                limiters.prefetch(entry.counter);
             }
         }
     }
@@ -275,7 +275,7 @@ impl Stages {
     fn judge(
         &mut self,
         tables: &Tables,
-        found: &[Option<&Entry>; BURST],
+        found: &[Option<&Compiled>; BURST],
         wire: usize,
         packets: &[Packet<'_>],
         now: Timestamp,
@@ -311,7 +311,7 @@ impl Stages {
                         Action::Pass => None,
                         Action::Drop => Some(Reason::Filter),
                         Action::Limit { pps } => {
-                            (!limiters.allow(entry.limiter, pps, burst_of(pps), now)).then_some(Reason::Limit)
+                            (!limiters.allow(entry.counter, pps, burst_of(pps), now)).then_some(Reason::Limit)
                         }
                     }
                 }),

@@ -13,6 +13,7 @@ use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
 use crate::detect::event::Removal;
+use crate::filter::{Rank, TableBuilder};
 
 /// What a remembered signature lets pass per second where it is not enforced.
 pub const HELD_PPS: u32 = 100;
@@ -52,6 +53,8 @@ struct Placement {
     enforced: bool,
     /// Index of its hit counters.
     counter: u32,
+    /// When it decides among the filters of its target.
+    rank: Rank,
 }
 
 /// What changed, for events.
@@ -63,8 +66,13 @@ pub enum Placed {
     Removed(Filter, Removal, u32),
 }
 
+/// Ranks of filters of one target: the control plane's decide first, then signatures, then coarse measures.
+const EXTERNAL: u8 = 0;
+const SIGNATURE: u8 = 1;
+const COARSE: u8 = 2;
+
 /// Everything in force: the reflex's own measures and the filters of the control plane.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Measures {
     all: Vec<Measure>,
     external: Vec<(Filter, u32)>,
@@ -72,8 +80,9 @@ pub struct Measures {
     free_counters: Vec<u32>,
     next_counter: u32,
     most_counters: u32,
-    changed: bool,
     changes: Vec<Placed>,
+    /// The table that they make for the workers.
+    pub table: TableBuilder,
 }
 
 /// Why the control plane's filter was refused.
@@ -88,11 +97,6 @@ impl Measures {
     /// Room for `most` filters.
     pub fn new(most: u32) -> Self {
         Self { most_counters: most, ..Self::default() }
-    }
-
-    /// Takes the fact that something changed since the last call: the table has to be built anew.
-    pub fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
     }
 
     /// Takes what was installed and removed since the last call.
@@ -166,7 +170,7 @@ impl Measures {
                     placed.enforced = true;
                     placed.filter.action = measure.action;
                     placed.filter.deadline = now + TTL;
-                    self.changed = true;
+                    self.table.put(&placed.filter, placed.counter, placed.rank);
                     any = true;
                 }
                 Some(_) => any = true,
@@ -194,13 +198,14 @@ impl Measures {
                 if coarse {
                     placed.enforced = false;
                     placed.filter.action = Action::Limit { pps: held_pps };
+                    self.table.put(&placed.filter, placed.counter, placed.rank);
                     return true;
                 }
                 // The zone's own placement remembers the signature.
+                self.table.remove(&placed.filter.target, placed.rank);
                 removed.push(Placed::Removed(placed.filter.clone(), Removal::Retired, placed.counter));
                 false
             });
-            self.changed = true;
         }
         self.all.retain(|measure| !measure.placements.is_empty());
         self.release(removed);
@@ -251,7 +256,7 @@ impl Measures {
                     && wanted(measure.zone, measure.role, placed.filter.target.prefix.as_ref())
                 {
                     placed.filter.deadline = now + TTL;
-                    self.changed = true;
+                    self.table.put(&placed.filter, placed.counter, placed.rank);
                 }
             }
         }
@@ -269,9 +274,11 @@ impl Measures {
     /// # Errors
     /// When there is no room.
     pub fn install_external(&mut self, mut filter: Filter) -> Result<u64, InstallError> {
-        if let Some((known, _)) = self.external.iter_mut().find(|(known, _)| known.id == filter.id && filter.id != 0) {
+        let known = |known: &&mut (Filter, u32)| known.0.id == filter.id && filter.id != 0;
+        if let Some((known, counter)) = self.external.iter_mut().find(known) {
+            self.table.remove(&known.target, external(known));
             known.clone_from(&filter);
-            self.changed = true;
+            self.table.put(known, *counter, external(known));
             return Ok(filter.id);
         }
         let counter = self.counter().ok_or(InstallError::Full(self.most_counters))?;
@@ -280,8 +287,8 @@ impl Measures {
         }
         let id = filter.id;
         self.changes.push(Placed::Installed(filter.clone(), counter));
+        self.table.put(&filter, counter, external(&filter));
         self.external.push((filter, counter));
-        self.changed = true;
         Ok(id)
     }
 
@@ -297,9 +304,9 @@ impl Measures {
 
     /// Moves the deadline of filters of the control plane.
     pub fn renew_external(&mut self, ids: &HashSet<u64>, deadline: Timestamp) {
-        for (filter, _) in self.external.iter_mut().filter(|(filter, _)| ids.contains(&filter.id)) {
+        for (filter, counter) in self.external.iter_mut().filter(|(filter, _)| ids.contains(&filter.id)) {
             filter.deadline = deadline;
-            self.changed = true;
+            self.table.put(filter, *counter, external(filter));
         }
     }
 
@@ -326,6 +333,7 @@ impl Measures {
         self.external.retain(|(filter, counter)| {
             let remove = which(filter);
             if remove {
+                self.table.remove(&filter.target, external(filter));
                 removed.push(Placed::Removed(filter.clone(), why, *counter));
             }
             !remove
@@ -339,6 +347,7 @@ impl Measures {
             let placements = std::mem::take(&mut measure.placements);
             for placed in placements {
                 if which(measure, &placed) {
+                    self.table.remove(&placed.filter.target, placed.rank);
                     removed.push(Placed::Removed(placed.filter, why, placed.counter));
                 } else {
                     measure.placements.push(placed);
@@ -353,7 +362,6 @@ impl Measures {
         for placed in removed {
             if let Placed::Removed(_, _, counter) = placed {
                 self.free_counters.push(counter);
-                self.changed = true;
             }
             self.changes.push(placed);
         }
@@ -372,8 +380,9 @@ impl Measures {
             witness: measure.witness.clone(),
         };
         self.changes.push(Placed::Installed(filter.clone(), counter));
-        self.changed = true;
-        measure.placements.push(Placement { filter, enforced, counter });
+        let rank = Rank { class: if measure.coarse { COARSE } else { SIGNATURE }, number: filter.id };
+        self.table.put(&filter, counter, rank);
+        measure.placements.push(Placement { filter, enforced, counter, rank });
         true
     }
 
@@ -389,6 +398,10 @@ impl Measures {
             Some(counter)
         })
     }
+}
+
+fn external(filter: &Filter) -> Rank {
+    Rank { class: EXTERNAL, number: filter.id }
 }
 
 impl Measure {

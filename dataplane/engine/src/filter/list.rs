@@ -8,6 +8,7 @@ use levee_api::time::Timestamp;
 
 pub use super::kernel::Hits;
 use super::kernel::{self, Block, SLOTS, classed};
+use super::paged::Paged;
 use crate::isa::{Isa, prefetch};
 use crate::packet::Lanes;
 
@@ -23,36 +24,89 @@ pub struct Entry {
     pub deadline: Timestamp,
     /// What happens.
     pub action: Action,
-    /// Where hits are counted.
+    /// Index of its counters, and of its limiter if it has one.
     pub counter: u32,
-    /// The limiter of [`Action::Limit`].
-    pub limiter: u32,
     /// The roles it applies to.
     pub roles: RoleSet,
-    /// What matches; apart, so that what a packet needs stays together.
+    /// What matches.
     pub rule: Arc<Rule>,
 }
 
-/// Entries in order, immutable: the first that applies decides.
+/// Entries in order, compiled: the first that applies decides.
 #[derive(Clone, Debug)]
 pub struct List {
-    first: Block,
-    more: Box<[Block]>,
-    /// In the order of their boxes in the blocks. Rules that match nothing have no box, and no place here.
-    entries: Box<[Compiled]>,
+    blocks: Vec<Block>,
+    entries: Vec<Compiled>,
+    rests: Rests,
 }
 
-/// An entry and where its exceptions are: one cache line.
-#[derive(Clone, Debug)]
-#[repr(align(64))]
-struct Compiled {
+/// A list wherever it is kept: the blocks that a packet is compared with, six cache lines each, and behind what matched
+/// there an entry, half a line.
+#[derive(Clone, Copy, Debug)]
+pub struct ListRef<'a> {
+    pub(super) blocks: &'a [Block],
+    pub(super) entries: &'a [Compiled],
+    pub(super) rests: &'a Rests,
+    /// The place of the first block, by which the rest is found.
+    pub(super) first: u32,
+}
+
+/// What a list does with a packet that one of its rules matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(align(32))]
+pub struct Compiled {
+    /// The entry applies before this, and no longer.
+    pub deadline: Timestamp,
     /// Slots in which the exceptions end, in the same block as the rule.
     holes: u64,
+    /// What happens.
+    pub action: Action,
+    /// Index of its counters, and of its limiter if it has one.
+    pub counter: u32,
+    /// The roles it applies to.
+    pub roles: RoleSet,
     /// How many of the rule's exceptions `holes` stands for: a block is 64 constraints, and the rest did not fit.
     packed: u8,
     /// More to look at than the block says: a payload pattern, or exceptions that did not fit.
-    rest: bool,
-    entry: Entry,
+    has_rest: bool,
+}
+
+impl Default for Compiled {
+    /// Applies to nothing.
+    fn default() -> Self {
+        Self {
+            deadline: Timestamp::ZERO,
+            holes: 0,
+            action: Action::Pass,
+            counter: 0,
+            roles: RoleSet::NONE,
+            packed: 0,
+            has_rest: false,
+        }
+    }
+}
+
+/// Rules in order, compiled: what lists of the same rules share.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    pub(super) blocks: Vec<Block>,
+    /// Of each rule; none: it matches nothing, and has no box.
+    places: Vec<Option<InBlock>>,
+    pub(super) rest: Option<Rest>,
+}
+
+/// The rules of those entries that have a rest, by the place of the entry.
+pub(super) type Rest = Arc<[Option<Arc<Rule>>]>;
+
+/// Rests by the place of the list's first block; apart, because hardly any packet needs one.
+pub(super) type Rests = Paged<Option<Rest>, 64>;
+
+/// Where a rule and its exceptions are.
+#[derive(Clone, Copy, Debug)]
+struct InBlock {
+    holes: u64,
+    packed: u8,
+    has_rest: bool,
 }
 
 /// Why entries do not make a list.
@@ -85,45 +139,24 @@ impl List {
         if let Some((rule, entry)) = entries.iter().enumerate().find(|(_, e)| e.rule.except.len() > MAX_EXCEPTIONS) {
             return Err(ListError::Exceptions { rule, exceptions: entry.rule.except.len() });
         }
-        let (mut first, mut more, mut at) = (Block::EMPTY, Vec::new(), 0);
-        let mut compiled = Vec::with_capacity(entries.len());
-        for entry in entries.into_iter().filter(|entry| !entry.rule.matches.is_empty()) {
-            let block = more.last_mut().unwrap_or(&mut first);
-            let mut placed = Placed::behind(block, at, &entry.rule);
-            // A rule stays with its exceptions in one block; what does not fit into a whole block stays outside.
-            if placed.as_ref().is_none_or(|placed| placed.exceptions < entry.rule.except.len()) && at > 0 {
-                placed = Placed::behind(&Block::EMPTY, 0, &entry.rule);
-                more.push(Block::EMPTY);
-            }
-            let Some(placed) = placed else { continue };
-            *more.last_mut().unwrap_or(&mut first) = placed.block;
-            at = placed.next;
-            compiled.push(Compiled {
-                holes: placed.holes,
-                packed: u8::try_from(placed.exceptions).unwrap_or(u8::MAX),
-                rest: entry.rule.pattern.is_some() || placed.exceptions < entry.rule.except.len(),
-                entry,
-            });
+        let layout = Layout::of(entries.iter().map(|entry| &entry.rule));
+        let entries = layout
+            .fill(entries.iter().map(|entry| (entry.deadline, entry.action, entry.counter, entry.roles)))
+            .collect();
+        let mut rests = Rests::default();
+        if let Some(at) = rests.get_mut(0) {
+            *at = layout.rest;
         }
-        Ok(Self { first, more: more.into(), entries: compiled.into() })
+        Ok(Self { blocks: layout.blocks, entries, rests })
     }
 
-    /// The entries that can match at all, in order.
-    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
-        self.entries.iter().map(|compiled| &compiled.entry)
+    /// The list, to be looked at.
+    pub fn view(&self) -> ListRef<'_> {
+        let Self { blocks, entries, rests } = self;
+        ListRef { blocks, entries, rests, first: 0 }
     }
 
-    /// Asks for the cache lines that a compare reads.
-    #[inline]
-    pub fn prefetch(&self) {
-        self.first.prefetch();
-        prefetch(&self.entries);
-    }
-
-    /// The first entry that applies: `role` is one of its roles, its deadline is after `now`, and its rule contains the
-    /// packet.
-    ///
-    /// `class` is the packet's source class: it takes the place of the lane, which is not read.
+    /// See [`ListRef::find`].
     pub fn find(
         &self,
         isa: Isa,
@@ -132,15 +165,97 @@ impl List {
         role: Role,
         payload: &[u8],
         now: Timestamp,
-    ) -> Option<&Entry> {
+    ) -> Option<&Compiled> {
+        self.view().find(isa, lanes, class, role, payload, now)
+    }
+}
+
+impl Layout {
+    /// Compiles at most [`MAX_RULES`] rules with at most [`MAX_EXCEPTIONS`] exceptions each.
+    pub(super) fn of<'a>(rules: impl ExactSizeIterator<Item = &'a Arc<Rule>>) -> Self {
+        let (mut blocks, mut at) = (vec![Block::EMPTY], 0);
+        let (mut places, mut rest) = (Vec::with_capacity(rules.len()), Vec::new());
+        for rule in rules {
+            let block = blocks.last().unwrap_or(&Block::EMPTY);
+            let mut placed = if rule.matches.is_empty() { None } else { Placed::behind(block, at, rule) };
+            // A rule stays with its exceptions in one block; what does not fit into a whole block stays outside.
+            if !rule.matches.is_empty()
+                && placed.as_ref().is_none_or(|placed| placed.exceptions < rule.except.len())
+                && at > 0
+            {
+                placed = Placed::behind(&Block::EMPTY, 0, rule);
+                blocks.push(Block::EMPTY);
+            }
+            let Some(placed) = placed else {
+                places.push(None);
+                continue;
+            };
+            if let Some(last) = blocks.last_mut() {
+                *last = placed.block;
+            }
+            at = placed.next;
+            let has_rest = rule.pattern.is_some() || placed.exceptions < rule.except.len();
+            rest.push(has_rest.then(|| Arc::clone(rule)));
+            let packed = u8::try_from(placed.exceptions).unwrap_or(u8::MAX);
+            places.push(Some(InBlock { holes: placed.holes, packed, has_rest }));
+        }
+        let rest = rest.iter().any(Option::is_some).then(|| rest.into());
+        Self { blocks, places, rest }
+    }
+
+    /// The entries of a list of these rules: what each does, in order.
+    pub(super) fn fill(
+        &self,
+        entries: impl Iterator<Item = (Timestamp, Action, u32, RoleSet)>,
+    ) -> impl Iterator<Item = Compiled> {
+        self.places.iter().zip(entries).filter_map(|(place, (deadline, action, counter, roles))| {
+            let InBlock { holes, packed, has_rest } = (*place)?;
+            Some(Compiled { deadline, holes, action, counter, roles, packed, has_rest })
+        })
+    }
+
+    /// How many entries such a list has.
+    pub(super) fn entries(&self) -> usize {
+        self.places.iter().flatten().count()
+    }
+}
+
+impl<'a> ListRef<'a> {
+    /// The entries, in order.
+    #[inline]
+    pub fn entries(self) -> &'a [Compiled] {
+        self.entries
+    }
+
+    /// Asks for the cache lines that a compare reads.
+    #[inline]
+    pub fn prefetch(self) {
+        if let Some(first) = self.blocks.first() {
+            first.prefetch();
+        }
+    }
+
+    /// The first entry that applies: `role` is one of its roles, its deadline is after `now`, and its rule contains the
+    /// packet.
+    ///
+    /// `class` is the packet's source class: it takes the place of the lane, which is not read.
+    pub fn find(
+        self,
+        isa: Isa,
+        lanes: &Lanes,
+        class: u16,
+        role: Role,
+        payload: &[u8],
+        now: Timestamp,
+    ) -> Option<&'a Compiled> {
         self.choose(isa, self.compare(isa, lanes, class), lanes, class, role, payload, now)
     }
 
     /// The first half of [`Self::find`]: compares the packet with the first block, and asks for the entry that will probably
     /// apply.
     #[inline]
-    pub fn compare(&self, isa: Isa, lanes: &Lanes, class: u16) -> Hits {
-        let hits = kernel::hits(isa, &self.first, lanes, class);
+    pub fn compare(self, isa: Isa, lanes: &Lanes, class: u16) -> Hits {
+        let hits = self.blocks.first().map_or(Hits::NONE, |first| kernel::hits(isa, first, lanes, class));
         let own = hits.boxes & hits.own;
         if own != 0
             && let Some(entry) = self.entries.get(hits.before(own))
@@ -154,7 +269,7 @@ impl List {
     #[inline]
     #[expect(clippy::too_many_arguments, reason = "what is known of a packet, side by side")]
     pub fn choose(
-        &self,
+        self,
         isa: Isa,
         hits: Hits,
         lanes: &Lanes,
@@ -162,14 +277,19 @@ impl List {
         role: Role,
         payload: &[u8],
         now: Timestamp,
-    ) -> Option<&Entry> {
-        let (mut hits, mut more, mut before) = (hits, self.more.iter(), 0);
+    ) -> Option<&'a Compiled> {
+        let (mut hits, mut more, mut before) = (hits, self.blocks.iter().skip(1), 0);
         loop {
             let mut candidates = hits.boxes & hits.own;
             while candidates != 0 {
-                let compiled = self.entries.get(before + hits.before(candidates))?;
-                if compiled.applies(hits, lanes, class, role, payload, now) {
-                    return Some(&compiled.entry);
+                let at = before + hits.before(candidates);
+                let entry = self.entries.get(at)?;
+                if hits.boxes & entry.holes == 0
+                    && entry.roles.contains(role)
+                    && now < entry.deadline
+                    && (!entry.has_rest || self.rest_applies(at, entry.packed, lanes, class, payload))
+                {
+                    return Some(entry);
                 }
                 candidates &= candidates - 1;
             }
@@ -177,24 +297,15 @@ impl List {
             hits = kernel::hits(isa, more.next()?, lanes, class);
         }
     }
-}
-
-impl Compiled {
-    /// True when the entry applies to a packet that its box contains.
-    #[inline]
-    fn applies(&self, hits: Hits, lanes: &Lanes, class: u16, role: Role, payload: &[u8], now: Timestamp) -> bool {
-        hits.boxes & self.holes == 0
-            && self.entry.roles.contains(role)
-            && now < self.entry.deadline
-            && (!self.rest || self.rest_applies(lanes, class, payload))
-    }
 
     #[cold]
-    fn rest_applies(&self, lanes: &Lanes, class: u16, payload: &[u8]) -> bool {
+    fn rest_applies(self, at: usize, packed: u8, lanes: &Lanes, class: u16, payload: &[u8]) -> bool {
+        let Some(rule) = self.rests.get(self.first).and_then(|rest| rest.as_ref()?.get(at)?.as_deref()) else {
+            return false;
+        };
         let lanes = classed(lanes, class);
-        let Rule { pattern, except, .. } = &*self.entry.rule;
-        pattern.is_none_or(|pattern| pattern.matches(payload))
-            && !except.iter().skip(usize::from(self.packed)).any(|hole| hole.contains(&lanes.0))
+        rule.pattern.is_none_or(|pattern| pattern.matches(payload))
+            && !rule.except.iter().skip(usize::from(packed)).any(|hole| hole.contains(&lanes.0))
     }
 }
 
@@ -240,7 +351,6 @@ mod tests {
             deadline: Timestamp::NEVER,
             action: Action::Drop,
             counter: 0,
-            limiter: 0,
             roles: RoleSet::ALL,
             rule: Arc::new(Rule::of(matches)),
         }
@@ -251,7 +361,14 @@ mod tests {
     }
 
     /// The answer of every kernel, which must be one.
-    fn find<'a>(list: &'a List, lanes: &Lanes, class: u16, role: Role, payload: &[u8], now: u64) -> Option<&'a Entry> {
+    fn find<'a>(
+        list: &'a List,
+        lanes: &Lanes,
+        class: u16,
+        role: Role,
+        payload: &[u8],
+        now: u64,
+    ) -> Option<&'a Compiled> {
         let mut answers = Isa::available().map(|isa| list.find(isa, lanes, class, role, payload, Timestamp(now)));
         let first = answers.next().unwrap();
         for (answer, isa) in answers.zip(Isa::available().skip(1)) {
@@ -368,7 +485,8 @@ mod tests {
                 let class = point.0[Lane::SourceClass.index()];
                 let mut stale = point;
                 stale.0[Lane::SourceClass.index()] ^= noise[0];
-                prop_assert_eq!(find(&list, &stale, class, role, &payload, now), expected);
+                let found = find(&list, &stale, class, role, &payload, now);
+                prop_assert_eq!(found.map(|entry| entry.counter), expected.map(|entry| entry.counter));
             }
         }
     }

@@ -30,12 +30,18 @@ const LAST: u8 = 0x80;
 /// 64 constraints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
-pub(super) struct Block {
+pub struct Block {
     tags: [u8; SLOTS],
     lo: [u16; SLOTS],
     hi: [u16; SLOTS],
     /// Of slot `2 * i`: bits of the lane that do not count.
     ignore: [u16; SLOTS / 2],
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self::EMPTY
+    }
 }
 
 impl Block {

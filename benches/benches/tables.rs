@@ -1,0 +1,144 @@
+//! What it takes to keep the filter table: 100 000 filters built at once, one more added to them, a filter on a zone
+//! with as many hosts under it. Plain times of whole operations: the fastest and the median of some runs, and the
+//! slowest, since a machine that others use adds but never takes.
+//!
+//! `cargo bench -p levee-benches --bench tables`
+
+use std::hint::black_box;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use levee_api::filter::{Action, Filter, HeaderBox, Origin, Rule, Side, Target};
+use levee_api::lane::Lane;
+use levee_api::prefix::Prefix;
+use levee_api::role::RoleSet;
+use levee_api::time::Timestamp;
+use levee_api::zone::{Mode, Visibility, Zone};
+use levee_engine::filter::{Rank, TableBuilder};
+use levee_engine::target::plan::Plan;
+
+/// Lists that the tick thread compiles at once.
+const AT_ONCE: usize = 256;
+/// First address of the zone, 198.16.0.0/12.
+const FIRST: u32 = 0xc610_0000;
+
+/// The times of some runs of an operation.
+#[derive(Default)]
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn measure<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let begin = Instant::now();
+        let done = work();
+        self.0.push(begin.elapsed());
+        done
+    }
+
+    fn print(mut self, what: &str) {
+        self.0.sort_unstable();
+        let at =
+            |part: usize| self.0.get((self.0.len() * part / 100).min(self.0.len() - 1)).copied().unwrap_or_default();
+        println!("{what}: fastest {:.2?}, median {:.2?}, p99 {:.2?}, slowest {:.2?}", at(0), at(50), at(99), at(100));
+    }
+}
+
+fn plan() -> Arc<Plan> {
+    let zone = Zone {
+        name: "lab".to_owned(),
+        prefixes: vec![Prefix::containing(IpAddr::V4(FIRST.into()), 12)],
+        mode: Mode::Enforce,
+        services: Vec::new(),
+        services_complete: false,
+        visibility: Visibility::Auto,
+        link_capacity_bps: None,
+        floors: Vec::new(),
+        runbook: None,
+    };
+    Arc::new(Plan::new(&[zone], &[]).unwrap_or_else(|error| unreachable!("{error}")))
+}
+
+/// DNS answers of a length; four conditions.
+fn rule(length: u16) -> Rule {
+    let shape = HeaderBox::any().exact(Lane::Protocol, 17).port(Side::Source, 53, 53).exact(Lane::IpLength, length);
+    Rule::of(shape.range(Lane::Ttl, 0, 200))
+}
+
+/// A filter on the `host`th of the hosts, which are `apart` addresses apart; none: on the zone.
+fn filter(id: u64, host: Option<u32>, rule: Rule) -> Filter {
+    let prefix = host.map(|host| Prefix::host(IpAddr::V4((FIRST + host).into())));
+    Filter {
+        id,
+        target: Target { zone: "lab".to_owned(), prefix },
+        roles: RoleSet::FILTERABLE,
+        rule,
+        action: Action::Drop,
+        deadline: Timestamp::NEVER,
+        origin: Origin::Reflex,
+        witness: String::new(),
+    }
+}
+
+fn put(builder: &mut TableBuilder, filter: &Filter) {
+    builder.put(filter, u32::try_from(filter.id).unwrap_or(0), Rank { class: 0, number: filter.id });
+}
+
+/// Hosts with filters: how many of them, how far apart, filters on each, different lists.
+const CASES: [(&str, u32, u32, u32, u32); 3] = [
+    ("10 000 hosts x 10 filters, 500 different lists", 10_000, 97, 10, 500),
+    ("10 000 hosts x 10 filters, all lists different", 10_000, 97, 10, 10_000),
+    ("100 000 hosts x 1 filter, 500 different lists", 100_000, 9, 1, 500),
+];
+
+fn main() {
+    let plan = plan();
+    for (name, hosts, apart, each, lists) in CASES {
+        let length = |host: u32, n: u32| u16::try_from(n * lists % 40_000 + host % lists).unwrap_or(0);
+        let filters: Vec<Filter> = (0..hosts * each)
+            .map(|id| filter(u64::from(id), Some(id / each * apart), rule(length(id / each, id % each))))
+            .collect();
+        let mut build = Times::default();
+        let mut builder = TableBuilder::default();
+        let mut table = None;
+        for _ in 0..7 {
+            (builder, table) = (TableBuilder::default(), None);
+            black_box(&table);
+            table = build.measure(|| {
+                filters.iter().for_each(|filter| put(&mut builder, filter));
+                builder.advance(&plan, usize::MAX)
+            });
+        }
+        build.print(&format!("{name}: all built"));
+        let mut one = Times::default();
+        for n in 0..200 {
+            let new = filter(u64::from(hosts * each + n), Some(n * 977), rule(50_000));
+            // The generation before is still in use.
+            let before = table.take();
+            table = one.measure(|| {
+                put(&mut builder, &new);
+                builder.advance(&plan, AT_ONCE)
+            });
+            black_box(&before);
+            one.measure(|| drop(before));
+        }
+        one.print(&format!("{name}: one added, or an old generation freed"));
+        let on_zone = filter(u64::MAX >> 32, None, rule(60_000));
+        let (mut step, mut all) = (Times::default(), Times::default());
+        for _ in 0..3 {
+            for put_in in [true, false] {
+                all.measure(|| {
+                    if put_in {
+                        put(&mut builder, &on_zone);
+                    } else {
+                        builder.remove(&on_zone.target, Rank { class: 0, number: on_zone.id });
+                    }
+                    while builder.is_behind() {
+                        step.measure(|| table = builder.advance(&plan, AT_ONCE));
+                    }
+                });
+            }
+        }
+        all.print(&format!("{name}: one on the zone comes or goes"));
+        step.print(&format!("{name}: a step of that"));
+    }
+}
