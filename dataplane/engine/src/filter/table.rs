@@ -137,8 +137,8 @@ impl ListId {
     pub(super) fn new(first_block: u32, blocks: usize, first_entry: u32, entries: usize) -> Self {
         let small = |count: usize| u32::try_from(count).unwrap_or(0);
         Self {
-            blocks: small(blocks.saturating_sub(1)) << 26 | first_block,
-            entries: first_entry / small(ENTRY_STEP) << 7 | small(entries),
+            blocks: (small(blocks.saturating_sub(1)) << 26) | first_block,
+            entries: ((first_entry / small(ENTRY_STEP)) << 7) | small(entries),
         }
     }
 
@@ -413,7 +413,7 @@ mod tests {
                 match step {
                     Step::Put { id, to, ttl } => {
                         // A filter keeps its target for as long as it is in force.
-                        let (zone, on) = &targets[(to + id as usize) % targets.len()];
+                        let (zone, on) = &targets[(to + usize::try_from(id).unwrap()) % targets.len()];
                         let new = filter(id, zone, on, ttl);
                         if in_force.get(&id).is_none_or(|known: &Filter| known.target == new.target) {
                             builder.put(&new, u32::try_from(id).unwrap(), rank(&new));
