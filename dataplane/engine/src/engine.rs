@@ -3,12 +3,14 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use levee_api::filter::Action;
 use levee_api::prefix::Prefix;
 use levee_api::time::Timestamp;
 use levee_api::zone::{Mode, Zone};
 
 use crate::detect::detector::{Detector, Outcome, Task};
 use crate::filter::FilterTable;
+use crate::filter::shares::Rebalance;
 use crate::generation::Published;
 use crate::isa::Isa;
 use crate::link;
@@ -54,6 +56,7 @@ pub struct Engine {
     /// Detection.
     pub detector: Detector,
     published: Published<Tables>,
+    rebalance: Rebalance,
     settings: Settings,
     direct_slots: usize,
 }
@@ -76,6 +79,8 @@ impl Engine {
         let workers = usize::try_from(settings.workers.get()).unwrap_or(1);
         let filters = usize::try_from(settings.filters).unwrap_or(0);
         let (worker_ends, detector_ends, watch) = link::connect(workers, slots, filters);
+        let ends = worker_ends.iter().map(|end| (Arc::clone(&end.hits), Arc::clone(&end.shares)));
+        let rebalance = Rebalance::of(ends.collect());
         let mut published = Published::new(Tables {
             plan: Arc::clone(&plan),
             filters: FilterTable::default(),
@@ -99,7 +104,7 @@ impl Engine {
             })
             .collect();
         let detector = Detector::new(plan, detector_ends, watch, settings.filters, settings.learn_only, now);
-        let mut engine = Self { detector, published, settings, direct_slots };
+        let mut engine = Self { detector, published, rebalance, settings, direct_slots };
         engine.publish(0);
         Ok((engine, pipelines))
     }
@@ -114,6 +119,9 @@ impl Engine {
     /// has time for.
     pub fn tick(&mut self, now: Timestamp) {
         self.detector.tick(now);
+        let limits = self.detector.measures.filters();
+        let limits = limits.filter(|(filter, _)| matches!(filter.action, Action::Limit { .. }));
+        self.rebalance.tick(limits.map(|(_, counter)| counter));
         self.published.reclaim();
         self.publish(LISTS_AT_ONCE);
     }
@@ -156,6 +164,7 @@ impl Engine {
     fn publish(&mut self, most: usize) {
         let plan = Arc::clone(self.detector.plan());
         if let Some(filters) = self.detector.measures.table.advance(&plan, most) {
+            self.rebalance.filters_changed();
             self.published.publish(Tables {
                 plan,
                 filters,

@@ -3,6 +3,7 @@
 //! The worker never waits: what does not fit into a ring is lost, and for the list of dirty slots that loss is told, so
 //! that the reader looks at all of them.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 
@@ -10,6 +11,7 @@ use levee_api::role::RoleSet;
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::filter::FilterCounters;
+use crate::filter::shares::Shares;
 use crate::sample::Sample;
 use crate::target::counters::{Counters, Totals};
 use crate::target::plan::MAX_ZONES;
@@ -64,6 +66,8 @@ pub struct WorkerEnd {
     pub watch: Arc<Watch>,
     /// Hits of filters.
     pub hits: Arc<FilterCounters>,
+    /// Its shares of limits.
+    pub shares: Arc<Shares>,
     dirty: Producer<u32>,
     overflow: Arc<AtomicBool>,
     notices: Producer<Notice>,
@@ -103,9 +107,11 @@ const SAMPLES: usize = 1 << 13;
 /// Connects workers to a detector. `slots`: host slots of each worker's counters; `filters`: how many filters are counted.
 pub fn connect(workers: usize, slots: usize, filters: usize) -> (Vec<WorkerEnd>, Vec<DetectorEnd>, Arc<Watch>) {
     let watch = Arc::new(Watch::new());
+    let equal = u32::try_from(workers).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
     let pairs = (0..workers).map(|_| {
         let counters = Arc::new(Counters::new(slots));
         let hits = Arc::new(FilterCounters::new(filters));
+        let shares = Arc::new(Shares::new(filters, equal));
         let overflow = Arc::new(AtomicBool::new(false));
         let lost = Arc::new(Lost::default());
         let (dirty_in, dirty_out) = RingBuffer::new(slots.clamp(1 << 10, 1 << 18));
@@ -115,6 +121,7 @@ pub fn connect(workers: usize, slots: usize, filters: usize) -> (Vec<WorkerEnd>,
             counters: Arc::clone(&counters),
             watch: Arc::clone(&watch),
             hits: Arc::clone(&hits),
+            shares,
             dirty: dirty_in,
             overflow: Arc::clone(&overflow),
             notices: notices_in,

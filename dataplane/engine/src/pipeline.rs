@@ -6,6 +6,7 @@
 //! scratch space is made once.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use levee_api::filter::Action;
 use levee_api::lane::{Bits, Lane};
@@ -108,7 +109,7 @@ impl Pipeline {
         let nothing = Layers { kind: Kind::Other, l3: 0, l4: 0, payload: 0, end: 0, fragment: 0 };
         let unknown = Judged { role: Role::Established, conversation: 0, handshake: false, first_dropped: false };
         let stages = Stages {
-            limiters: Limiters::new(link.hits.len(), workers),
+            limiters: Limiters::shared(Arc::clone(&link.shares)),
             control: Limiters::new(Limited::COUNT, workers),
             scratch: Box::new(Scratch {
                 lanes: [Lanes::default(); BURST],

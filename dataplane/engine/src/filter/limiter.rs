@@ -5,8 +5,11 @@
 //! expired one is free to take.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use levee_api::time::Timestamp;
+
+use super::shares::{Share, Shares, WHOLE};
 
 use crate::isa::prefetch;
 
@@ -17,8 +20,15 @@ const PER_NANOSECOND: u64 = 4;
 /// A fixed number of limiters, owned by one worker.
 #[derive(Clone, Debug)]
 pub struct Limiters {
-    arrivals: Box<[Arrival]>,
-    workers: NonZeroU32,
+    limiters: Box<[Limiter]>,
+    shared: Option<Arc<Shares>>,
+}
+
+/// A limiter, and the share of its rate that it was last used with.
+#[derive(Clone, Copy, Debug)]
+struct Limiter {
+    arrival: Arrival,
+    share: Share,
 }
 
 /// Theoretical arrival time, in quarters of a nanosecond.
@@ -29,14 +39,22 @@ impl Limiters {
     /// `count` unused limiters. Each worker has limiters of its own and allows one of `workers` equal shares of a rate,
     /// so that together they keep it without a shared word.
     pub fn new(count: usize, workers: NonZeroU32) -> Self {
-        Self { arrivals: vec![Arrival::default(); count].into(), workers }
+        let limiter = Limiter { arrival: Arrival::default(), share: Share::equal(workers) };
+        Self { limiters: vec![limiter; count].into(), shared: None }
+    }
+
+    /// The same with shares that change.
+    pub fn shared(shares: Arc<Shares>) -> Self {
+        let limiter = |index| Limiter { arrival: Arrival::default(), share: shares.get(index) };
+        let limiters = (0..u32::try_from(shares.len()).unwrap_or(u32::MAX)).map(limiter).collect();
+        Self { limiters, shared: Some(shares) }
     }
 
     /// Asks for a limiter.
     #[inline]
     pub fn prefetch(&self, index: u32) {
-        if let Some(arrival) = usize::try_from(index).ok().and_then(|index| self.arrivals.get(index)) {
-            prefetch(arrival);
+        if let Some(limiter) = usize::try_from(index).ok().and_then(|index| self.limiters.get(index)) {
+            prefetch(limiter);
         }
     }
 
@@ -44,14 +62,40 @@ impl Limiters {
     /// workers; then it is counted. A burst is at least one packet per worker; a rate of zero allows nothing. An index
     /// past the end is no limiter and limits nothing.
     pub fn allow(&mut self, index: u32, pps: u32, burst: u32, now: Timestamp) -> bool {
-        let Some(arrival) = usize::try_from(index).ok().and_then(|index| self.arrivals.get_mut(index)) else {
+        let Self { limiters, shared } = self;
+        let Some(limiter) = usize::try_from(index).ok().and_then(|index| limiters.get_mut(index)) else {
             return true;
         };
         let second = 1_000_000_000 * PER_NANOSECOND;
         let pps = u64::from(pps);
         let Some(tolerance) = (second * u64::from(burst)).checked_div(pps) else { return false };
-        let interval = ((second * u64::from(self.workers.get())).saturating_add(pps / 2) / pps).max(1);
-        arrival.conforms(interval, tolerance, now)
+        let share = shared.as_ref().map_or(limiter.share, |shares| shares.get(index));
+        let part = pps * u64::from(share.part());
+        let interval = ((second * u64::from(WHOLE)).saturating_add(part / 2) / part).max(1);
+        if share != limiter.share {
+            limiter.adopt(share, interval, tolerance, now);
+        }
+        limiter.arrival.conforms(interval, tolerance, now)
+    }
+}
+
+impl Limiter {
+    /// Goes on with another share. The packets that were saved up do not become more with a larger share, whose growth
+    /// others pay for. After several changes it is not known what the smallest share in between was: nothing is left then.
+    #[cold]
+    fn adopt(&mut self, share: Share, interval: u64, tolerance: u64, now: Timestamp) {
+        let now = now.0.saturating_mul(PER_NANOSECOND);
+        let saved = now.saturating_add(tolerance).saturating_sub(self.arrival.0.max(now));
+        let (old, new) = (u64::from(self.share.part()), u64::from(share.part()));
+        let kept = if !share.follows(self.share) {
+            0
+        } else if new > old {
+            u64::try_from(u128::from(saved) * u128::from(old) / u128::from(new)).unwrap_or(saved)
+        } else {
+            saved
+        };
+        self.arrival = Arrival(now.saturating_add(tolerance.max(interval)).saturating_sub(kept));
+        self.share = share;
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! * [`table`]: from a destination to its list. * [`builder`]: what keeps the table, change by change. * [`list`]: what filters
 //!   compile to, and the first that applies to a packet. * [`paged`]: arrays that generations share.
-//! * [`kernel`]: the compare itself, for AVX-512, AVX2 and any CPU. * [`limiter`]: rates. * [`counters`]: what filters did.
+//! * [`kernel`]: the compare itself, for AVX-512, AVX2 and any CPU. * [`limiter`]: rates. * [`shares`]: whose part of a rate is
+//!   how large. * [`counters`]: what filters did.
 //! * [`sources`]: which address sets a source is in.
 
 pub mod builder;
@@ -11,6 +12,7 @@ pub mod kernel;
 pub mod limiter;
 pub mod list;
 mod paged;
+pub mod shares;
 pub mod sources;
 pub mod table;
 
