@@ -6,6 +6,7 @@ pub mod capture_writer;
 pub mod dpdk;
 pub mod exchange;
 pub mod files;
+pub mod huge_pages;
 pub mod in_force;
 pub mod ports;
 pub mod privileges;

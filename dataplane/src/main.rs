@@ -8,11 +8,15 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use levee_api::config::ConfigError;
+use levee_dataplane::huge_pages::HugePages;
 use levee_dataplane::replay::ReplayError;
 use levee_dataplane::run::RunError;
 use levee_dataplane::{ports, replay, run};
 
 const EX_CONFIG: u8 = 78;
+
+#[global_allocator]
+static ALLOCATOR: HugePages = HugePages;
 
 /// Watches and filters every packet between two ports.
 #[derive(Debug, Parser)]

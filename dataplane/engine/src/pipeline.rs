@@ -16,7 +16,7 @@ use levee_api::zone::Mode;
 
 use crate::detect::track::relies_on_memory;
 use crate::filter::Limiters;
-use crate::filter::list::{Compiled, Hits};
+use crate::filter::list::{Compiled, Hits, compare_burst};
 use crate::generation::Reader;
 use crate::isa::Isa;
 use crate::link::{Notice, WorkerEnd};
@@ -253,11 +253,7 @@ impl Stages {
             }
         }
         let mut hits = [Hits::NONE; BURST];
-        for ((lanes, list), hits) in lanes.iter().zip(lists).zip(&mut hits) {
-            if let Some(list) = list {
-                *hits = list.compare(*isa, lanes, 0);
-            }
-        }
+        compare_burst(*isa, &lists, lanes, &[0; BURST], &mut hits);
         let parsed = lanes.iter().zip(layers).zip(notes).zip(packets);
         for (((((lanes, layers), note), packet), list), (hits, found)) in parsed.zip(lists).zip(hits.iter().zip(found))
         {

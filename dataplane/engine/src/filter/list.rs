@@ -6,8 +6,8 @@ use levee_api::filter::{Action, Rule};
 use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
 
-pub use super::kernel::Hits;
 use super::kernel::{self, Block, SLOTS, classed};
+pub use super::kernel::{Hits, compare_burst};
 use super::paged::Paged;
 use crate::isa::{Isa, prefetch};
 use crate::packet::Lanes;
@@ -248,24 +248,25 @@ impl<'a> ListRef<'a> {
         payload: &[u8],
         now: Timestamp,
     ) -> Option<&'a Compiled> {
-        self.choose(isa, self.compare(isa, lanes, class), lanes, class, role, payload, now)
+        let hits = self.first_block().map_or(Hits::NONE, |first| kernel::hits(isa, first, lanes, class));
+        self.choose(isa, hits, lanes, class, role, payload, now)
     }
 
-    /// The first half of [`Self::find`]: compares the packet with the first block, and asks for the entry that will probably
-    /// apply.
-    #[inline]
-    pub fn compare(self, isa: Isa, lanes: &Lanes, class: u16) -> Hits {
-        let hits = self.blocks.first().map_or(Hits::NONE, |first| kernel::hits(isa, first, lanes, class));
-        let own = hits.boxes & hits.own;
-        if own != 0
-            && let Some(entry) = self.entries.get(hits.before(own))
-        {
+    /// What [`compare_burst`] compares a packet with.
+    #[inline(always)]
+    pub(super) fn first_block(self) -> Option<&'a Block> {
+        self.blocks.first()
+    }
+
+    /// Asks for the entry that will probably apply.
+    #[inline(always)]
+    pub(super) fn prefetch_entry(self, hits: &Hits) {
+        if let Some(entry) = self.entries.get(hits.first as usize) {
             prefetch(entry);
         }
-        hits
     }
 
-    /// The second half of [`Self::find`]: chooses among the boxes that contain the packet.
+    /// Chooses among the boxes that contain a packet, which [`compare_burst`] has found in the first block.
     #[inline]
     #[expect(clippy::too_many_arguments, reason = "what is known of a packet, side by side")]
     pub fn choose(
@@ -280,9 +281,9 @@ impl<'a> ListRef<'a> {
     ) -> Option<&'a Compiled> {
         let (mut hits, mut more, mut before) = (hits, self.blocks.iter().skip(1), 0);
         loop {
-            let mut candidates = hits.boxes & hits.own;
+            let (mut candidates, mut rank) = (hits.boxes & hits.own, hits.first);
             while candidates != 0 {
-                let at = before + hits.before(candidates);
+                let at = before + rank as usize;
                 let entry = self.entries.get(at)?;
                 if hits.boxes & entry.holes == 0
                     && entry.roles.contains(role)
@@ -292,6 +293,7 @@ impl<'a> ListRef<'a> {
                     return Some(entry);
                 }
                 candidates &= candidates - 1;
+                rank = kernel::before(hits.own, candidates);
             }
             before += hits.own.count_ones() as usize;
             hits = kernel::hits(isa, more.next()?, lanes, class);

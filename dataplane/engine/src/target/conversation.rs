@@ -64,6 +64,7 @@ impl Conversations {
     }
 
     /// The role of an inbound packet. `key`: of its conversation; `served`: its UDP destination port is served.
+    #[inline]
     pub fn inbound(
         &mut self,
         packet: &Packet<'_>,
@@ -99,6 +100,7 @@ impl Conversations {
         }
     }
 
+    #[inline]
     fn tcp_in(&mut self, packet: &Packet<'_>, lanes: &Lanes, layers: &Layers, key: u64, now: Timestamp) -> Judged {
         let flags = TcpFlags::from_bits_truncate(lanes.get(Lane::TcpFlags));
         if flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::ACK) {
@@ -134,6 +136,7 @@ impl Conversations {
         judged
     }
 
+    #[inline]
     fn udp_in(&mut self, lanes: &Lanes, key: u64, served: bool, now: Timestamp) -> Judged {
         if let Some(mut known) = self.memory.find(key, now) {
             if known.state().contains(State::ANSWERED) {
@@ -153,6 +156,7 @@ impl Conversations {
     }
 
     /// Remembers a first fragment, so that the others follow it.
+    #[inline]
     fn note_fragment(&mut self, lanes: &Lanes, layers: &Layers, role: Role, now: Timestamp) {
         if !lanes.bits().contains(Bits::FIRST_FRAGMENT) {
             return;

@@ -4,6 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::{Block, Hits, LANE};
+use crate::filter::list::ListRef;
 use crate::isa::Avx2;
 use crate::packet::Lanes;
 
@@ -14,6 +15,24 @@ pub(super) fn hits(_: Avx2, block: &Block, lanes: &Lanes, class: u16) -> Hits {
     unsafe { of_packet(block, lanes, class) }
 }
 
+/// See [`super::compare_burst`].
+pub(super) fn compare_burst(
+    _: Avx2,
+    lists: &[Option<ListRef<'_>>],
+    lanes: &[Lanes],
+    classes: &[u16],
+    hits: &mut [Hits],
+) {
+    // SAFETY: the token is only made after the CPU said that it has these features.
+    unsafe { of_burst(lists, lanes, classes, hits) }
+}
+
+#[target_feature(enable = "avx2,popcnt,bmi1,bmi2,lzcnt")]
+fn of_burst(lists: &[Option<ListRef<'_>>], lanes: &[Lanes], classes: &[u16], hits: &mut [Hits]) {
+    super::each(lists, lanes, classes, hits, |block, lanes, class| of_packet(block, lanes, class));
+}
+
+#[inline]
 #[target_feature(enable = "avx2,popcnt,bmi1,bmi2,lzcnt")]
 fn of_packet(block: &Block, lanes: &Lanes, class: u16) -> Hits {
     let (eights, []) = lanes.0.as_chunks::<8>() else { return Hits::NONE };

@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 use levee_api::lane::Lane;
 
 use super::{Block, Hits, LAST, OWN};
+use crate::filter::list::ListRef;
 use crate::isa::Avx512;
 use crate::packet::Lanes;
 
@@ -16,6 +17,24 @@ pub(super) fn hits(_: Avx512, block: &Block, lanes: &Lanes, class: u16) -> Hits 
     unsafe { of_packet(block, lanes, class) }
 }
 
+/// See [`super::compare_burst`].
+pub(super) fn compare_burst(
+    _: Avx512,
+    lists: &[Option<ListRef<'_>>],
+    lanes: &[Lanes],
+    classes: &[u16],
+    hits: &mut [Hits],
+) {
+    // SAFETY: the token is only made after the CPU said that it has these features.
+    unsafe { of_burst(lists, lanes, classes, hits) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1,bmi2,lzcnt")]
+fn of_burst(lists: &[Option<ListRef<'_>>], lanes: &[Lanes], classes: &[u16], hits: &mut [Hits]) {
+    super::each(lists, lanes, classes, hits, |block, lanes, class| of_packet(block, lanes, class));
+}
+
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1,bmi2,lzcnt")]
 fn of_packet(block: &Block, lanes: &Lanes, class: u16) -> Hits {
     // In the register: storing the class to the lanes just before this load costs 6 ns in store forwarding.

@@ -14,6 +14,7 @@ mod avx512;
 use levee_api::filter::{Constraint, HeaderBox};
 use levee_api::lane::Lane;
 
+use super::list::ListRef;
 use crate::isa::{Isa, Level, prefetch};
 use crate::packet::Lanes;
 
@@ -91,26 +92,23 @@ pub struct Hits {
     pub(super) boxes: u64,
     /// The last slots of all boxes that are a rule's own.
     pub(super) own: u64,
+    /// How many rules end before the first that matches, if one does: counted where that takes one instruction.
+    pub(super) first: u32,
 }
 
 impl Hits {
     /// No boxes at all.
-    pub const NONE: Self = Self { boxes: 0, own: 0 };
+    pub const NONE: Self = Self { boxes: 0, own: 0, first: 0 };
 
     /// From the slots that hold, those that end a run, and those of rules' own boxes.
-    #[inline]
+    #[inline(always)]
     const fn of(hold: u64, last: u64, own: u64) -> Self {
         // Adding one at the start of a run carries into its last slot when all slots before that hold; there it stops,
         // because the last slots are taken out of the sum.
         let starts = last << 1 | 1;
         let carried = (hold & !last).wrapping_add(starts);
-        Self { boxes: carried & hold & last, own: own & last }
-    }
-
-    /// How many rules end before the first of these slots.
-    #[inline]
-    pub(super) const fn before(self, slots: u64) -> usize {
-        (self.own & ((slots & slots.wrapping_neg()) - 1)).count_ones() as usize
+        let (boxes, own) = (carried & hold & last, own & last);
+        Self { boxes, own, first: before(own, boxes & own) }
     }
 }
 
@@ -124,6 +122,41 @@ pub(super) fn hits(isa: Isa, block: &Block, lanes: &Lanes, class: u16) -> Hits {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512(cpu) => avx512::hits(cpu, block, lanes, class),
     }
+}
+
+/// The same for the first block of each packet's list, if it has one. All slices are equally long.
+pub fn compare_burst(isa: Isa, lists: &[Option<ListRef<'_>>], lanes: &[Lanes], classes: &[u16], hits: &mut [Hits]) {
+    match isa.level() {
+        Level::Scalar => {
+            each(lists, lanes, classes, hits, |block, lanes, class| scalar_hits(block, &classed(lanes, class)))
+        }
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2(cpu) => avx2::compare_burst(cpu, lists, lanes, classes, hits),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512(cpu) => avx512::compare_burst(cpu, lists, lanes, classes, hits),
+    }
+}
+
+/// Inlined into each of the above, to be compiled for its CPU. Asks for the entries that will probably apply.
+#[inline(always)]
+fn each(
+    lists: &[Option<ListRef<'_>>],
+    lanes: &[Lanes],
+    classes: &[u16],
+    hits: &mut [Hits],
+    compare: impl Fn(&Block, &Lanes, u16) -> Hits,
+) {
+    for (((list, lanes), class), hits) in lists.iter().zip(lanes).zip(classes).zip(hits) {
+        let Some((list, first)) = list.and_then(|list| Some((list, list.first_block()?))) else { continue };
+        *hits = compare(first, lanes, *class);
+        list.prefetch_entry(hits);
+    }
+}
+
+/// How many rules end before the first of some slots.
+#[inline(always)]
+pub(super) const fn before(own: u64, slots: u64) -> u32 {
+    (own & (slots & slots.wrapping_neg()).wrapping_sub(1)).count_ones()
 }
 
 /// A packet's lanes with the source class in its place.
@@ -151,5 +184,6 @@ fn scalar_hits(block: &Block, lanes: &Lanes) -> Hits {
             inside = true;
         }
     }
+    hits.first = before(hits.own, hits.boxes & hits.own);
     hits
 }
