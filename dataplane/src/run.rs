@@ -26,8 +26,9 @@ use crate::privileges::{self, PrivilegeError};
 use crate::service::{BindError, Listener, Service};
 use crate::start::{AtStart, build_engine};
 use crate::tick::{Tick, Ticking};
+use crate::times::WorkerTimes;
 use crate::wires::{Attached, BringUpError, Plan, PlanError, Wires};
-use crate::worker::{Path, Worker};
+use crate::worker::Worker;
 use crate::writer::Writer;
 
 /// How often `--exit-when-idle` looks at the counters.
@@ -132,6 +133,12 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     let (wires, paths) = attached.start()?;
     let wires = Arc::new(wires);
 
+    let stop = Arc::new(AtomicBool::new(false));
+    let idle = config.dataplane.idle;
+    let worker = |(paths, pipeline)| Worker::new(paths, pipeline, clock, idle, Arc::clone(&stop));
+    let workers: Vec<Worker<Pipeline>> = paths.into_iter().zip(pipelines).map(worker).collect();
+    let times: Vec<Arc<WorkerTimes>> = workers.iter().map(Worker::times).collect();
+
     privileges::drop_privileges(&eal)?;
 
     let (service, inlet, outlet) =
@@ -144,6 +151,7 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         inlet,
         outlet,
         wires: Arc::clone(&wires),
+        times: times.clone(),
         analysis,
         writer,
         state,
@@ -168,14 +176,14 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     .map_err(RunError::Thread)?;
     let names: Vec<&str> = wires.iter().map(|wire| wire.name.as_str()).collect();
     let forwarding = format!("{}; wires {names:?}; workers on CPUs {cpus:?}; {zones}", dpdk::version());
-    let workers = Workers::start(&eal, config.dataplane.idle, cpus, paths, pipelines, clock, &events)?;
+    let workers = Workers::start(&eal, idle, cpus, workers, stop, &events)?;
     tracing::info!("forwarding: {forwarding}");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!("cannot tell systemd that forwarding has begun: {error}");
     }
 
     let outcome = wait(&ended, &wires, arguments.exit_when_idle);
-    shut_down(eal, wires, workers, deciding, &ended);
+    shut_down(eal, wires, workers, &times, deciding, &ended);
     outcome
 }
 
@@ -196,14 +204,12 @@ impl Workers {
         eal: &Eal,
         idle: Idle,
         cpus: Vec<usize>,
-        paths: Vec<Vec<Path>>,
-        pipelines: Vec<Pipeline>,
-        clock: Clock,
+        polling: Vec<Worker<Pipeline>>,
+        stop: Arc<AtomicBool>,
         events: &Sender<Event>,
     ) -> Result<Self, RunError> {
-        let mut workers = Self { stop: Arc::new(AtomicBool::new(false)), threads: Vec::new() };
-        for (index, ((cpu, paths), pipeline)) in cpus.into_iter().zip(paths).zip(pipelines).enumerate() {
-            let worker = Worker::new(paths, pipeline, clock, idle, Arc::clone(&workers.stop));
+        let mut workers = Self { stop, threads: Vec::new() };
+        for (index, (cpu, worker)) in cpus.into_iter().zip(polling).enumerate() {
             let events = events.clone();
             let thread = thread::spawn(eal, &format!("levee-worker-{index}"), cpu, move || {
                 // Told also when the worker panics.
@@ -289,13 +295,21 @@ fn wait(ended: &Receiver<Event>, wires: &Wires, exit_when_idle: Option<Duration>
     }
 }
 
-fn shut_down(eal: Eal, wires: Arc<Wires>, workers: Workers, deciding: Deciding, events: &Receiver<Event>) {
+fn shut_down(
+    eal: Eal,
+    wires: Arc<Wires>,
+    workers: Workers,
+    times: &[Arc<WorkerTimes>],
+    deciding: Deciding,
+    events: &Receiver<Event>,
+) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     stage("stopping the workers", || drop(workers));
     stage("ending the service", || drop(deciding.service));
     stage("writing what was learned", || drop(deciding.tick));
     drain(&wires, events);
     report(&wires);
+    report_times(times);
     stage("stopping the ports", || match Arc::into_inner(wires) {
         Some(wires) => wires.stop(),
         None => tracing::warn!("the ports are left as they are: another thread still reads their counters"),
@@ -337,6 +351,15 @@ fn report(wires: &Wires) {
                 dropped.join(", "),
                 port.counters().map_or("unknown".to_owned(), |counters| counters.lost_before().to_string()),
             );
+        }
+    }
+}
+
+/// How long packets took.
+fn report_times(times: &[Arc<WorkerTimes>]) {
+    for (worker, times) in times.iter().enumerate() {
+        if let (Some(burst), Some(transit)) = (times.burst.quantiles(), times.transit.quantiles()) {
+            tracing::info!("worker {worker}: bursts took {burst}; packets from port to port {transit}");
         }
     }
 }

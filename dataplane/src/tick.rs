@@ -25,6 +25,7 @@ use crate::analysis::Analysis;
 use crate::dpdk::clock::Clock;
 use crate::in_force::{self, InForce};
 use crate::service::{Inlet, Outlet, Policy, Refusal, Request, Snapshot};
+use crate::times::{Quantiles, WorkerTimes};
 use crate::wires::Wires;
 use crate::worker::PathCount;
 use crate::writer::Writer;
@@ -50,6 +51,8 @@ pub struct Tick {
     pub outlet: Outlet,
     /// For counters.
     pub wires: Arc<Wires>,
+    /// The times of each worker.
+    pub times: Vec<Arc<WorkerTimes>>,
     /// Extracts signatures.
     pub analysis: Analysis,
     /// Writes files.
@@ -321,6 +324,22 @@ impl Tick {
                     dropped: state.total.dropped,
                 })
                 .collect(),
+            workers: (0..).zip(&self.times).filter_map(|(worker, times)| times_of(worker, times)).collect(),
         }
     }
+}
+
+/// The times of a worker, if it has had packets.
+fn times_of(worker: u32, times: &WorkerTimes) -> Option<contract::WorkerTimes> {
+    let told = |quantiles: Quantiles| {
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        contract::Quantiles {
+            p50_ns: nanos(quantiles.p50),
+            p99_ns: nanos(quantiles.p99),
+            p999_ns: nanos(quantiles.p999),
+            max_ns: nanos(quantiles.max),
+        }
+    };
+    let (burst, transit) = (times.burst.quantiles()?, times.transit.quantiles()?);
+    Some(contract::WorkerTimes { worker, burst: Some(told(burst)), transit: Some(told(transit)) })
 }

@@ -15,9 +15,11 @@ use levee_engine::time::Timestamp;
 use levee_engine::verdict::{Reason, Verdict};
 
 use crate::dpdk::clock::Clock;
-use crate::dpdk::mbuf::{BURST, Burst, HeadScratch};
+use crate::dpdk::mbuf::{BURST, Burst, HeadScratch, Packets};
 use crate::dpdk::port::{DESCRIPTORS, RxQueue, TxQueue};
 use crate::exchange::{Exchange, HANDED_OVER};
+use crate::fates::Fates;
+use crate::times::WorkerTimes;
 
 /// Rounds without a packet that a worker in `adaptive` mode spends spinning before it sleeps: some 10 µs, longer than
 /// the gaps inside a stream of packets.
@@ -183,6 +185,7 @@ pub struct Worker<J> {
     clock: Clock,
     idle: Idle,
     stop: Arc<AtomicBool>,
+    times: Arc<WorkerTimes>,
     scratch: HeadScratch,
     verdicts: [Verdict; BURST],
     pending: Option<Pending>,
@@ -209,6 +212,7 @@ impl<J: Judge> Worker<J> {
             clock,
             idle,
             stop,
+            times: Arc::default(),
             scratch: HeadScratch::default(),
             verdicts: [Verdict::Forward; BURST],
             pending: None,
@@ -216,6 +220,11 @@ impl<J: Judge> Worker<J> {
             incoming: Burst::default(),
             rest: Burst::default(),
         }
+    }
+
+    /// How long its bursts take, also while it runs.
+    pub fn times(&self) -> Arc<WorkerTimes> {
+        Arc::clone(&self.times)
     }
 
     /// What it polls.
@@ -293,31 +302,31 @@ impl<J: Judge> Worker<J> {
     fn finish_pending(&mut self) {
         let Some(Pending { path, at, handed_over }) = self.pending.take() else { return };
         let Some(path) = self.paths.get_mut(path) else { return };
-        let mut packets = [Packet { head: &[], wire_len: 0 }; BURST];
+        let begun = self.clock.now();
         if let Some(exchange) = &mut path.exchange {
+            let mut packets = Packets::default();
             let owners = exchange.owners(self.arrived.packets(&mut self.scratch, &mut packets));
             exchange.hand_over(&mut self.arrived, handed_over, &owners, &mut self.rest);
             path.counters.drop_for(Reason::SteerFull, self.rest.len());
         }
-        let mut packets = [Packet { head: &[], wire_len: 0 }; BURST];
+        let mut packets = Packets::default();
         let packets = self.arrived.packets(&mut self.scratch, &mut packets);
-        let Some(verdicts) = self.verdicts.get_mut(..packets.len()) else { return };
+        let judged = packets.len();
+        let Some(verdicts) = self.verdicts.get_mut(..judged) else { return };
         self.judge.burst(path.wire, path.direction, packets, at, verdicts);
-        self.arrived.split(
-            |position| match verdicts.get(position) {
-                Some(Verdict::Drop(reason)) => {
-                    path.counters.drop_for(*reason, 1);
-                    false
-                }
-                _ => true,
-            },
-            &mut self.rest,
-        );
+        let fates = Fates::of(verdicts);
+        self.arrived.split(fates.passing(), &mut self.rest);
+        fates.dropped(|reason, packets| path.counters.drop_for(reason, packets));
         let passing = self.arrived.len();
         let sent = path.tx.send(&mut self.arrived, &mut self.rest);
         add(&path.counters.forwarded, sent);
-        path.counters.drop_for(Reason::TxFull, passing - sent);
+        if sent < passing {
+            path.counters.drop_for(Reason::TxFull, passing - sent);
+        }
         self.rest.free();
+        let ended = self.clock.now();
+        self.times.burst.count(ended.0.saturating_sub(begun.0), 1);
+        self.times.transit.count(ended.0.saturating_sub(at.0), judged);
     }
 
     fn rest_a_little(&mut self, empty_rounds: u32) {

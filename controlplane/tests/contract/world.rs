@@ -153,7 +153,7 @@ impl Owner {
                 }
                 Request::Counters { reply } => {
                     let zone = contract::ZoneCounters { zone: "web".into(), packets: 5, bytes: 300, dropped: 2 };
-                    let _ = reply.send(contract::CountersResponse { wires: vec![], zones: vec![zone] });
+                    let _ = reply.send(contract::CountersResponse { zones: vec![zone], ..Default::default() });
                 }
             }
         }

@@ -1,11 +1,13 @@
 //! Bursts of packet buffers. A buffer is owned by exactly one burst, or by DPDK.
 
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
 
 use dpdk_sys::rte_mbuf;
 use levee_engine::packet::{HEAD_BYTES, Packet};
 use rtrb::{Consumer, Producer};
+
+use super::partition::partition;
 
 /// Packets handled together.
 pub const BURST: usize = 64;
@@ -32,6 +34,17 @@ impl Drop for Mbuf {
     fn drop(&mut self) {
         // SAFETY: an mbuf of ours, not used again.
         unsafe { dpdk_sys::rte_pktmbuf_free_bulk(&mut self.0.as_ptr(), 1) };
+    }
+}
+
+/// Room for the packets of a burst, which are written to it before they are read.
+#[derive(Debug)]
+pub struct Packets<'a>([MaybeUninit<Packet<'a>>; BURST]);
+
+impl Default for Packets<'_> {
+    #[inline(always)]
+    fn default() -> Self {
+        Self([const { MaybeUninit::uninit() }; BURST])
     }
 }
 
@@ -64,48 +77,38 @@ impl Burst {
         self.len == 0
     }
 
-    /// Asks for the first two cache lines of every packet (IPv6 headers reach into the second), to be there when
-    /// [`Self::packets`] is read after other work.
+    /// Asks for the first two cache lines of every packet (IPv6 headers reach into the second), as far as it has them, to be
+    /// there when [`Self::packets`] is read after other work.
     #[inline]
     pub fn prefetch(&self) {
         for &mbuf in self.owned() {
             // SAFETY: an owned mbuf is valid; its address is computed, and prefetching reads nothing.
-            let data = unsafe { first_byte(mbuf) };
+            let (data, length) = unsafe { (first_byte(mbuf), (*mbuf).data_len) };
             prefetch_line(data);
-            prefetch_line(data.wrapping_add(64));
+            // Without a second line the first once more, which costs nothing and needs no branch.
+            prefetch_line(if length > 64 { data.wrapping_add(64) } else { data });
         }
     }
 
     /// The packets as byte slices, written to the front of `packets`.
     #[inline]
-    pub fn packets<'a, 'p>(
-        &'a self,
-        scratch: &'a mut HeadScratch,
-        packets: &'p mut [Packet<'a>; BURST],
-    ) -> &'p [Packet<'a>] {
-        for ((&mbuf, head), packet) in self.owned().iter().zip(scratch.0.iter_mut()).zip(packets.iter_mut()) {
+    pub fn packets<'a, 'p>(&'a self, scratch: &'a mut HeadScratch, packets: &'p mut Packets<'a>) -> &'p [Packet<'a>] {
+        for ((&mbuf, head), packet) in self.owned().iter().zip(scratch.0.iter_mut()).zip(packets.0.iter_mut()) {
             // SAFETY: the mbufs are ours and not written while self is borrowed.
-            *packet = unsafe { read(mbuf, head) };
+            packet.write(unsafe { read(mbuf, head) });
         }
-        packets.get(..self.len).unwrap_or_default()
+        let written: *const [MaybeUninit<Packet<'a>>] = packets.0.get(..self.len).unwrap_or_default();
+        // SAFETY: as many as there are mbufs have just been written, and MaybeUninit has the layout of what it holds.
+        unsafe { &*(written as *const [Packet<'a>]) }
     }
 
-    /// Moves the packets for which `keep` (given the position) is false to the end of `rest`.
+    /// Moves the packets whose bit in `kept` is not set to `rest`, which has none before.
     #[inline]
-    pub fn split(&mut self, mut keep: impl FnMut(usize) -> bool, rest: &mut Self) {
-        let mut kept = 0;
-        for position in 0..self.len {
-            let Some(&mbuf) = self.mbufs.get(position) else { break };
-            if keep(position) {
-                if let Some(slot) = self.mbufs.get_mut(kept) {
-                    *slot = mbuf;
-                    kept += 1;
-                }
-            } else {
-                rest.push(mbuf);
-            }
-        }
-        self.len = kept;
+    pub fn split(&mut self, kept: u64, rest: &mut Self) {
+        rest.free();
+        let len = self.len;
+        self.len = partition(&mut self.mbufs, len, kept, &mut rest.mbufs);
+        rest.len = len - self.len;
     }
 
     /// Takes at most `most` packets from a ring, as far as there is room; returns how many.
@@ -153,7 +156,10 @@ impl Burst {
     /// Moves everything from position `first` on to the end of `rest`.
     #[inline]
     pub fn split_off(&mut self, first: usize, rest: &mut Self) {
-        self.split(|position| position < first, rest);
+        for &mbuf in self.owned().get(first..).unwrap_or_default() {
+            rest.push(mbuf);
+        }
+        self.len = self.len.min(first);
     }
 
     /// Frees all packets with one call.
@@ -170,15 +176,20 @@ impl Burst {
     /// Makes every packet one segment long, for drivers that cannot send more; those that cannot be (no room) go to
     /// `rest`.
     pub(super) fn linearise(&mut self, rest: &mut Self) {
-        let mbufs = self.mbufs;
-        self.split(
-            |position| {
-                let Some(&mbuf) = mbufs.get(position) else { return false };
-                // SAFETY: an owned mbuf; the function moves bytes between its segments and frees the emptied ones.
-                unsafe { (*mbuf).nb_segs == 1 || dpdk_sys::rte_pktmbuf_linearize(mbuf) == 0 }
-            },
-            rest,
-        );
+        let mut kept = 0;
+        for position in 0..self.len {
+            let Some(&mbuf) = self.mbufs.get(position) else { break };
+            // SAFETY: an owned mbuf; the function moves bytes between its segments and frees the emptied ones.
+            if unsafe { (*mbuf).nb_segs == 1 || dpdk_sys::rte_pktmbuf_linearize(mbuf) == 0 } {
+                if let Some(slot) = self.mbufs.get_mut(kept) {
+                    *slot = mbuf;
+                    kept += 1;
+                }
+            } else {
+                rest.push(mbuf);
+            }
+        }
+        self.len = kept;
     }
 
     /// Lets `fill` write mbufs that it hands over to the free end of the array and say how many.

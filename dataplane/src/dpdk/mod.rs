@@ -11,6 +11,7 @@ pub mod clock;
 pub mod eal;
 pub mod mbuf;
 pub mod mempool;
+mod partition;
 pub mod port;
 pub mod port_info;
 pub mod port_name;
