@@ -18,6 +18,7 @@ use signal_hook::low_level::signal_name;
 use thiserror::Error;
 
 use crate::analysis::Analysis;
+use crate::capture_writer::{self, CaptureWriter};
 use crate::dpdk;
 use crate::dpdk::clock::Clock;
 use crate::dpdk::eal::{self, Eal};
@@ -127,8 +128,9 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         tracing::warn!("no worker on CPU {cpu}: there is no queue left for it");
     }
     let before = AtStart::read(&config, &state);
-    let (engine, pipelines) = build_engine(&config, &before, &state, cpus.len(), clock.now())?;
+    let (engine, mut pipelines) = build_engine(&config, &before, &state, cpus.len(), clock.now())?;
 
+    let rings = capture_writer::attach(&config.dataplane.capture, &mut pipelines);
     let zones = before.policy.summary();
     let (wires, paths) = attached.start()?;
     let wires = Arc::new(wires);
@@ -145,6 +147,12 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         Service::start_with(listener, &config, before.policy.clone()).map_err(RunError::Thread)?;
     let analysis = Analysis::start().map_err(RunError::Thread)?;
     let writer = Writer::start().map_err(RunError::Thread)?;
+    let captures = capture_writer::Setup {
+        capture: config.dataplane.capture.clone(),
+        folder: state.join("captures"),
+        wires: config.dataplane.wires.iter().map(|wire| wire.name.clone()).collect(),
+    };
+    let captures = CaptureWriter::start(captures, rings, move || clock.now()).map_err(RunError::Thread)?;
     let tick = Tick {
         engine,
         clock,
@@ -154,6 +162,7 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         times: times.clone(),
         analysis,
         writer,
+        captures,
         state,
         config: config.hash,
         policy: before.policy,

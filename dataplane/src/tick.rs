@@ -22,6 +22,7 @@ use levee_engine::engine::Engine;
 use levee_engine::verdict::Reason;
 
 use crate::analysis::Analysis;
+use crate::capture_writer::CaptureWriter;
 use crate::dpdk::clock::Clock;
 use crate::in_force::{self, InForce};
 use crate::service::{Inlet, Outlet, Policy, Refusal, Request, Snapshot};
@@ -57,6 +58,8 @@ pub struct Tick {
     pub analysis: Analysis,
     /// Writes files.
     pub writer: Writer,
+    /// Writes captures.
+    pub captures: CaptureWriter,
     /// The dataplane's state directory.
     pub state: PathBuf,
     /// The configuration that was read.
@@ -138,6 +141,7 @@ impl Tick {
         let mut filters = false;
         for event in self.engine.detector.take_events() {
             filters |= matches!(event.what, What::FilterInstalled { .. } | What::FilterRemoved { .. });
+            self.captures.tell(&event);
             self.outlet.tell(&event, now);
         }
         filters

@@ -13,7 +13,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use levee_api::config::{Config, Idle};
-use levee_dataplane::capture_file;
 use levee_dataplane::dpdk::clock::Clock;
 use levee_dataplane::dpdk::eal::{Eal, Memory, Options, Pci};
 use levee_dataplane::dpdk::mbuf::{BURST, Burst, HeadScratch, Packets};
@@ -22,6 +21,7 @@ use levee_dataplane::dpdk::port::{Port, Running, RxQueue, Setup, StartedPort, St
 use levee_dataplane::dpdk::thread::allowed_cpus;
 use levee_dataplane::start::{AtStart, build_engine};
 use levee_dataplane::worker::{Judge, Path as WorkerPath, PathCounters, Worker};
+use levee_dataplane::{capture_file, capture_writer};
 use levee_engine::detect::detector::TICK;
 use levee_engine::packet::{Direction, HEAD_BYTES, Packet};
 use levee_engine::time::Timestamp;
@@ -171,6 +171,7 @@ fn the_data_path_allocates_nothing_under_a_flood_while_tables_are_replaced() {
     let clock = Clock::start(&eal());
     let before = AtStart::read(&config, folder.path());
     let (mut engine, mut pipelines) = build_engine(&config, &before, folder.path(), 1, clock.now()).expect("an engine");
+    let rings = capture_writer::attach(&config.dataplane.capture, &mut pipelines);
 
     let pool = pool("flood", 2048);
     let (outside, outside_rx, outside_tx) =
@@ -215,6 +216,7 @@ fn the_data_path_allocates_nothing_under_a_flood_while_tables_are_replaced() {
         over.store(true, Ordering::Relaxed);
         assert_eq!(ALLOCATIONS.get() - allocated, 0);
         assert_eq!(rounds_with_filters, 10_000, "filters were found: {:?}", counters[0].read());
+        assert!(rings[0].head() > 0, "packets were captured");
     });
     worker.run();
     assert!(counters[0].read().is_conserved(), "{:?}", counters[0].read());

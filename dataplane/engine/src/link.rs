@@ -1,11 +1,12 @@
-//! What a worker and the detector share: counters, single-producer rings and the mask of roles to sample in full.
+//! What a worker and the detector share: counters, single-producer rings, and which roles and targets to look at closely.
 //!
 //! The worker never waits: what does not fit into a ring is lost, and for the list of dirty slots that loss is told, so
 //! that the reader looks at all of them.
 
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use levee_api::role::RoleSet;
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -14,7 +15,7 @@ use crate::filter::FilterCounters;
 use crate::filter::shares::Shares;
 use crate::sample::Sample;
 use crate::target::counters::{Counters, Totals};
-use crate::target::plan::MAX_ZONES;
+use crate::target::plan::{MAX_ZONES, Place};
 
 /// What a worker tells besides counts.
 #[derive(Clone, Copy, Debug)]
@@ -34,27 +35,88 @@ pub enum Notice {
     Proven(u64),
 }
 
-/// Which roles of a zone are sampled in full: written by the detector, read by every worker.
+/// What is sampled and captured in full: written by the detector, read by every worker.
 pub struct Watch {
-    zones: Vec<AtomicU16>,
+    zones: Vec<ZoneWatch>,
+    /// A bit for each computed slot whose target is alarmed.
+    slots: Vec<AtomicU64>,
+    /// How many targets are alarmed.
+    targets: AtomicU32,
+}
+
+#[derive(Default)]
+struct ZoneWatch {
+    roles: AtomicU16,
+    /// Alarmed targets whose hosts have no computed slot. Their slots differ from worker to worker, so one such target stands
+    /// for all of its zone.
+    hashed: AtomicU32,
 }
 
 impl Watch {
     /// Nothing is watched.
-    fn new() -> Self {
-        Self { zones: (0..MAX_ZONES).map(|_| AtomicU16::new(0)).collect() }
+    fn new(slots: usize) -> Self {
+        Self {
+            zones: (0..MAX_ZONES).map(|_| ZoneWatch::default()).collect(),
+            slots: (0..slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            targets: AtomicU32::new(0),
+        }
+    }
+
+    /// True when any target is alarmed.
+    #[inline]
+    pub fn is_any_alarmed(&self) -> bool {
+        self.targets.load(Ordering::Relaxed) > 0
+    }
+
+    /// True when what is at this place belongs to an alarmed target.
+    #[inline]
+    pub fn is_alarmed(&self, place: Place) -> bool {
+        if place.hashed {
+            return self.zones.get(usize::from(place.zone)).is_some_and(|zone| zone.hashed.load(Ordering::Relaxed) > 0);
+        }
+        let (word, bit) = slot_bit(place.slot);
+        self.slots.get(word).is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0)
+    }
+
+    /// Counts an alarmed target in, or out again. `hashed`: its hosts have no computed slots.
+    pub(crate) fn count_target(&self, zone: u16, hashed: bool, alarmed: bool) {
+        let step = |counter: &AtomicU32| {
+            let count = counter.load(Ordering::Relaxed);
+            counter.store(if alarmed { count.saturating_add(1) } else { count.saturating_sub(1) }, Ordering::Relaxed);
+        };
+        step(&self.targets);
+        if let Some(zone) = self.zones.get(usize::from(zone)).filter(|_| hashed) {
+            step(&zone.hashed);
+        }
+    }
+
+    /// Sets whether computed slots belong to an alarmed target.
+    pub(crate) fn mark_slots(&self, slots: Range<u32>, alarmed: bool) {
+        for slot in slots {
+            let (word, bit) = slot_bit(slot);
+            let Some(word) = self.slots.get(word) else { return };
+            let bits = word.load(Ordering::Relaxed);
+            word.store(if alarmed { bits | bit } else { bits & !bit }, Ordering::Relaxed);
+        }
+    }
+
+    /// Nothing is alarmed any more.
+    pub(crate) fn clear_targets(&self) {
+        self.slots.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        self.zones.iter().for_each(|zone| zone.hashed.store(0, Ordering::Relaxed));
+        self.targets.store(0, Ordering::Relaxed);
     }
 
     /// Sets the roles of a zone.
     pub fn set(&self, zone: u16, roles: RoleSet) {
         if let Some(mask) = self.zones.get(usize::from(zone)) {
-            mask.store(roles.0, Ordering::Relaxed);
+            mask.roles.store(roles.0, Ordering::Relaxed);
         }
     }
 
     /// The roles of a zone.
     pub fn roles(&self, zone: u16) -> RoleSet {
-        RoleSet(self.zones.get(usize::from(zone)).map_or(0, |mask| mask.load(Ordering::Relaxed)))
+        RoleSet(self.zones.get(usize::from(zone)).map_or(0, |mask| mask.roles.load(Ordering::Relaxed)))
     }
 }
 
@@ -106,7 +168,7 @@ const SAMPLES: usize = 1 << 13;
 
 /// Connects workers to a detector. `slots`: host slots of each worker's counters; `filters`: how many filters are counted.
 pub fn connect(workers: usize, slots: usize, filters: usize) -> (Vec<WorkerEnd>, Vec<DetectorEnd>, Arc<Watch>) {
-    let watch = Arc::new(Watch::new());
+    let watch = Arc::new(Watch::new(slots));
     let equal = u32::try_from(workers).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN);
     let pairs = (0..workers).map(|_| {
         let counters = Arc::new(Counters::new(slots));
@@ -180,6 +242,11 @@ impl DetectorEnd {
     pub fn lost(&self) -> &Lost {
         &self.lost
     }
+}
+
+/// The word and the bit of a slot.
+fn slot_bit(slot: u32) -> (usize, u64) {
+    (usize::try_from(slot >> 6).unwrap_or(usize::MAX), 1 << (slot & 63))
 }
 
 /// One writer: a load and a store.

@@ -1,7 +1,7 @@
 //! The data path: what happens to a burst of packets, on one page.
 //!
-//! `parse -> locate -> account -> compare -> judge -> sample`, each one function over the whole burst, between the driver's
-//! receive and transmit. A stage asks for the cache lines that the next one reads, for all packets of the burst at once:
+//! `parse -> locate -> account -> compare -> judge -> sample -> capture`, each one function over the whole burst, between
+//! the driver's receive and transmit. A stage asks for the cache lines that the next one reads, for all packets of the burst at once:
 //! so a full table costs little more than an empty one. Nothing here allocates, locks, makes a system call or waits; all
 //! scratch space is made once.
 
@@ -14,6 +14,7 @@ use levee_api::role::Role;
 use levee_api::time::Timestamp;
 use levee_api::zone::Mode;
 
+use crate::capture::{Offer, Tap};
 use crate::detect::track::relies_on_memory;
 use crate::filter::Limiters;
 use crate::filter::list::{Compiled, Hits, compare_burst};
@@ -57,6 +58,7 @@ struct Stages {
     isa: Isa,
     keyed: Keyed,
     link: WorkerEnd,
+    tap: Tap,
     limiters: Limiters,
     control: Limiters,
     conversations: Conversations,
@@ -80,8 +82,8 @@ struct Scratch {
 struct Note {
     place: Option<Place>,
     judged: Judged,
-    /// No filter dropped it, or would have if its zone were enforced.
-    passed: bool,
+    /// Why it is dropped, or would be if its zone were enforced.
+    reason: Option<Reason>,
 }
 
 /// What a worker's data path is made of.
@@ -115,11 +117,12 @@ impl Pipeline {
                 lanes: [Lanes::default(); BURST],
                 layers: [nothing; BURST],
                 keys: [0; BURST],
-                notes: [Note { place: None, judged: unknown, passed: true }; BURST],
+                notes: [Note { place: None, judged: unknown, reason: None }; BURST],
             }),
             isa,
             keyed,
             link,
+            tap: Tap::default(),
             conversations,
             hosts,
             epoch: 0,
@@ -152,13 +155,20 @@ impl Pipeline {
                 stages.compare(tables, packets, now, &mut found);
                 stages.judge(tables, &found, wire, packets, now, verdicts);
                 stages.sample(packets, now);
+                stages.capture(&found, wire, direction, packets, now, verdicts);
             }
             Direction::Outbound => {
                 stages.locate(tables, direction, packets.len());
                 stages.learn(tables, packets, now);
                 verdicts.fill(Verdict::Forward);
+                stages.capture(&[], wire, direction, packets, now, verdicts);
             }
         }
+    }
+
+    /// Lets copies of packets go into a capture ring from now on.
+    pub fn attach(&mut self, tap: Tap) {
+        self.stages.tap = tap;
     }
 
     /// Says that nothing of the current tables is in use: to be called before the worker sleeps, and when it has
@@ -283,7 +293,7 @@ impl Stages {
         let parsed = lanes.iter().zip(&*layers).zip(notes).zip(found);
         for ((packet, (((lanes, layers), note), found)), verdict) in packets.iter().zip(parsed).zip(verdicts) {
             *verdict = Verdict::Forward;
-            note.passed = true;
+            note.reason = None;
             let Some(place) = note.place else {
                 *verdict = unprotected(wire, layers, tables, control, now);
                 continue;
@@ -324,7 +334,7 @@ impl Stages {
                 }
                 reason = Reason::StateEvicted;
             }
-            note.passed = false;
+            note.reason = Some(reason);
             if matches!(reason, Reason::Filter | Reason::Limit | Reason::StateEvicted) {
                 link.counters.dropped(place.slot, role);
                 if lanes.bits().contains(Bits::FIRST_FRAGMENT) {
@@ -350,12 +360,45 @@ impl Stages {
             if matches!(role, Role::Established | Role::Malformed) {
                 continue;
             }
-            let budget =
-                if link.watch.roles(place.zone).contains(role) { &mut *watched_left } else { &mut *peace_left };
+            let watched = link.watch.roles(place.zone).contains(role);
+            let budget = if watched { &mut *watched_left } else { &mut *peace_left };
             let Some(left) = budget.checked_sub(1) else { continue };
             *budget = left;
             link.sample(sample_of(packet, lanes, layers, note, place, now));
         }
+    }
+
+    /// Copies of packets for captures, with what became of them.
+    #[inline(never)]
+    fn capture(
+        &mut self,
+        found: &[Option<&Compiled>],
+        wire: usize,
+        direction: Direction,
+        packets: &[Packet<'_>],
+        now: Timestamp,
+        verdicts: &[Verdict],
+    ) {
+        let Self { link, scratch, tap, .. } = self;
+        let Scratch { layers, notes, .. } = &**scratch;
+        let inbound = direction == Direction::Inbound;
+        let alarmed = |at: usize| notes.get(at).and_then(|note| note.place).is_some_and(|at| link.watch.is_alarmed(at));
+        tap.burst(packets.len(), now, link.watch.is_any_alarmed().then_some(alarmed), |at| {
+            let note = notes.get(at).filter(|note| inbound && note.place.is_some());
+            let exempt =
+                |layers: &Layers| matches!(layers.kind, Kind::Malformed { .. } | Kind::IcmpError | Kind::Discovery);
+            let meets_filters = !layers.get(at).is_some_and(exempt);
+            Some(Offer {
+                packet: *packets.get(at)?,
+                at: now,
+                wire: u16::try_from(wire).unwrap_or(u16::MAX),
+                direction,
+                verdict: *verdicts.get(at)?,
+                reason: note.and_then(|note| note.reason),
+                filter: found.get(at).copied().flatten().filter(|_| meets_filters).map(|entry| entry.counter),
+                role: note.map(|note| note.judged.role),
+            })
+        });
     }
 
     /// Outbound packets create the memory that roles need.
@@ -468,7 +511,7 @@ fn sample_of(packet: &Packet<'_>, lanes: &Lanes, layers: &Layers, note: &Note, p
         conversation: note.judged.conversation,
         slot: place.slot,
         role: note.judged.role,
-        passed: note.passed,
+        passed: note.reason.is_none(),
         present: u8::try_from(bytes.len().min(SAMPLE_PAYLOAD)).unwrap_or(0),
         dns_suffix: if dns { dns::query_suffix(bytes) } else { 0 },
     }

@@ -87,14 +87,8 @@ impl Captures {
                     }
                 }
             }
-            What::Phase { target, role, to: Phase::Normal, .. } => {
-                let Some(roles) = self.alarmed.get_mut(target) else { return };
-                roles.remove(role);
-                if roles.is_empty() {
-                    self.alarmed.remove(target);
-                    self.read_rings(moment);
-                    self.seal(target, None, moment);
-                }
+            What::Phase { target, role, to: Phase::Normal, .. } | What::Merged { host: target, role, .. } => {
+                self.calm(target, *role, moment);
             }
             What::Phase { target, role, to, .. } => {
                 let known = self.alarmed.contains_key(target);
@@ -108,6 +102,17 @@ impl Captures {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// A role of a target is over, or goes on as that of its prefix.
+    fn calm(&mut self, target: &Target, role: Role, moment: Moment) {
+        let Some(roles) = self.alarmed.get_mut(target) else { return };
+        roles.remove(&role);
+        if roles.is_empty() {
+            self.alarmed.remove(target);
+            self.read_rings(moment);
+            self.seal(target, None, moment);
         }
     }
 

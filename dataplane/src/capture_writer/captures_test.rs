@@ -238,10 +238,13 @@ fn each_target_has_its_own_packets_and_one_file_for_all_its_vectors() {
     assert_eq!(about.roles, ["udp_open", "syn"]);
     assert_eq!(about.truncated, None);
     assert_eq!(Description::read(&net.with_extension("json")).unwrap().truncated, Some(Truncated::Interrupted));
-    // The same target again is another incident.
+    // The same target again is another incident, which goes on in its prefix's.
+    let of = |prefix: &str| Target { zone: "web".into(), prefix: Some(prefix.parse().unwrap()) };
     site.phase(2_000, "203.0.113.10", Role::Syn, Phase::Attack);
-    site.captures.end(moment(2_001));
-    assert_eq!(site.files(".pcapng").len(), 3);
+    site.phase(2_010, "203.0.113.0/25", Role::Syn, Phase::Attack);
+    site.event(2_010, What::Merged { host: of("203.0.113.10"), into: of("203.0.113.0/25"), role: Role::Syn });
+    assert!(site.captures.is_recording());
+    assert_eq!((site.files(".pcapng").len(), site.files(".partial").len()), (3, 1));
 }
 
 /// Attacks for 20 seconds with a packet each 100 ms, and returns how many were captured and why it ended.

@@ -25,8 +25,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use levee_api::config::Capture;
-use levee_engine::capture::Consumer;
+use levee_engine::capture::{Consumer, Settings, Tap};
 use levee_engine::detect::event::{Event, What};
+use levee_engine::pipeline::Pipeline;
 use levee_engine::time::Timestamp;
 
 use captures::Captures;
@@ -56,6 +57,24 @@ pub struct Setup {
     pub folder: PathBuf,
     /// Names of the wires, in the order of the configuration.
     pub wires: Vec<String>,
+}
+
+/// Has each of these data paths copy packets into a ring of its own, if captures are wanted; what is needed to read them.
+pub fn attach(capture: &Capture, pipelines: &mut [Pipeline]) -> Vec<Consumer> {
+    if !capture.is_on() {
+        return Vec::new();
+    }
+    let settings = Settings {
+        ring_bytes: capture.ring_bytes,
+        peace_one_in: capture.peace_one_in,
+        bytes_per_second: capture.bytes_per_second,
+    };
+    let attached = pipelines.iter_mut().map(|pipeline| {
+        let (tap, ring) = Tap::new(&settings);
+        pipeline.attach(tap);
+        ring
+    });
+    attached.collect()
 }
 
 /// What became of captures, since the start.
@@ -110,7 +129,10 @@ impl CaptureWriter {
 
     /// Tells what the detector has found; never waits.
     pub fn tell(&mut self, event: &Event) {
-        let told = matches!(event.what, What::Phase { .. } | What::Classified { .. } | What::FilterInstalled { .. });
+        let told = matches!(
+            event.what,
+            What::Phase { .. } | What::Merged { .. } | What::Classified { .. } | What::FilterInstalled { .. }
+        );
         if !told {
             return;
         }

@@ -66,6 +66,8 @@ pub struct Node {
     pub seen: Vec<Option<Totals>>,
     /// It is on the list of those that are looked at without traffic.
     pub hot: bool,
+    /// Workers know that it is alarmed.
+    pub marked: bool,
     /// Members that were alarmed lately, per role.
     alarmed: [VecDeque<(NodeId, Timestamp)>; COUNTED_ROLES],
 }
@@ -277,6 +279,7 @@ impl Nodes {
             since_report: Load::default(),
             seen: vec![None; if depth == 0 { self.workers } else { 0 }],
             hot: false,
+            marked: false,
             alarmed: Default::default(),
         };
         let id = match self.free.pop() {

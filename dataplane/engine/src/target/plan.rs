@@ -299,6 +299,24 @@ impl Plan {
         })
     }
 
+    /// Ranges of direct slots that the addresses of `prefix` have, protected ones and those of no zone included.
+    pub fn slots_within(&self, prefix: &Prefix) -> Vec<Range<u32>> {
+        let IpAddr::V4(address) = prefix.address() else { return Vec::new() };
+        let first = u32::from(address);
+        let last = first | u32::MAX.checked_shr(u32::from(prefix.length())).unwrap_or(0);
+        let within = |(run, base): (usize, &u32)| {
+            let (from, to) = (first.max(*base), last.min(base | 0xff));
+            let run = u32::try_from(run).unwrap_or(u32::MAX) << 8;
+            (from <= to).then(|| run + (from & 0xff)..run + (to & 0xff) + 1)
+        };
+        if prefix.is_host() {
+            // The common case, without a search.
+            let own = self.place4(first).filter(|place| !place.hashed);
+            return own.map(|place| place.slot..place.slot + 1).into_iter().collect();
+        }
+        self.bases.iter().enumerate().filter_map(within).collect()
+    }
+
     /// Ranges of direct slots whose addresses lie in `prefix` and in no protected prefix.
     pub fn direct_slots(&self, prefix: &Prefix) -> Vec<Range<u32>> {
         let IpAddr::V4(address) = prefix.address() else { return Vec::new() };
@@ -469,6 +487,18 @@ mod tests {
     fn a_protected_host_is_in_no_target() {
         let plan = Plan::new(&[zone("a", &["203.0.113.0/24"])], &["203.0.113.1/32".parse().unwrap()]).unwrap();
         assert_eq!(plan.direct_slots(&"203.0.113.0/24".parse().unwrap()), vec![0..1, 2..256]);
+    }
+
+    #[test]
+    fn a_prefix_has_the_slots_of_its_addresses() {
+        let plan =
+            Plan::new(&[zone("a", &["203.0.113.0/24", "10.0.0.0/8"]), zone("b", &["198.51.100.64/26"])], &[]).unwrap();
+        let within = |prefix: &str| plan.slots_within(&prefix.parse().unwrap());
+        assert_eq!(within("203.0.113.7/32"), [7..8]);
+        assert_eq!(within("203.0.113.128/25"), [128..256]);
+        assert_eq!(within("198.51.100.0/22"), [256..512]);
+        assert_eq!(within("192.0.2.0/24"), []);
+        assert_eq!(within("10.1.2.3/32"), [], "hashed");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Every role of every target concerned, once per tick: accounted, compared with its threshold, and moved from state to
 //! state; from the hosts up to the widest prefix.
 
+use levee_api::prefix::Prefix;
 use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
 use levee_api::zone::Zone;
@@ -97,11 +98,45 @@ impl Detector {
             node.since_report = Load::default();
             node.since_report.add(&delta);
         }
+        let changed = !merged.is_empty() || !changes.is_empty();
         for role in merged {
             self.merge(id, role, now);
         }
         for (role, change, rate, threshold, witness) in changes {
             self.on_change(id, role, change, rate, threshold, witness, now);
+        }
+        if changed {
+            self.mark(id);
+        }
+    }
+
+    /// Tells the workers whether a target is alarmed: then what is to it is sampled and captured in full.
+    pub(super) fn mark(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        let alarmed = node.tracks.iter().flatten().any(|track| track.phase != Phase::Normal);
+        if std::mem::replace(&mut node.marked, alarmed) == alarmed {
+            return;
+        }
+        let (prefix, zone, host) = (node.prefix, node.zone, node.depth == 0);
+        let slots = self.plan.slots_within(&prefix);
+        self.watch.count_target(zone, slots.is_empty(), alarmed);
+        let covered = |prefix: &Prefix| {
+            let covers = |node: &Node| node.marked && node.prefix.covers(prefix);
+            self.hot.iter().any(|hot| *hot != id && self.nodes.get(*hot).is_some_and(covers))
+        };
+        if !alarmed && covered(&prefix) {
+            return;
+        }
+        slots.into_iter().for_each(|slots| self.watch.mark_slots(slots, alarmed));
+        if alarmed || host {
+            return;
+        }
+        // What is alarmed inside a prefix that is not any more.
+        for inner in self.hot.iter().filter_map(|hot| self.nodes.get(*hot)) {
+            if inner.marked && prefix.covers(&inner.prefix) {
+                let slots = self.plan.slots_within(&inner.prefix);
+                slots.into_iter().for_each(|slots| self.watch.mark_slots(slots, true));
+            }
         }
     }
 

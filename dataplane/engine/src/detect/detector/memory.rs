@@ -118,6 +118,10 @@ impl Detector {
                 }
             }
         }
+        self.watch.clear_targets();
+        for id in self.hot.clone() {
+            self.mark(id);
+        }
         let plan = &self.plan;
         self.measures.rezone(|name| plan.zone_named(name));
     }
