@@ -36,9 +36,9 @@ fn tapped(zones: &[Zone]) -> (Site, Consumer) {
 fn records(ring: &Consumer, from: u64) -> Vec<Record> {
     let mut words = [0; _];
     (from..ring.head())
-        .map(|number| {
+        .filter_map(|number| {
             assert!(ring.read(number, &mut words));
-            Record::decode(&words).unwrap()
+            Record::decode(&words)
         })
         .collect()
 }

@@ -494,9 +494,9 @@ mod tests {
         let plan =
             Plan::new(&[zone("a", &["203.0.113.0/24", "10.0.0.0/8"]), zone("b", &["198.51.100.64/26"])], &[]).unwrap();
         let within = |prefix: &str| plan.slots_within(&prefix.parse().unwrap());
-        assert_eq!(within("203.0.113.7/32"), [7..8]);
-        assert_eq!(within("203.0.113.128/25"), [128..256]);
-        assert_eq!(within("198.51.100.0/22"), [256..512]);
+        assert_eq!(within("203.0.113.7/32"), vec![7..8]);
+        assert_eq!(within("203.0.113.128/25"), vec![128..256]);
+        assert_eq!(within("198.51.100.0/22"), vec![256..512]);
         assert_eq!(within("192.0.2.0/24"), []);
         assert_eq!(within("10.1.2.3/32"), [], "hashed");
     }
