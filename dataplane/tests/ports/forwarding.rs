@@ -4,6 +4,7 @@ use std::net::UdpSocket;
 use std::path::Path;
 
 use levee_dataplane::capture_file;
+use levee_dataplane::dpdk::thread::allowed_cpus;
 use levee_engine::time::Timestamp;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -81,6 +82,28 @@ fn what_finds_the_ring_full_is_counted_as_lost_before() {
     };
     assert!(number("lost before") > 0, "{log}");
     assert_eq!(number("received") + number("lost before"), sent, "{log}");
+}
+
+#[test]
+fn several_queues_of_af_packet_share_the_packets_of_an_interface() {
+    let cpus = allowed_cpus();
+    if !is_root() || cpus.len() < 2 {
+        eprintln!("skipped: two workers need root and two CPUs");
+        return;
+    }
+    let gap = Gap::new(1500);
+    let configuration = wire(&format!("{},qpairs=2", AF_PACKET.0), &format!("{},qpairs=2", AF_PACKET.1), 1500);
+    let workers = format!("workers = {:?}\nidle", &cpus[..2]);
+    let dataplane = Dataplane::start(Some(&gap.middle), &configuration.replace("idle", &workers));
+    gap.assert_forwards();
+    // Larger than the MTU: first and later fragments may come on different queues.
+    assert_datagram_crosses(&gap.client, &gap.server, 4000);
+    let output =
+        gap.client.command("cat").arg("/sys/class/net/eth0/statistics/tx_packets").output().expect("a counter");
+    let sent: u64 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number");
+    let log = dataplane.stop();
+    assert!(!log.contains("one queue"), "{log}");
+    assert!(log.contains(&format!("inbound: received {sent}, forwarded {sent}, dropped [], lost before 0")), "{log}");
 }
 
 #[test]
