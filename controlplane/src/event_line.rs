@@ -40,6 +40,13 @@ pub fn of_event(event: &contract::Event) -> Value {
         Some(What::VisibilityChanged(told)) => {
             ("visibility_changed", json!({ "zone": told.zone, "sees_inside": told.sees_inside }))
         }
+        Some(What::FilterLeftOut(told)) => {
+            let contract::FilterLeftOut { filter, first, targets, why } = told;
+            (
+                "filter_left_out",
+                with(target(first.as_ref()), json!({ "filter": filter, "targets": targets, "why": why })),
+            )
+        }
         Some(What::PolicyCommitted(told)) => {
             let contract::PolicyCommitted { generation, zones, filters } = told;
             ("policy_committed", json!({ "generation": generation, "zones": zones, "filters": filters }))

@@ -307,6 +307,7 @@ impl Tick {
                 .collect(),
             lost_before,
         };
+        let (samples_lost, notices_lost) = self.engine.detector.lost();
         contract::CountersResponse {
             wires: self
                 .wires
@@ -329,6 +330,12 @@ impl Tick {
                 })
                 .collect(),
             workers: (0..).zip(&self.times).filter_map(|(worker, times)| times_of(worker, times)).collect(),
+            shortage: Some(contract::Shortage {
+                filters_left_out: u64::try_from(self.engine.detector.measures.table.left_out_count())
+                    .unwrap_or(u64::MAX),
+                samples_lost,
+                notices_lost,
+            }),
         }
     }
 }

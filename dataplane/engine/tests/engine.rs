@@ -235,6 +235,32 @@ fn a_filter_of_the_control_plane_ends_at_its_deadline_although_nobody_ticks() {
 }
 
 #[test]
+fn a_filter_that_no_list_has_room_for_is_told_once() {
+    let mut site = Site::new(&[zone()], 1);
+    for port in 0..65 {
+        let filter = Filter {
+            id: 0,
+            target: Target { zone: "web".to_owned(), prefix: None },
+            roles: RoleSet::FILTERABLE,
+            rule: Rule::of(HeaderBox::any().exact(Lane::DstPort, port)),
+            action: Action::Drop,
+            deadline: Timestamp::NEVER,
+            origin: Origin::ControlPlane { owner: "incident-7".to_owned() },
+            witness: String::new(),
+        };
+        site.engine.detector.measures.install_external(filter).unwrap();
+    }
+    let told = |site: &mut Site| {
+        site.engine.catch_up(site.now);
+        site.engine.catch_up(site.now);
+        let events = site.engine.detector.take_events().into_iter();
+        events.filter(|event| matches!(event.what, What::FilterLeftOut(_))).count()
+    };
+    assert_eq!((told(&mut site), told(&mut site)), (1, 0));
+    assert_eq!(site.engine.detector.measures.table.left_out_count(), 1);
+}
+
+#[test]
 fn fragments_follow_their_first_in_one_burst_and_in_many() {
     for burst in [1, 64] {
         let mut site = Site::learned(&[zone()]);

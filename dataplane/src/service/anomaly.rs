@@ -99,6 +99,12 @@ impl Anomalies {
                 filter: Some(filter_in_force(filter, *packets, self.simulated.remove(&filter.id), filter.deadline)),
                 reason: removal(*why).into(),
             }),
+            What::FilterLeftOut(left_out) => Told::FilterLeftOut(contract::FilterLeftOut {
+                filter: left_out.filter,
+                first: Some((&left_out.first).into()),
+                targets: u64::try_from(left_out.targets).unwrap_or(u64::MAX),
+                why: left_out.why.to_string(),
+            }),
             What::Visibility { zone, sees_inside } => {
                 Told::VisibilityChanged(contract::VisibilityChanged { zone: zone.clone(), sees_inside: *sees_inside })
             }

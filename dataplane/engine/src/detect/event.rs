@@ -7,6 +7,8 @@ use levee_api::role::Role;
 use levee_api::time::Timestamp;
 use levee_api::vector::Vector;
 
+use crate::filter::table::LeftOut;
+
 /// State of a role at a target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
@@ -112,6 +114,8 @@ pub enum What {
         /// Packets it matched.
         packets: u64,
     },
+    /// A filter is not in force everywhere that its target says.
+    FilterLeftOut(LeftOut),
     /// The return direction of a zone has become visible, or stopped being.
     Visibility {
         /// Name of the zone.

@@ -188,9 +188,14 @@ impl TableBuilder {
         self.missing.keys().filter_map(|filter| self.left_out_of(*filter))
     }
 
-    /// Those of them that were in force everywhere, or not at all, when this was last called.
-    pub fn take_left_out(&mut self) -> Vec<LeftOut> {
-        let newly = std::mem::take(&mut self.newly_missing);
+    /// How many those are.
+    pub fn left_out_count(&self) -> usize {
+        self.missing.len()
+    }
+
+    /// Up to `most` of them that have not been returned yet, since they were last in force everywhere.
+    pub fn take_left_out(&mut self, most: usize) -> Vec<LeftOut> {
+        let newly = std::iter::from_fn(|| self.newly_missing.pop_first()).take(most).collect::<Vec<_>>();
         newly.into_iter().filter_map(|filter| self.left_out_of(filter)).collect()
     }
 
@@ -491,6 +496,9 @@ impl TableBuilder {
             match plan.locate(part.address()) {
                 Some(Place { hashed: true, .. }) => {
                     let known = self.table.by_prefix.get(&part).map_or(0, |known| known.by);
+                    // The longest prefix is asked first: only what is as long can take the place of one that goes.
+                    let is_whole = plan.zone(zone).is_some_and(|zone| zone.prefixes.contains(&part));
+                    let (list, by) = if id.is_some() || is_whole { (list, by) } else { (ListId::ZONE, 0) };
                     if known <= reach.length {
                         self.set_prefix(part, list, by);
                     }

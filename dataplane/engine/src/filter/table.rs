@@ -335,6 +335,18 @@ mod tests {
         assert_eq!(found(&table, "203.0.113.9", 64), Some(2), "the others are in force");
     }
 
+    #[test]
+    fn hosts_without_slots_go_back_to_the_wider_filter_as_it_is_then() {
+        let narrow = filter(1, "web", "2001:db8::/49", 60);
+        let wide = filter(2, "web", "2001:db8::/32", 61);
+        let (mut builder, _) = build(&[narrow.clone(), wide]);
+        builder.remove(&narrow.target, rank(&narrow));
+        builder.advance(&PLAN, usize::MAX);
+        builder.put(&filter(3, "web", "", 62), 2, rank(&filter(3, "web", "", 62)));
+        let table = builder.advance(&PLAN, usize::MAX).unwrap();
+        assert_eq!([60, 61, 62].map(|ttl| found(&table, "2001:db8::2", ttl)), [None, Some(1), Some(2)]);
+    }
+
     proptest! {
         #[test]
         fn every_host_meets_the_filters_that_reach_it(

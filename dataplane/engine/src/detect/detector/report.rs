@@ -1,5 +1,7 @@
 //! What the detector tells: filters as they come and go, what an attack is, and its rates.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use levee_api::filter::Filter;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
@@ -11,7 +13,11 @@ use crate::detect::detector::Detector;
 use crate::detect::event::{Phase, What};
 use crate::detect::measures::Placed;
 use crate::detect::node::NodeId;
+use crate::link::Lost;
 use crate::target::counters::COUNTED_ROLES;
+
+/// Filters told at once that are not in force everywhere.
+const MOST_LEFT_OUT: usize = 64;
 
 impl Detector {
     /// Makes events of what was installed and removed.
@@ -19,6 +25,17 @@ impl Detector {
         for placed in self.measures.take_changes() {
             self.tell_placed(placed, now);
         }
+        for left_out in self.measures.table.take_left_out(MOST_LEFT_OUT) {
+            self.tell(What::FilterLeftOut(left_out), now);
+        }
+    }
+
+    /// What did not fit into the rings of all workers so far: samples, notices.
+    pub fn lost(&self) -> (u64, u64) {
+        let of = |count: fn(&Lost) -> &AtomicU64| {
+            self.feeds.iter().map(|feed| count(feed.end.lost()).load(Ordering::Relaxed)).sum()
+        };
+        (of(|lost| &lost.samples), of(|lost| &lost.notices))
     }
 
     fn tell_placed(&mut self, placed: Placed, now: Timestamp) {
