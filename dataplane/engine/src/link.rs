@@ -42,6 +42,8 @@ pub struct Watch {
     slots: Vec<AtomicU64>,
     /// How many targets are alarmed.
     targets: AtomicU32,
+    /// How many zones have roles that are sampled in full.
+    watched: AtomicU32,
 }
 
 #[derive(Default)]
@@ -59,7 +61,14 @@ impl Watch {
             zones: (0..MAX_ZONES).map(|_| ZoneWatch::default()).collect(),
             slots: (0..slots.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
             targets: AtomicU32::new(0),
+            watched: AtomicU32::new(0),
         }
+    }
+
+    /// True when any role of any zone is sampled in full.
+    #[inline]
+    pub fn is_any_watched(&self) -> bool {
+        self.watched.load(Ordering::Relaxed) > 0
     }
 
     /// True when any target is alarmed.
@@ -80,13 +89,9 @@ impl Watch {
 
     /// Counts an alarmed target in, or out again. `hashed`: its hosts have no computed slots.
     pub(crate) fn count_target(&self, zone: u16, hashed: bool, alarmed: bool) {
-        let step = |counter: &AtomicU32| {
-            let count = counter.load(Ordering::Relaxed);
-            counter.store(if alarmed { count.saturating_add(1) } else { count.saturating_sub(1) }, Ordering::Relaxed);
-        };
-        step(&self.targets);
+        step(&self.targets, alarmed);
         if let Some(zone) = self.zones.get(usize::from(zone)).filter(|_| hashed) {
-            step(&zone.hashed);
+            step(&zone.hashed, alarmed);
         }
     }
 
@@ -109,8 +114,11 @@ impl Watch {
 
     /// Sets the roles of a zone.
     pub fn set(&self, zone: u16, roles: RoleSet) {
-        if let Some(mask) = self.zones.get(usize::from(zone)) {
-            mask.roles.store(roles.0, Ordering::Relaxed);
+        let Some(mask) = self.zones.get(usize::from(zone)) else { return };
+        let before = mask.roles.load(Ordering::Relaxed);
+        mask.roles.store(roles.0, Ordering::Relaxed);
+        if (before == 0) != (roles.0 == 0) {
+            step(&self.watched, roles.0 != 0);
         }
     }
 
@@ -242,6 +250,12 @@ impl DetectorEnd {
     pub fn lost(&self) -> &Lost {
         &self.lost
     }
+}
+
+/// Counts up or down; there is one writer.
+fn step(counter: &AtomicU32, up: bool) {
+    let count = counter.load(Ordering::Relaxed);
+    counter.store(if up { count.saturating_add(1) } else { count.saturating_sub(1) }, Ordering::Relaxed);
 }
 
 /// The word and the bit of a slot.

@@ -109,7 +109,7 @@ impl Pipeline {
     pub fn new(parts: Parts) -> Self {
         let Parts { tables, isa, keyed, link, workers, conversations, hosts } = parts;
         let nothing = Layers { kind: Kind::Other, l3: 0, l4: 0, payload: 0, end: 0, fragment: 0 };
-        let unknown = Judged { role: Role::Established, conversation: 0, handshake: false, first_dropped: false };
+        let unknown = Judged { role: Role::Established, handshake: false, first_dropped: false };
         let stages = Stages {
             limiters: Limiters::shared(Arc::clone(&link.shares)),
             control: Limiters::new(Limited::COUNT, workers),
@@ -201,7 +201,7 @@ impl Stages {
         let Self { isa, keyed, link, conversations, hosts, scratch, .. } = self;
         let plan = &tables.plan;
         let Scratch { lanes, layers, keys, notes, .. } = &mut **scratch;
-        let (Some(lanes), Some(keys)) = (lanes.get(..count), keys.get_mut(..count)) else { return };
+        let Some(lanes) = lanes.get(..count) else { return };
         keyed.conversations(*isa, direction, lanes, keys);
         for (((lanes, layers), key), note) in lanes.iter().zip(&*layers).zip(keys).zip(notes) {
             let (place, own) = match direction {
@@ -214,7 +214,10 @@ impl Stages {
             lodge(place, lanes, own, hosts, link);
             conversations.prefetch(*key);
             match direction {
-                Direction::Inbound => link.counters.prefetch(place.slot),
+                Direction::Inbound => {
+                    link.counters.prefetch(place.slot);
+                    tables.filters.prefetch(*place);
+                }
                 Direction::Outbound => link.counters.prefetch_fates(place.slot),
             }
         }
@@ -236,7 +239,7 @@ impl Stages {
             }
             if note.judged.handshake {
                 link.counters.handshake(place.slot, *epoch);
-                link.notice(Notice::Proven(note.judged.conversation));
+                link.notice(Notice::Proven(*key));
             }
         }
     }
@@ -289,9 +292,9 @@ impl Stages {
         verdicts: &mut [Verdict],
     ) {
         let Self { link, limiters, control, conversations, scratch, .. } = self;
-        let Scratch { lanes, layers, notes, .. } = &mut **scratch;
-        let parsed = lanes.iter().zip(&*layers).zip(notes).zip(found);
-        for ((packet, (((lanes, layers), note), found)), verdict) in packets.iter().zip(parsed).zip(verdicts) {
+        let Scratch { lanes, layers, keys, notes } = &mut **scratch;
+        let parsed = lanes.iter().zip(&*layers).zip(&*keys).zip(notes).zip(found);
+        for ((packet, ((((lanes, layers), key), note), found)), verdict) in packets.iter().zip(parsed).zip(verdicts) {
             *verdict = Verdict::Forward;
             note.reason = None;
             let Some(place) = note.place else {
@@ -327,7 +330,7 @@ impl Stages {
             if matches!(reason, Reason::Filter | Reason::Limit)
                 && relies_on_memory(role)
                 && layers.kind != Kind::LaterFragment
-                && conversations.is_incomplete(note.judged.conversation, now)
+                && conversations.is_incomplete(*key, now)
             {
                 if tables.evicted == OnFailure::Pass {
                     continue;
@@ -352,9 +355,12 @@ impl Stages {
     #[inline(never)]
     fn sample(&mut self, packets: &[Packet<'_>], now: Timestamp) {
         let Self { link, scratch, peace_left, watched_left, .. } = self;
-        let Scratch { lanes, layers, notes, .. } = &**scratch;
-        let parsed = lanes.iter().zip(layers).zip(notes);
-        for (packet, ((lanes, layers), note)) in packets.iter().zip(parsed) {
+        if *peace_left == 0 && (*watched_left == 0 || !link.watch.is_any_watched()) {
+            return;
+        }
+        let Scratch { lanes, layers, keys, notes } = &**scratch;
+        let parsed = lanes.iter().zip(layers).zip(keys).zip(notes);
+        for (packet, (((lanes, layers), key), note)) in packets.iter().zip(parsed) {
             let Some(place) = note.place else { continue };
             let role = note.judged.role;
             if matches!(role, Role::Established | Role::Malformed) {
@@ -364,7 +370,7 @@ impl Stages {
             let budget = if watched { &mut *watched_left } else { &mut *peace_left };
             let Some(left) = budget.checked_sub(1) else { continue };
             *budget = left;
-            link.sample(sample_of(packet, lanes, layers, note, place, now));
+            link.sample(sample_of(packet, lanes, layers, *key, note, place, now));
         }
     }
 
@@ -497,7 +503,15 @@ fn burst_of(pps: u32) -> u32 {
     (pps / 10).max(8)
 }
 
-fn sample_of(packet: &Packet<'_>, lanes: &Lanes, layers: &Layers, note: &Note, place: Place, now: Timestamp) -> Sample {
+fn sample_of(
+    packet: &Packet<'_>,
+    lanes: &Lanes,
+    layers: &Layers,
+    conversation: u64,
+    note: &Note,
+    place: Place,
+    now: Timestamp,
+) -> Sample {
     let bytes = layers.payload(packet.head);
     let mut payload = [0; SAMPLE_PAYLOAD];
     for (to, from) in payload.iter_mut().zip(bytes) {
@@ -508,7 +522,7 @@ fn sample_of(packet: &Packet<'_>, lanes: &Lanes, layers: &Layers, note: &Note, p
         lanes: *lanes,
         payload,
         at: now,
-        conversation: note.judged.conversation,
+        conversation,
         slot: place.slot,
         role: note.judged.role,
         passed: note.reason.is_none(),

@@ -21,6 +21,7 @@ use levee_api::prefix::Prefix;
 use super::kernel::Block;
 use super::list::{Compiled, ListRef, MAX_EXCEPTIONS, MAX_RULES, Rests};
 use super::paged::Paged;
+use crate::isa::prefetch;
 use crate::packet::Lanes;
 use crate::target::plan::{Place, destination_address};
 
@@ -88,6 +89,14 @@ pub enum Obstacle {
 }
 
 impl FilterTable {
+    /// Asks for the word that says which list judges packets to a place.
+    #[inline]
+    pub fn prefetch(&self, place: Place) {
+        if let Some(id) = self.slots.get(place.slot) {
+            prefetch(id);
+        }
+    }
+
     /// Which list judges packets to a place of the same plan that the table was built for; the address is only read from
     /// `lanes` for hosts without a slot.
     #[inline]

@@ -32,10 +32,9 @@ pub(super) fn parse(_: Avx512, packets: &[Packet<'_>], lanes: &mut [Lanes], laye
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,popcnt,bmi1,bmi2,lzcnt")]
 fn burst(packets: &[Packet<'_>], lanes: &mut [Lanes], layers: &mut [Layers]) {
     for ((packet, lanes), layers) in packets.iter().zip(lanes).zip(layers) {
-        *layers = match one(packet, lanes) {
-            Some(layers) => layers,
-            None => super::parse(packet, lanes),
-        };
+        if one(packet, lanes, layers).is_none() {
+            *layers = super::parse(packet, lanes);
+        }
     }
 }
 
@@ -116,31 +115,32 @@ impl Shape {
     }
 }
 
-/// A packet, if it is plain.
+/// A packet, if it is plain. Fields of `layers` are written one by one where they stay: to copy what was just written would wait
+/// for the writes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,popcnt,bmi1,bmi2,lzcnt")]
-fn one(packet: &Packet<'_>, lanes: &mut Lanes) -> Option<Layers> {
+fn one(packet: &Packet<'_>, lanes: &mut Lanes, layers: &mut Layers) -> Option<()> {
     let head = packet.head.get(..HEAD_BYTES).unwrap_or(packet.head);
     let start: &[u8; LOOK] = head.first_chunk()?;
     let wire_end = usize::try_from(packet.wire_len).unwrap_or(usize::MAX).max(packet.head.len());
     match word(start, 12) {
-        ethernet::IPV4 => ipv4(head, start, 0, wire_end, lanes),
-        ethernet::IPV6 => ipv6(head, start, 0, wire_end, lanes),
-        kind if ethernet::is_tag(kind) => tagged(head, wire_end, lanes),
+        ethernet::IPV4 => ipv4(head, start, 0, wire_end, lanes, layers),
+        ethernet::IPV6 => ipv6(head, start, 0, wire_end, lanes, layers),
+        kind if ethernet::is_tag(kind) => tagged(head, wire_end, lanes, layers),
         _ => None,
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,popcnt,bmi1,bmi2,lzcnt")]
-fn tagged(head: &[u8], wire_end: usize, lanes: &mut Lanes) -> Option<Layers> {
+fn tagged(head: &[u8], wire_end: usize, lanes: &mut Lanes, layers: &mut Layers) -> Option<()> {
     let one_tag = head.get(ethernet::TAG..)?.first_chunk::<LOOK>()?;
     let shift = if ethernet::is_tag(word(one_tag, 12)) { 2 * ethernet::TAG } else { ethernet::TAG };
     let behind = head.get(shift..)?;
     let start: &[u8; LOOK] = behind.first_chunk()?;
     match word(start, 12) {
-        ethernet::IPV4 => ipv4(behind, start, shift, wire_end - shift, lanes),
-        ethernet::IPV6 => ipv6(behind, start, shift, wire_end - shift, lanes),
+        ethernet::IPV4 => ipv4(behind, start, shift, wire_end - shift, lanes, layers),
+        ethernet::IPV6 => ipv6(behind, start, shift, wire_end - shift, lanes, layers),
         _ => None,
     }
 }
@@ -148,7 +148,14 @@ fn tagged(head: &[u8], wire_end: usize, lanes: &mut Lanes) -> Option<Layers> {
 /// `frame` begins `shift` bytes into the frame, so that the IP header is where it is without tags; `wire_end` counts from there.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,popcnt,bmi1,bmi2,lzcnt")]
-fn ipv4(frame: &[u8], start: &[u8; LOOK], shift: usize, wire_end: usize, lanes: &mut Lanes) -> Option<Layers> {
+fn ipv4(
+    frame: &[u8],
+    start: &[u8; LOOK],
+    shift: usize,
+    wire_end: usize,
+    lanes: &mut Lanes,
+    layers: &mut Layers,
+) -> Option<()> {
     let total = usize::from(word(start, L3 + 2));
     let end = L3 + total;
     let is_land = quad(start, L3 + 12) == quad(start, L3 + 16);
@@ -211,26 +218,30 @@ fn ipv4(frame: &[u8], start: &[u8; LOOK], shift: usize, wire_end: usize, lanes: 
     if header > tcp::HEADER {
         options(frame, LOOK, payload, behind, lanes)?;
     }
-    let kind = match (is_tcp, has_transport) {
+    layers.kind = match (is_tcp, has_transport) {
         (true, _) => Kind::Tcp,
         (false, true) => Kind::Udp,
         _ => Kind::LaterFragment,
     };
-    let fragment = if fragment == Fragment::Whole { 0 } else { u32::from(word(start, L3 + 4)) };
-    Some(Layers {
-        kind,
-        l3: low16(L3 + shift),
-        l4: low16(L4_V4 + shift),
-        payload: low16(payload + shift),
-        end: low16(behind + shift),
-        fragment,
-    })
+    layers.fragment = if fragment == Fragment::Whole { 0 } else { u32::from(word(start, L3 + 4)) };
+    layers.l3 = low16(L3 + shift);
+    layers.l4 = low16(L4_V4 + shift);
+    layers.payload = low16(payload + shift);
+    layers.end = low16(behind + shift);
+    Some(())
 }
 
 /// As for IPv4. Later fragments have an extension header, so there are none here.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,popcnt,bmi1,bmi2,lzcnt")]
-fn ipv6(frame: &[u8], start: &[u8; LOOK], shift: usize, wire_end: usize, lanes: &mut Lanes) -> Option<Layers> {
+fn ipv6(
+    frame: &[u8],
+    start: &[u8; LOOK],
+    shift: usize,
+    wire_end: usize,
+    lanes: &mut Lanes,
+    layers: &mut Layers,
+) -> Option<()> {
     let held = usize::from(word(start, L3 + 4));
     let end = L4_V6 + held;
     let [source, destination] =
@@ -274,8 +285,13 @@ fn ipv6(frame: &[u8], start: &[u8; LOOK], shift: usize, wire_end: usize, lanes: 
     let equal = when(Bits::EQUAL_PORTS, lanes.get(Lane::SrcPort) == lanes.get(Lane::DstPort));
     lanes.set(Lane::Bits, (Bits::IPV6 | Bits::PORTS | equal | bits).bits());
     options(frame, L4_V6 + tcp::HEADER, payload, behind, lanes)?;
-    let [l3, l4, payload, end] = [L3, L4_V6, payload, behind].map(|at| low16(at + shift));
-    Some(Layers { kind, l3, l4, payload, end, fragment: 0 })
+    layers.kind = kind;
+    layers.fragment = 0;
+    layers.l3 = low16(L3 + shift);
+    layers.l4 = low16(L4_V6 + shift);
+    layers.payload = low16(payload + shift);
+    layers.end = low16(behind + shift);
+    Some(())
 }
 
 /// Fills the lanes of a shape from the first `end` bytes of a frame; what is behind them is zero, and so are other lanes.

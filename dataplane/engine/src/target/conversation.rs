@@ -14,8 +14,6 @@ use crate::target::memory::{Conversation, Memory, State, lifetime};
 pub struct Judged {
     /// Its role.
     pub role: Role,
-    /// Key of its conversation; zero when it has none.
-    pub conversation: u64,
     /// It completed the handshake of its connection.
     pub handshake: bool,
     /// It follows a first fragment that was dropped.
@@ -86,16 +84,16 @@ impl Conversations {
                 judged
             }
             Kind::LaterFragment => self.later_fragment(lanes, layers, now),
-            Kind::IcmpOther => Judged::of(Role::IcmpOther, key),
+            Kind::IcmpOther => Judged::of(Role::IcmpOther),
             Kind::OtherProtocol => {
                 let role = Role::OtherProtocol;
                 self.note_fragment(lanes, layers, role, now);
-                Judged::of(role, key)
+                Judged::of(role)
             }
-            Kind::Malformed { .. } => Judged::of(Role::Malformed, 0),
+            Kind::Malformed { .. } => Judged::of(Role::Malformed),
             // Error messages quote a packet of the target, discovery is link-local: each has its own limit.
             Kind::IcmpError | Kind::Discovery | Kind::Other | Kind::Heartbeat | Kind::TooDeep => {
-                Judged::of(Role::Established, 0)
+                Judged::of(Role::Established)
             }
         }
     }
@@ -104,22 +102,22 @@ impl Conversations {
     fn tcp_in(&mut self, packet: &Packet<'_>, lanes: &Lanes, layers: &Layers, key: u64, now: Timestamp) -> Judged {
         let flags = TcpFlags::from_bits_truncate(lanes.get(Lane::TcpFlags));
         if flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::ACK) {
-            return Judged::of(Role::Syn, key);
+            return Judged::of(Role::Syn);
         }
         let Some(mut known) = self.memory.find(key, now) else {
             let role = if flags.contains(TcpFlags::SYN) { Role::UnsolicitedSynAck } else { Role::OutOfState };
-            return Judged::of(role, key);
+            return Judged::of(role);
         };
         let state = known.state();
         if flags.contains(TcpFlags::SYN) && !state.contains(State::INSIDE_SYN) {
-            return Judged::of(Role::UnsolicitedSynAck, key);
+            return Judged::of(Role::UnsolicitedSynAck);
         }
-        let mut judged = Judged::of(Role::Established, key);
+        let mut judged = Judged::of(Role::Established);
         if state.contains(State::INSIDE_SYN_ACK) && !state.contains(State::PROVEN) && !flags.contains(TcpFlags::RST) {
             // Only who received our sequence number can acknowledge it.
             let acknowledged = tcp_acknowledgement(packet, layers).wrapping_sub(known.note());
             if !flags.contains(TcpFlags::ACK) || acknowledged == 0 || acknowledged > ACK_REACH {
-                return Judged::of(Role::OutOfState, key);
+                return Judged::of(Role::OutOfState);
             }
             known.mark(State::PROVEN);
             judged.handshake = true;
@@ -143,7 +141,7 @@ impl Conversations {
                 known.mark(State::CONTINUED);
             }
             known.keep(now, lifetime::DATAGRAMS);
-            return Judged::of(Role::Established, key);
+            return Judged::of(Role::Established);
         }
         let role = if amplification::answer_of(lanes).is_some() {
             Role::UnsolicitedResponse
@@ -152,7 +150,7 @@ impl Conversations {
         } else {
             Role::UdpUnserved
         };
-        Judged::of(role, key)
+        Judged::of(role)
     }
 
     /// Remembers a first fragment, so that the others follow it.
@@ -175,10 +173,10 @@ impl Conversations {
         match self.fragments.find(key, now) {
             Some(first) if first.state().contains(State::DROPPED) => {
                 let role = usize::try_from(first.note()).ok().and_then(|at| Role::ALL.get(at)).copied();
-                Judged { first_dropped: true, ..Judged::of(role.unwrap_or(Role::LaterFragment), key) }
+                Judged { first_dropped: true, ..Judged::of(role.unwrap_or(Role::LaterFragment)) }
             }
-            Some(_) => Judged::of(Role::Established, key),
-            None => Judged::of(Role::LaterFragment, key),
+            Some(_) => Judged::of(Role::Established),
+            None => Judged::of(Role::LaterFragment),
         }
     }
 
@@ -280,8 +278,8 @@ impl Conversations {
 }
 
 impl Judged {
-    fn of(role: Role, conversation: u64) -> Self {
-        Self { role, conversation, handshake: false, first_dropped: false }
+    fn of(role: Role) -> Self {
+        Self { role, handshake: false, first_dropped: false }
     }
 }
 

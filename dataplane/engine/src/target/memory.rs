@@ -82,6 +82,8 @@ pub struct Memory {
     /// Per bucket: until here a conversation that had got past its first exchange is missing in it. Per bucket, because some
     /// overflow long before the table is full, and what is missing in one says nothing about the others.
     incomplete_until: Box<[u32]>,
+    /// The latest of these: nearly always past, and then none of them has to be looked at.
+    incomplete_last: u32,
 }
 
 /// A found conversation. Changes are written in place.
@@ -97,6 +99,7 @@ impl Memory {
             buckets: vec![Bucket::default(); buckets].into_boxed_slice(),
             evicted: 0,
             incomplete_until: vec![0; buckets].into_boxed_slice(),
+            incomplete_last: 0,
         }
     }
 
@@ -149,6 +152,7 @@ impl Memory {
                 && let Some(until) = self.incomplete_until.get_mut(at)
             {
                 *until = victim.expires.max(*until);
+                self.incomplete_last = victim.expires.max(self.incomplete_last);
             }
         }
         let entry = self.bucket(key)?.0.get_mut(at)?;
@@ -166,7 +170,8 @@ impl Memory {
     /// True while the conversation of a key may be missing: one that had got past its first exchange had to make room where it
     /// would be.
     pub fn is_incomplete(&self, key: u64, now: Timestamp) -> bool {
-        self.incomplete_until.get(self.at(key)).is_some_and(|until| unit(now) < *until)
+        let now = unit(now);
+        now < self.incomplete_last && self.incomplete_until.get(self.at(key)).is_some_and(|until| now < *until)
     }
 }
 

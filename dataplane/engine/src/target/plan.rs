@@ -200,15 +200,18 @@ impl Plan {
     }
 
     /// Zone and slot of the destination of a packet; none: not protected.
+    #[inline]
     pub fn destination(&self, lanes: &Lanes) -> Option<Place> {
         self.place(lanes, Lane::Dst0)
     }
 
     /// Zone and slot of the source of a packet (of outbound traffic); none: not protected.
+    #[inline]
     pub fn source(&self, lanes: &Lanes) -> Option<Place> {
         self.place(lanes, Lane::Src0)
     }
 
+    #[inline]
     fn place(&self, lanes: &Lanes, from: Lane) -> Option<Place> {
         let first = from.index();
         if lane(lanes, Lane::Bits.index()) & Bits::IPV6.bits() == 0 {
@@ -219,6 +222,7 @@ impl Plan {
         }
     }
 
+    #[inline]
     fn place4(&self, address: u32) -> Option<Place> {
         let block = *self.tops.get(usize::try_from(address >> 16).ok()?)?;
         if block != 0 {
