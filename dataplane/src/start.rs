@@ -5,11 +5,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use levee_api::config::{Config, Exception};
+use levee_api::config::{Config, Exception, Simd};
 use levee_api::grpc::FilterRequest;
 use levee_engine::detect::snapshot;
 use levee_engine::engine::{Engine, Settings};
-use levee_engine::filter::Kernel;
+use levee_engine::isa::Isa;
 use levee_engine::pipeline::Pipeline;
 use levee_engine::tables::OnFailure;
 use levee_engine::target::plan::PlanError;
@@ -92,7 +92,7 @@ pub fn build_engine(
         too_deep: on_failure(config.exceptions.encapsulation_too_deep),
         spare_slots: SPARE_SLOTS,
         learn_only: false,
-        kernel: Kernel::detect(),
+        kernel: instructions(config.dataplane.simd),
     };
     let (mut engine, pipelines) = Engine::build(&before.policy.zones, &before.policy.protected, settings, now)?;
     restore_baseline(&mut engine, state, now);
@@ -106,6 +106,15 @@ pub fn build_engine(
     }
     engine.settle(now);
     Ok((engine, pipelines))
+}
+
+/// The instructions that the configuration asks for, if the CPU has them.
+fn instructions(simd: Simd) -> Isa {
+    let isa = Isa::named(simd.name()).unwrap_or_else(Isa::detect);
+    if simd != Simd::Auto && isa.name() != simd.name() {
+        tracing::warn!("this CPU has no {}: the data path uses {}", simd.name(), isa.name());
+    }
+    isa
 }
 
 /// What the configuration says about decisions that cannot be made.

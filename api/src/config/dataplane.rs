@@ -23,6 +23,8 @@ pub struct Dataplane {
     pub idle: Idle,
     /// What is kept of the packets around an attack.
     pub capture: Capture,
+    /// Which instructions the data path uses at most.
+    pub simd: Simd,
     /// The wires, in the order of the file, no port in two places.
     pub wires: Vec<Wire>,
 }
@@ -35,6 +37,7 @@ impl Default for Dataplane {
             memory: Memory::Hugepages { bytes: 2 << 30 },
             idle: Idle::Adaptive,
             capture: Capture::default(),
+            simd: Simd::Auto,
             wires: Vec::new(),
         }
     }
@@ -59,6 +62,29 @@ pub enum Idle {
     Spin,
     /// It sleeps for some microseconds.
     Adaptive,
+}
+
+/// Which instructions the data path uses at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Simd {
+    /// The best that the CPU has.
+    Auto,
+    /// AVX-512.
+    Avx512,
+    /// AVX2.
+    Avx2,
+    /// No vectors of its own.
+    Scalar,
+}
+
+impl Simd {
+    const WORDS: &[(&str, Self)] =
+        &[("auto", Self::Auto), ("avx512", Self::Avx512), ("avx2", Self::Avx2), ("scalar", Self::Scalar)];
+
+    /// The word in the file.
+    pub fn name(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, simd)| *simd == self).map_or("auto", |(word, _)| word)
+    }
 }
 
 /// A pair of ports, bridged transparently.
@@ -96,6 +122,7 @@ pub(super) fn read(file: &Section<'_>) -> Dataplane {
         memory: section.parsed("memory", memory).map_or(default.memory, |memory| memory.value),
         idle: section.choice("idle", &[("spin", Idle::Spin), ("adaptive", Idle::Adaptive)]).unwrap_or(default.idle),
         capture: capture::read(&section),
+        simd: section.choice("simd", Simd::WORDS).unwrap_or(default.simd),
         wires: wires(&section),
     };
     section.refuse_unknown();

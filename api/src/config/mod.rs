@@ -35,7 +35,7 @@ use toml::de::DeTable;
 use crate::zone::Zone;
 
 pub use capture::Capture;
-pub use dataplane::{Dataplane, Idle, Memory, Wire};
+pub use dataplane::{Dataplane, Idle, Memory, Simd, Wire};
 pub use general::{Appliance, Exception, Exceptions, Guardrails};
 pub use problem::{ConfigError, Invalid, Problem};
 pub use zone::MAX_ZONES;

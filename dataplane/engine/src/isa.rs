@@ -109,7 +109,7 @@ impl fmt::Display for Isa {
 
 /// Asks for the cache line of a value, to be there when it is read after other work.
 #[inline(always)]
-pub(crate) fn prefetch<T>(at: &T) {
+pub fn prefetch<T>(at: &T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a hint; no address can make it fault.
     unsafe {
