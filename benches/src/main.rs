@@ -4,19 +4,35 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use levee_benches::machine::{Machine, cpus};
 use levee_benches::measure::{Plan, measure};
-use levee_benches::program::{Interrupt, Interval, MeasureError, Place};
+use levee_benches::program::{Interrupt, Interval, Place};
 use levee_benches::report::{self, Report};
 use levee_benches::row::{self, ROWS, Row};
+use levee_benches::{pipeline, sweep};
+
+/// A layer of the measurement, usable alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Layer {
+    /// The data path over packet buffers that were filled before.
+    Pipeline,
+    /// levee-dataplane against dpdk-testpmd and itself.
+    Program,
+}
 
 /// Measures levee-dataplane against dpdk-testpmd and against itself.
 #[derive(Debug, Parser)]
 #[command(name = "levee-bench", version)]
 struct Arguments {
-    /// Rows to measure, all by default; --list names them.
+    /// Rows of the program to measure, all by default; --list names them.
     rows: Vec<String>,
+    /// Only this layer; both by default, and the program's if rows are named.
+    #[arg(long)]
+    layer: Option<Layer>,
+    /// Also draws rates over filters, targets and working set, as SVG into a folder.
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
     /// Names the rows.
     #[arg(long)]
     list: bool,
@@ -75,23 +91,44 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
         packets: arguments.packets.max(1),
         folder: folder.path().to_owned(),
     };
-    let machine = Machine::here();
-    println!("{}\n{}", report::machine(&machine), report::header());
-    let mut outcomes = Vec::new();
-    for row in rows {
-        match measure(row, &plan, interrupt) {
-            Ok(outcome) => {
-                println!("{}", report::row(&outcome));
-                outcomes.push(outcome);
-            }
-            Err(error @ MeasureError::Interrupted) => return Err(error.into()),
-            Err(error) => return Err(error.into()),
+    let mut report = Report {
+        command: std::env::args().collect::<Vec<_>>().join(" "),
+        machine: Machine::here(),
+        pipeline: Vec::new(),
+        rows: Vec::new(),
+        plots: Vec::new(),
+    };
+    println!("{}", report::machine(&report.machine));
+    let layer = arguments.layer.or(if arguments.rows.is_empty() { None } else { Some(Layer::Program) });
+    if layer != Some(Layer::Program) {
+        println!("\n{}", report::case_header());
+        pin(&plan.place);
+        for case in pipeline::cases() {
+            let length = plan.interval.length.div_f64(if arguments.quick { 10.0 } else { 2.0 });
+            let outcome = pipeline::measure(&case, plan.times.max(3), length);
+            println!("{}", report::case(&outcome));
+            report.pipeline.push(outcome);
+            interrupt.pause(Duration::ZERO)?;
         }
     }
-    let complete = outcomes.iter().all(|outcome| outcome.result.is_ok());
+    if layer != Some(Layer::Pipeline) {
+        println!("\n{}", report::header());
+        for row in rows {
+            let outcome = measure(row, &plan, interrupt)?;
+            println!("{}", report::row(&outcome));
+            report.rows.push(outcome);
+        }
+    }
+    if let Some(folder) = &arguments.plots {
+        std::fs::create_dir_all(folder)?;
+        report.plots = sweep::plots(&plan, interrupt)?;
+        for plot in &report.plots {
+            std::fs::write(folder.join(plot.name).with_extension("svg"), plot.svg())?;
+        }
+    }
+    let complete = report.rows.iter().all(|outcome| outcome.result.is_ok());
     if let Some(file) = &arguments.json {
-        let command = std::env::args().collect::<Vec<_>>().join(" ");
-        std::fs::write(file, serde_json::to_string_pretty(&Report { command, machine, rows: outcomes })?)?;
+        std::fs::write(file, serde_json::to_string_pretty(&report)?)?;
     }
     Ok(complete)
 }
@@ -109,4 +146,12 @@ fn place(arguments: &Arguments) -> Result<Place, Box<dyn std::error::Error>> {
     };
     let other = cpus.first().copied().ok_or("the system does not say which CPUs there are")?;
     Ok(Place { workers: cpus.into_iter().rev().collect(), other, programs })
+}
+
+/// The data path alone runs where the programs forward.
+fn pin(place: &Place) {
+    let worker = place.workers.first().map(|id| core_affinity::CoreId { id: *id });
+    if !worker.is_some_and(core_affinity::set_for_current) {
+        eprintln!("levee-bench: cannot stay on one CPU: figures of the data path alone may vary");
+    }
 }

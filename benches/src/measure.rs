@@ -1,14 +1,14 @@
 //! Runs rows: subject and reference by turns, so that what else the machine does meets both.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
 use crate::machine::require_hugepages;
 use crate::program::{Interrupt, Interval, MeasureError, Place, hugepages_mib, levee, testpmd, while_doing};
 use crate::row::{Reference, Row, Setup};
-use crate::traffic::Traffic;
+use crate::traffic::{Kind, Traffic};
 
 /// How rows are run.
 #[derive(Clone, Debug)]
@@ -103,28 +103,24 @@ fn limited(setup: Setup, plan: &Plan) -> Setup {
 
 fn figures(row: &Row, plan: &Plan, interrupt: Interrupt) -> Result<Figures, MeasureError> {
     let subject = limited(row.subject, plan);
-    let subject_capture = capture(subject.traffic, &plan.folder.join("subject.pcap"))?;
-    let reference_capture = match row.reference {
-        Reference::Levee(setup) => capture(limited(setup, plan).traffic, &plan.folder.join("reference.pcap"))?,
-        Reference::Testpmd(_) | Reference::Nothing => subject_capture.clone(),
-    };
-    require_hugepages(hugepages_mib(subject.traffic.packets, subject.workers)).map_err(MeasureError::Skipped)?;
-    let mut figures = Figures { subject: Vec::new(), reference: Vec::new(), dropped: BTreeMap::new(), anomalies: 0 };
-    let levee = |setup: Setup, capture: &Path| {
-        let captures = vec![capture; setup.workers.into()];
-        levee::rate(setup, &captures, &plan.place, plan.interval, interrupt)
-    };
-    for _ in 0..plan.times {
-        match row.reference {
-            Reference::Nothing => {}
-            Reference::Levee(setup) => figures.reference.push(levee(limited(setup, plan), &reference_capture)?.mpps),
-            Reference::Testpmd(forward) => {
-                let packets = subject.traffic.packets;
-                let (place, interval) = (&plan.place, plan.interval);
-                figures.reference.push(testpmd::rate(forward, &subject_capture, packets, place, interval, interrupt)?);
-            }
+    let captures = Captures::write(subject, "subject", plan)?;
+    let reference = match row.reference {
+        Reference::Levee(setup) => {
+            Some((limited(setup, plan), Captures::write(limited(setup, plan), "reference", plan)?))
         }
-        let rate = levee(subject, &subject_capture)?;
+        Reference::Testpmd(_) | Reference::Nothing => None,
+    };
+    let mut figures = Figures { subject: Vec::new(), reference: Vec::new(), dropped: BTreeMap::new(), anomalies: 0 };
+    for _ in 0..plan.times {
+        if let Some((setup, captures)) = &reference {
+            figures.reference.push(levee::rate(*setup, captures, &plan.place, plan.interval, interrupt)?.mpps);
+        }
+        if let Reference::Testpmd(forward) = row.reference {
+            let packets = subject.traffic.packets;
+            let rate = testpmd::rate(forward, &captures.outside, packets, &plan.place, plan.interval, interrupt)?;
+            figures.reference.push(rate);
+        }
+        let rate = levee::rate(subject, &captures, &plan.place, plan.interval, interrupt)?;
         figures.subject.push(rate.mpps);
         figures.dropped = rate.dropped;
         figures.anomalies = rate.anomalies;
@@ -132,9 +128,39 @@ fn figures(row: &Row, plan: &Plan, interrupt: Interrupt) -> Result<Figures, Meas
     Ok(figures)
 }
 
-fn capture(traffic: Traffic, path: &Path) -> Result<PathBuf, MeasureError> {
-    traffic.write(path).map_err(while_doing(path.display().to_string()))?;
-    Ok(path.to_owned())
+/// Millions of packets per second that Levee takes in, measured once.
+///
+/// # Errors
+/// When it does not run.
+pub fn levee_rate(setup: Setup, plan: &Plan, interrupt: Interrupt) -> Result<f64, MeasureError> {
+    let setup = limited(setup, plan);
+    let captures = Captures::write(setup, "subject", plan)?;
+    Ok(levee::rate(setup, &captures, &plan.place, plan.interval, interrupt)?.mpps)
+}
+
+/// The packets of a setup, in files.
+#[derive(Clone, Debug)]
+pub struct Captures {
+    /// What comes from outside.
+    pub outside: PathBuf,
+    /// What comes from inside, once, if anything does.
+    pub inside: Option<PathBuf>,
+}
+
+impl Captures {
+    fn write(setup: Setup, name: &str, plan: &Plan) -> Result<Self, MeasureError> {
+        let mib = hugepages_mib(setup.traffic.packets, setup.workers);
+        require_hugepages(mib).map_err(MeasureError::Skipped)?;
+        let write = |traffic: Traffic, name: String| {
+            let path = plan.folder.join(name);
+            traffic.write(&path).map_err(while_doing(path.display().to_string())).map(|()| path)
+        };
+        let inside = setup.opened.map(|packets| {
+            let traffic = Traffic { packets, kind: Kind::FromInside, ..setup.traffic };
+            write(traffic, format!("{name}-inside.pcap"))
+        });
+        Ok(Self { outside: write(setup.traffic, format!("{name}.pcap"))?, inside: inside.transpose()? })
+    }
 }
 
 #[cfg(test)]

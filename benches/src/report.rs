@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use crate::machine::Machine;
 use crate::measure::{Outcome, median};
+use crate::pipeline;
+use crate::plot::Plot;
 
 /// Everything that was measured.
 #[derive(Clone, Debug, Serialize)]
@@ -14,8 +16,37 @@ pub struct Report {
     pub command: String,
     /// Where.
     pub machine: Machine,
-    /// What.
+    /// The data path alone.
+    pub pipeline: Vec<pipeline::Outcome>,
+    /// The programs.
     pub rows: Vec<Outcome>,
+    /// The programs over something that grows.
+    pub plots: Vec<Plot>,
+}
+
+/// The lines of a case of the data path alone.
+pub fn case(outcome: &pipeline::Outcome) -> String {
+    let lines = outcome.figures.iter().map(|figures| {
+        format!(
+            "{:<8} {:>9} {:>9.1} {:>9.1} {:>9.1} {:>8.1}%  {}",
+            figures.isa,
+            figures.working_set,
+            figures.median(),
+            figures.best(),
+            1e3 / figures.median(),
+            figures.dropped * 100.0,
+            outcome.what
+        )
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Titles of their columns.
+pub fn case_header() -> String {
+    format!(
+        "{:<8} {:>9} {:>9} {:>9} {:>9} {:>9}  {}",
+        "pipeline", "packets", "ns/packet", "best", "Mpps", "dropped", "what"
+    )
 }
 
 /// The machine in one line.

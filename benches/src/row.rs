@@ -3,7 +3,8 @@
 //! Unless a row says otherwise: 65 536 packets, 100 000 hosts, 80 % of the packets to mitigated targets, half of those matching
 //! one of ten filters, each position as often; a million source prefixes loaded, of which no packet comes.
 
-use crate::program::Simd;
+use levee_api::config::Simd;
+
 use crate::program::testpmd::Forward;
 use crate::site::{Family, Mitigations};
 use crate::traffic::{Kind, Traffic};
@@ -41,17 +42,20 @@ pub enum Reference {
 pub struct Setup {
     /// The packets, and with them the filters.
     pub traffic: Traffic,
-    /// Instructions that may be used; none: the best that the CPU has.
-    pub simd: Option<Simd>,
+    /// Instructions that may be used.
+    pub simd: Simd,
     /// Workers, each with a queue of its own.
     pub workers: u8,
+    /// Conversations that inside has opened before: they fill the tables, which no packet from outside can. None: nothing ever
+    /// comes from inside.
+    pub opened: Option<u32>,
     /// A filter comes and goes, and with it a generation of tables, every 10 ms.
     pub churn: bool,
 }
 
-const DISTINCT: Mitigations = Mitigations { targets: 10_000, lists: 10_000, on_zone: false };
-const SHARED: Mitigations = Mitigations { targets: 10_000, lists: 500, on_zone: false };
-const TEN: Mitigations = Mitigations { targets: 10_000, lists: 1, on_zone: true };
+const DISTINCT: Mitigations = Mitigations { targets: 10_000, filters: 10, lists: 10_000, on_zone: false };
+const SHARED: Mitigations = Mitigations { targets: 10_000, filters: 10, lists: 500, on_zone: false };
+const TEN: Mitigations = Mitigations { targets: 10_000, filters: 10, lists: 1, on_zone: true };
 const IO: Reference = Reference::Testpmd(Forward::Io);
 
 const PLAIN: Traffic = Traffic {
@@ -63,7 +67,7 @@ const PLAIN: Traffic = Traffic {
     kind: Kind::Plain,
 };
 
-const FULL: Setup = Setup { traffic: PLAIN, simd: None, workers: 1, churn: false };
+const FULL: Setup = Setup { traffic: PLAIN, simd: Simd::Auto, workers: 1, opened: None, churn: false };
 
 const fn traffic(traffic: Traffic) -> Setup {
     Setup { traffic, ..FULL }
@@ -120,16 +124,16 @@ pub const ROWS: &[Row] = &[
     row("vlan", "all VLAN-tagged / plain", kind(Kind::Vlan), Reference::Levee(FULL)).promise(0.8, 0.95),
     row(
         "coldest",
-        "262 144 packets, random sources and hosts, Mpps",
-        traffic(Traffic { packets: 262_144, to_targets: 10, ..PLAIN }),
+        "240 000 packets, random sources and hosts, Mpps",
+        traffic(Traffic { packets: 240_000, to_targets: 10, ..PLAIN }),
         Reference::Nothing,
     )
     .promise(14.88, 22.0),
     row(
         "full-tables",
-        "2^20 conversations, every table full / 4 096 conversations",
-        peace(1 << 20, Kind::Flows(1 << 20)),
-        Reference::Levee(peace(1 << 20, Kind::Flows(4_096))),
+        "2^20 random conversations remembered / none",
+        Setup { opened: Some(1 << 21), ..peace(65_536, Kind::Plain) },
+        Reference::Levee(Setup { opened: Some(1), ..peace(65_536, Kind::Plain) }),
     )
     .promise(0.8, 0.9),
     row("colliding", "colliding keys / random", kind(Kind::Colliding), Reference::Levee(FULL)).promise(0.8, 0.95),
@@ -143,8 +147,8 @@ pub const ROWS: &[Row] = &[
     .promise(0.98, 0.99),
     row("ipv6", "IPv6 / IPv4, full", traffic(Traffic { family: Family::V6, ..PLAIN }), Reference::Levee(FULL))
         .promise(0.75, 0.9),
-    row("avx2", "AVX2 only, full / io", Setup { simd: Some(Simd::Avx2), ..FULL }, IO).promise(0.17, 0.25),
-    row("scalar", "scalar, full / io", Setup { simd: Some(Simd::Scalar), ..FULL }, IO).promise(0.14, 0.19),
+    row("avx2", "AVX2 only, full / io", Setup { simd: Simd::Avx2, ..FULL }, IO).promise(0.17, 0.25),
+    row("scalar", "scalar, full / io", Setup { simd: Simd::Scalar, ..FULL }, IO).promise(0.14, 0.19),
     row("two-workers", "two workers / one", Setup { workers: 2, ..FULL }, Reference::Levee(FULL)).promise(1.7, 1.9),
     row("mac", "500 lists / testpmd mac", FULL, Reference::Testpmd(Forward::Mac)),
     row("5tswap", "500 lists / testpmd 5tswap", FULL, Reference::Testpmd(Forward::FiveTupleSwap)),

@@ -15,8 +15,6 @@ pub const HOSTS: u32 = 100_000;
 pub const PREFIX4: &str = "198.18.0.0/15";
 /// The zone in IPv6 (RFC 3849).
 pub const PREFIX6: &str = "2001:db8::/32";
-/// Filters of each target.
-pub const FILTERS: u16 = 10;
 /// Source port that the first filter of a list wants; the following ones want the following ports.
 pub const FIRST_PORT: u16 = 1024;
 /// Name of the zone.
@@ -39,8 +37,10 @@ pub enum Family {
 /// Which hosts have filters, and how many of their lists differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mitigations {
-    /// Hosts with [`FILTERS`] filters each.
+    /// Hosts with filters.
     pub targets: u32,
+    /// Filters of each.
+    pub filters: u16,
     /// Different lists among them.
     pub lists: u32,
     /// The filters of one list, on the whole zone: as few filters as there can be for the same packets.
@@ -49,7 +49,7 @@ pub struct Mitigations {
 
 impl Mitigations {
     /// No host is a target.
-    pub const NONE: Self = Self { targets: 0, lists: 1, on_zone: false };
+    pub const NONE: Self = Self { targets: 0, filters: 10, lists: 1, on_zone: false };
 
     /// The list of a target.
     pub fn list(self, target: u32) -> u16 {
@@ -62,15 +62,15 @@ impl Mitigations {
     }
 
     /// All filters, target by target.
-    pub fn filters(self, family: Family) -> Vec<FilterRequest> {
+    pub fn requests(self, family: Family) -> Vec<FilterRequest> {
         let targets = if self.on_zone { 1 } else { self.targets };
         (0..targets)
-            .flat_map(|target| (0..FILTERS).map(move |position| self.filter(family, target, position)))
+            .flat_map(|target| (0..self.filters).map(move |position| self.request(family, target, position)))
             .collect()
     }
 
     /// One filter of a target.
-    pub fn filter(self, family: Family, target: u32, position: u16) -> FilterRequest {
+    pub fn request(self, family: Family, target: u32, position: u16) -> FilterRequest {
         FilterRequest {
             owner: "levee-bench".to_owned(),
             target: Target {

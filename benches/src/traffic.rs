@@ -10,7 +10,7 @@ use levee_tests::frame::{self, Link, Tcp, flags};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::site::{FILTERS, FIRST_PORT, Family, HOSTS, Mitigations, address, protocol};
+use crate::site::{FIRST_PORT, Family, HOSTS, Mitigations, address, protocol};
 use crate::sources;
 
 const SEED: u64 = 0x6c_6576_6565;
@@ -55,8 +55,8 @@ pub enum Kind {
     Malformed,
     /// Sources from the loaded set.
     FromSet,
-    /// This many conversations, by turns.
-    Flows(u32),
+    /// From inside, each of another conversation.
+    FromInside,
     /// Tuples that a weak hash cannot tell apart: the same exclusive or of addresses, the same sum of ports.
     Colliding,
     /// All the same tuple.
@@ -91,8 +91,12 @@ impl Traffic {
     fn frame(self, number: u32, random: &mut ChaCha8Rng, frame: &mut Vec<u8>) {
         match self.kind {
             Kind::Plain => self.packet(random).build(frame),
-            // The tuple follows from its number alone, so that a conversation comes again.
-            Kind::Flows(flows) => self.packet(&mut seeded(number % flows.max(1))).build(frame),
+            Kind::FromInside => {
+                let mut packet = self.packet(random);
+                (packet.source, packet.destination) = (packet.destination, packet.source);
+                packet.ports = (packet.ports.1, random.random_range(1024..=u16::MAX));
+                packet.build(frame);
+            }
             Kind::OneKey => self.packet(&mut seeded(0)).build(frame),
             Kind::Colliding => {
                 let mut packet = self.packet(random);
@@ -132,7 +136,7 @@ impl Traffic {
     fn packet(self, random: &mut ChaCha8Rng) -> Packet {
         let to_target = self.mitigations.targets > 0 && random.random_range(0..100) < self.to_targets;
         let matches = to_target && random.random_range(0..100) < self.matching;
-        let position = random.random_range(0..FILTERS);
+        let position = random.random_range(0..self.mitigations.filters.max(1));
         let (host, list) = if to_target {
             let target = random.random_range(0..self.mitigations.targets);
             (self.mitigations.host(target), self.mitigations.list(target))

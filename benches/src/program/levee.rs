@@ -1,7 +1,6 @@
 //! `levee-dataplane run` as an operator would run it: a configuration, filters over the contract, counters over the contract.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use tokio::runtime::Runtime;
 use super::{
     Interrupt, Interval, LOOK, MeasureError, Place, Running, START_WITHIN, buffers, hugepages_mib, vdevs, while_doing,
 };
+use crate::measure::Captures;
 use crate::row::Setup;
 use crate::site;
 
@@ -47,12 +47,13 @@ struct Levee {
 /// When it does not run, refuses the policy, or loses count.
 pub fn rate(
     setup: Setup,
-    captures: &[&Path],
+    captures: &Captures,
     place: &Place,
     interval: Interval,
     interrupt: Interrupt,
 ) -> Result<Rate, MeasureError> {
     let mut levee = Levee::start(setup, captures, place, interrupt)?;
+    levee.await_opened(setup.opened.unwrap_or(0).into(), interrupt)?;
     interrupt.pause(interval.warm_up)?;
     let (before, began) = levee.counters()?;
     if setup.churn {
@@ -75,11 +76,8 @@ pub fn rate(
 }
 
 impl Levee {
-    fn start(setup: Setup, captures: &[&Path], place: &Place, interrupt: Interrupt) -> Result<Self, MeasureError> {
-        if setup.simd.is_some() {
-            return Err(MeasureError::Skipped("levee-dataplane takes the best instructions there are".to_owned()));
-        }
-        let folder = captures.first().and_then(|capture| capture.parent()).unwrap_or(Path::new("."));
+    fn start(setup: Setup, captures: &Captures, place: &Place, interrupt: Interrupt) -> Result<Self, MeasureError> {
+        let folder = captures.outside.parent().unwrap_or(Path::new("."));
         let socket = folder.join("dataplane.sock");
         let text = configuration(setup, captures, place, folder);
         let file = folder.join("levee.toml");
@@ -106,7 +104,7 @@ impl Levee {
                 }
             }
         };
-        let filters = setup.traffic.mitigations.filters(setup.traffic.family);
+        let filters = setup.traffic.mitigations.requests(setup.traffic.family);
         if !filters.is_empty() {
             let generation = Generation { zones: &config.zones, protected: &[], filters: &filters };
             runtime.block_on(dataplane.upload(generation))?;
@@ -114,14 +112,28 @@ impl Levee {
         Ok(Self { runtime, dataplane, program })
     }
 
+    /// Waits until everything has come from inside.
+    fn await_opened(&mut self, packets: u64, interrupt: Interrupt) -> Result<(), MeasureError> {
+        let deadline = Instant::now() + START_WITHIN;
+        while self.counters()?.0.from_inside < packets {
+            if Instant::now() > deadline {
+                return Err(self.program.failed(format!("took in less than {packets} packets from inside")));
+            }
+            interrupt.pause(LOOK)?;
+        }
+        Ok(())
+    }
+
     fn counters(&mut self) -> Result<(Count, Instant), MeasureError> {
         let answer = self.runtime.block_on(self.dataplane.client.counters(contract::CountersRequest {}));
         let at = Instant::now();
         let answer = answer.map_err(|status| call("Counters", status))?.into_inner();
         let mut count = Count::default();
-        for direction in answer.wires.into_iter().filter_map(|wire| wire.inbound) {
-            count.received += direction.received;
-            for (reason, dropped) in direction.dropped {
+        for wire in answer.wires {
+            count.from_inside += wire.outbound.map_or(0, |direction| direction.received);
+            let inbound = wire.inbound.unwrap_or_default();
+            count.received += inbound.received;
+            for (reason, dropped) in inbound.dropped {
                 *count.dropped.entry(reason).or_default() += dropped;
             }
         }
@@ -135,7 +147,7 @@ impl Levee {
     /// Installs and removes a filter by turns: each is a generation of tables.
     fn churn(&mut self, setup: Setup, length: Duration, interrupt: Interrupt) -> Result<(), MeasureError> {
         // On a host that is no target and at a list that nothing else has.
-        let mut filter: FilterRequest = setup.traffic.mitigations.filter(setup.traffic.family, 0, 0);
+        let mut filter: FilterRequest = setup.traffic.mitigations.request(setup.traffic.family, 0, 0);
         filter.target.prefix = Some(levee_api::prefix::Prefix::host(site::address(setup.traffic.family, 1)));
         let begin = Instant::now();
         let mut installed: Vec<u64> = Vec::new();
@@ -166,6 +178,7 @@ impl Levee {
 #[derive(Debug, Default)]
 struct Count {
     received: u64,
+    from_inside: u64,
     dropped: BTreeMap<String, u64>,
 }
 
@@ -173,24 +186,22 @@ fn call(call: &'static str, status: tonic::Status) -> DataplaneError {
     DataplaneError::Call { call, status: Box::new(status) }
 }
 
-fn configuration(setup: Setup, captures: &[&Path], place: &Place, folder: &Path) -> String {
+fn configuration(setup: Setup, captures: &Captures, place: &Place, folder: &Path) -> String {
     let packets = setup.traffic.packets;
-    let [outside, inside] = vdevs(captures);
+    let [outside, inside] = vdevs(&captures.outside, setup.workers, captures.inside.as_deref());
     let workers: Vec<String> = place.workers.iter().take(setup.workers.into()).map(usize::to_string).collect();
     let mut text = format!(
         "schema = 1\n\n[appliance]\nname = \"bench\"\nstate_dir = \"{folder}/state\"\nmode = \"enforce\"\n\n\
          [dataplane]\nsocket = \"{folder}/dataplane.sock\"\nworkers = [{workers}]\nmemory = \"{memory}MiB\"\n\
-         idle = \"spin\"\n\n\
-         [[dataplane.wire]]\nname = \"bench\"\noutside = \"{outside}\"\ninside = \"{inside}\"\ncapacity = \"100Gbps\"\n",
+         idle = \"spin\"\nsimd = \"{simd}\"\n\n\
+         [[dataplane.wire]]\nname = \"bench\"\noutside = \"{outside}\"\ninside = \"{inside}\"\ncapacity = \"100Gbps\"\n\
+         buffers = {buffers}\n",
         folder = folder.display(),
         workers = workers.join(", "),
         memory = hugepages_mib(packets, setup.workers),
+        simd = setup.simd.name(),
+        buffers = buffers(packets, setup.workers),
     );
-    let count = buffers(packets * u32::from(setup.workers));
-    if count != super::DEFAULT_BUFFERS {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "buffers = {count}");
-    }
     text.push('\n');
     text.push_str(&site::zone_text());
     text

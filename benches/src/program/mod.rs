@@ -21,15 +21,6 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 /// How often a wait looks whether it is over.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Instructions that a program may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Simd {
-    /// AVX2 and what came before.
-    Avx2,
-    /// No vectors of ours.
-    Scalar,
-}
-
 /// Why there is no figure.
 #[derive(Debug, thiserror::Error)]
 pub enum MeasureError {
@@ -143,6 +134,8 @@ impl Running {
             .args(["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", FIRST, "sh", "stdbuf", "-oL"])
             .arg(program)
             .args(words)
+            // Ours is about this process; the programs are measured as they are.
+            .env_remove("GLIBC_TUNABLES")
             .stdin(Stdio::piped())
             .stdout(if name == testpmd::NAME { Stdio::piped() } else { out.into() })
             .stderr(errors)
@@ -186,26 +179,32 @@ impl Drop for Running {
     }
 }
 
-/// The pair of ports that every program gets: what comes in is copied from captures, one for each queue, without end, as a
-/// card would write it into buffers; what is sent is taken and freed, and nothing comes back.
-fn vdevs(captures: &[&Path]) -> [String; 2] {
-    let files: String = captures.iter().map(|capture| format!(",rx_pcap={}", capture.display())).collect();
-    [format!("net_pcap0{files},infinite_rx=1"), "net_null1,no-rx=1".to_owned()]
+/// The pair of ports that every program gets: what comes in is copied from a capture, by each queue for itself and without
+/// end, as a card would write it into buffers; what is sent is taken and freed. From inside comes nothing, or a capture once.
+fn vdevs(outside: &Path, queues: u8, inside: Option<&Path>) -> [String; 2] {
+    let files = format!(",rx_pcap={}", outside.display()).repeat(queues.into());
+    let inside = match inside {
+        None => "net_null1,no-rx=1".to_owned(),
+        Some(capture) => format!("net_pcap1,rx_pcap={}", capture.display()),
+    };
+    [format!("net_pcap0{files},infinite_rx=1"), inside]
 }
 
-/// Buffers of the pool: the capture stays in some of them, the others are what Levee has by itself.
-fn buffers(packets: u32) -> u32 {
-    if packets <= DEFAULT_BUFFERS * 3 / 4 { DEFAULT_BUFFERS } else { packets + DEFAULT_BUFFERS + 1 }
+/// Buffers of the pool: captures stay in some of them, the others are what Levee has for each worker. One less than a power
+/// of two, as Levee takes them.
+fn buffers(packets: u32, workers: u8) -> u32 {
+    let workers = u32::from(workers);
+    (packets * workers + DEFAULT_BUFFERS * workers).next_power_of_two() - 1
 }
 
-/// What Levee takes for a wire if nobody says anything: `BUFFERS` of the dataplane's wires.
+/// What Levee takes for each worker of a wire: `BUFFERS` of the dataplane's wires.
 const DEFAULT_BUFFERS: u32 = 16_383;
 /// Bytes from one buffer to the next: what DPDK's pool makes of frames of an MTU of 1500, in both programs.
-pub const BUFFER_BYTES: u64 = 2_368;
+pub const BUFFER_BYTES: u32 = 2_368;
 /// What DPDK needs besides buffers.
 const OTHER_MIB: u64 = 96;
 
-/// Hugepages that a program needs for a capture, in MiB.
-pub fn hugepages_mib(packets: u32, queues: u8) -> u64 {
-    ((u64::from(buffers(packets * u32::from(queues))) * BUFFER_BYTES) >> 20) + 1 + OTHER_MIB
+/// Hugepages that a program needs for a capture for each worker, in MiB.
+pub fn hugepages_mib(packets: u32, workers: u8) -> u64 {
+    ((u64::from(buffers(packets, workers)) * u64::from(BUFFER_BYTES)) >> 20) + 1 + OTHER_MIB
 }

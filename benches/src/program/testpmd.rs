@@ -61,7 +61,7 @@ pub fn rate(
 }
 
 fn command_line(forward: Forward, capture: &Path, packets: u32, worker: usize, other: usize) -> Vec<String> {
-    let [outside, inside] = vdevs(&[capture]);
+    let [outside, inside] = vdevs(capture, 1, None);
     let lcores = format!("--lcores=0@{other},1@{worker}");
     let prefix = format!("--file-prefix=levee-bench-{}", std::process::id());
     let memory = hugepages_mib(packets, 1).to_string();
@@ -74,7 +74,7 @@ fn command_line(forward: Forward, capture: &Path, packets: u32, worker: usize, o
     // It would throw away the first packets of each queue before it starts.
     words.extend(["-i", "--auto-start", "--no-flush-rx", "--nb-cores=1"].map(str::to_owned));
     words.extend(["--rxd=1024", "--txd=1024", "--burst=64", "--mbcache=256"].map(str::to_owned));
-    words.extend([format!("--forward-mode={}", forward.name()), format!("--total-num-mbufs={}", buffers(packets))]);
+    words.extend([format!("--forward-mode={}", forward.name()), format!("--total-num-mbufs={}", buffers(packets, 1))]);
     words
 }
 
