@@ -1,5 +1,6 @@
 //! The lab as its users have it: `scripts/lab` with real namespaces, a real web server and real floods. Needs root.
 
+mod capture;
 mod soak;
 mod support;
 
