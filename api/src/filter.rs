@@ -9,12 +9,13 @@ use crate::prefix::Prefix;
 use crate::role::RoleSet;
 use crate::time::Timestamp;
 
-/// A region: `lo[i] <= lane[i] <= hi[i]` for all lanes, plus masked compares on the two bit lanes.
+/// A region: `lo[i] <= lane[i] <= hi[i]` for all lanes, plus masked compares on the three bit lanes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct HeaderBox {
     lo: [u16; LANES],
     hi: [u16; LANES],
     flags: Masked,
+    classes: Masked,
     bits: Masked,
 }
 
@@ -70,11 +71,12 @@ impl HeaderBox {
             lo: [0; LANES],
             hi: [u16::MAX; LANES],
             flags: Masked { mask: 0, value: 0 },
+            classes: Masked { mask: 0, value: 0 },
             bits: Masked { mask: 0, value: 0 },
         }
     }
 
-    /// Narrows a lane to `lo..=hi`; a bit lane is not touched (use [`Self::flags`] and [`Self::bits`]).
+    /// Narrows a lane to `lo..=hi`; a bit lane is not touched (use [`Self::flags`], [`Self::classes`] and [`Self::bits`]).
     #[must_use]
     pub fn range(mut self, lane: Lane, lo: u16, hi: u16) -> Self {
         if !lane.is_bits() {
@@ -133,6 +135,18 @@ impl HeaderBox {
         self
     }
 
+    /// Requires membership in address sets, bit `i` for set `i`: `class & mask == value`.
+    #[must_use]
+    pub fn classes(mut self, mask: u16, value: u16) -> Self {
+        self.classes = self.classes.and(Masked { mask, value });
+        self
+    }
+
+    /// True when packets in different address sets differ.
+    pub const fn asks_for_class(&self) -> bool {
+        self.classes.mask != 0
+    }
+
     /// Requires properties: `bits & mask == value`.
     #[must_use]
     pub fn bits(mut self, mask: Bits, value: Bits) -> Self {
@@ -144,13 +158,17 @@ impl HeaderBox {
     pub fn contains(&self, lanes: &[u16; LANES]) -> bool {
         let inside = self.lo.iter().zip(&self.hi).zip(lanes).all(|((lo, hi), lane)| lo <= lane && lane <= hi);
         let at = |lane: Lane| lanes.get(lane.index()).copied().unwrap_or(0);
-        inside && self.flags.matches(at(Lane::TcpFlags)) && self.bits.matches(at(Lane::Bits))
+        inside
+            && self.flags.matches(at(Lane::TcpFlags))
+            && self.classes.matches(at(Lane::SourceClass))
+            && self.bits.matches(at(Lane::Bits))
     }
 
     /// The conditions that are not "any", in lane order.
     pub fn constraints(&self) -> impl Iterator<Item = Constraint> + '_ {
         Lane::ALL.into_iter().filter_map(|lane| match lane {
             Lane::TcpFlags => (self.flags.mask != 0).then_some(Constraint::Mask { lane, masked: self.flags }),
+            Lane::SourceClass => (self.classes.mask != 0).then_some(Constraint::Mask { lane, masked: self.classes }),
             Lane::Bits => (self.bits.mask != 0).then_some(Constraint::Mask { lane, masked: self.bits }),
             _ => {
                 let (lo, hi) = (*self.lo.get(lane.index())?, *self.hi.get(lane.index())?);
@@ -167,6 +185,7 @@ impl HeaderBox {
                 let mut narrowed = narrowed;
                 match lane {
                     Lane::TcpFlags => narrowed.flags = narrowed.flags.and(masked),
+                    Lane::SourceClass => narrowed.classes = narrowed.classes.and(masked),
                     _ => narrowed.bits = narrowed.bits.and(masked),
                 }
                 narrowed
@@ -182,7 +201,10 @@ impl HeaderBox {
 
     /// True when no packet can lie inside.
     pub fn is_empty(&self) -> bool {
-        self.lo.iter().zip(&self.hi).any(|(lo, hi)| lo > hi) || self.flags.is_empty() || self.bits.is_empty()
+        self.lo.iter().zip(&self.hi).any(|(lo, hi)| lo > hi)
+            || self.flags.is_empty()
+            || self.classes.is_empty()
+            || self.bits.is_empty()
     }
 
     /// True when every packet lies inside.
@@ -267,11 +289,41 @@ pub enum Action {
     Pass,
     /// It is dropped.
     Drop,
-    /// It is dropped while the filter's traffic exceeds this many packets per second.
+    /// It is dropped while what shares the limit exceeds this many packets per second.
     Limit {
         /// Packets per second.
         pps: u32,
+        /// What shares one limit.
+        per: Per,
     },
+}
+
+/// What shares the rate of one limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Per {
+    /// Everything that the filter matches.
+    #[default]
+    Target,
+    /// What comes from one source address.
+    Source,
+    /// What comes from one source prefix: [`Per::IPV4_LENGTH`] or [`Per::IPV6_LENGTH`] bits.
+    SourcePrefix,
+}
+
+impl Per {
+    /// Bits of a source prefix in IPv4: what one network announces at least.
+    pub const IPV4_LENGTH: u8 = 24;
+    /// Bits of a source prefix in IPv6: what one site is usually given.
+    pub const IPV6_LENGTH: u8 = 48;
+
+    /// The name used in rendered filters.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Target => "target",
+            Self::Source => "source",
+            Self::SourcePrefix => "source_prefix",
+        }
+    }
 }
 
 /// What a filter is installed on.
@@ -351,10 +403,10 @@ fn write_mask(f: &mut fmt::Formatter<'_>, lane: Lane, masked: Masked) -> fmt::Re
         if masked.mask & mask == 0 {
             continue;
         }
-        let name = if lane == Lane::TcpFlags {
-            TcpFlags::from_bits_truncate(mask).iter_names().next().map(|(name, _)| name)
-        } else {
-            Bits::from_bits_truncate(mask).iter_names().next().map(|(name, _)| name)
+        let name = match lane {
+            Lane::TcpFlags => TcpFlags::from_bits_truncate(mask).iter_names().next().map(|(name, _)| name),
+            Lane::Bits => Bits::from_bits_truncate(mask).iter_names().next().map(|(name, _)| name),
+            _ => None,
         };
         let sign = if masked.value & mask != 0 { '+' } else { '-' };
         if !first {
@@ -396,7 +448,8 @@ impl fmt::Display for Action {
         match self {
             Self::Pass => f.write_str("pass"),
             Self::Drop => f.write_str("drop"),
-            Self::Limit { pps } => write!(f, "limit {pps} pps"),
+            Self::Limit { pps, per: Per::Target } => write!(f, "limit {pps} pps"),
+            Self::Limit { pps, per } => write!(f, "limit {pps} pps per {}", per.name()),
         }
     }
 }

@@ -64,7 +64,7 @@ lanes! {
     TcpMss = 27, "tcp_mss", "TCP maximum segment size option; zero when absent";
     Payload0 = 28, "payload0", "payload bytes 0 and 1, big endian, absent bytes zero";
     Payload2 = 29, "payload2", "payload bytes 2 and 3, big endian, absent bytes zero";
-    SourceClass = 30, "source_class", "which address sets the source is in; zero: none";
+    SourceClass = 30, "source_class", "which address sets the source is in, bit lane: 1 for the first of the configuration, 2 for the second, 4, 8, ...";
     Bits = 31, "bits", "properties, bit lane: see Bits";
 }
 
@@ -74,9 +74,9 @@ impl Lane {
         self as usize
     }
 
-    /// True for the two lanes that are bit fields, matched by mask and value instead of a range.
+    /// True for the three lanes that are bit fields, matched by mask and value instead of a range.
     pub const fn is_bits(self) -> bool {
-        matches!(self, Self::TcpFlags | Self::Bits)
+        matches!(self, Self::TcpFlags | Self::SourceClass | Self::Bits)
     }
 
     /// The lane of a name.

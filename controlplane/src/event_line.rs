@@ -118,7 +118,11 @@ fn filter(told: &v1::Filter) -> Value {
     let action = match request.action.and_then(|action| action.kind) {
         Some(v1::action::Kind::Pass(_)) => "pass".to_owned(),
         Some(v1::action::Kind::Drop(_)) => "drop".to_owned(),
-        Some(v1::action::Kind::Limit(limit)) => format!("limit {} pps", limit.pps),
+        Some(v1::action::Kind::Limit(limit)) => match limit.per() {
+            v1::Per::Target => format!("limit {} pps", limit.pps),
+            v1::Per::Source => format!("limit {} pps per source", limit.pps),
+            v1::Per::SourcePrefix => format!("limit {} pps per source_prefix", limit.pps),
+        },
         None => "unknown".to_owned(),
     };
     let details = json!({

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::v1;
-use crate::filter::{Action, Constraint, Filter, HeaderBox, Masked, Origin, Pattern, Rule, Target};
+use crate::filter::{Action, Constraint, Filter, HeaderBox, Masked, Origin, Pattern, Per, Rule, Target};
 use crate::lane::Lane;
 use crate::prefix::Prefix;
 use crate::role::{Role, RoleSet};
@@ -320,7 +320,9 @@ impl From<Action> for v1::Action {
             kind: Some(match action {
                 Action::Pass => v1::action::Kind::Pass(v1::action::Pass {}),
                 Action::Drop => v1::action::Kind::Drop(v1::action::Drop {}),
-                Action::Limit { pps } => v1::action::Kind::Limit(v1::action::Limit { pps }),
+                Action::Limit { pps, per } => {
+                    v1::action::Kind::Limit(v1::action::Limit { pps, per: v1::Per::from(per).into() })
+                }
             }),
         }
     }
@@ -333,8 +335,32 @@ impl TryFrom<&v1::Action> for Action {
         match message.kind {
             Some(v1::action::Kind::Pass(_)) => Ok(Self::Pass),
             Some(v1::action::Kind::Drop(_)) => Ok(Self::Drop),
-            Some(v1::action::Kind::Limit(v1::action::Limit { pps })) => Ok(Self::Limit { pps }),
+            Some(v1::action::Kind::Limit(v1::action::Limit { pps, per })) => {
+                let per =
+                    v1::Per::try_from(per).map_err(|_| FieldError::new("limit.per", format!("{per} is unknown")))?;
+                Ok(Self::Limit { pps, per: per.into() })
+            }
             None => Err(FieldError::new("kind", "there is none")),
+        }
+    }
+}
+
+impl From<Per> for v1::Per {
+    fn from(per: Per) -> Self {
+        match per {
+            Per::Target => Self::Target,
+            Per::Source => Self::Source,
+            Per::SourcePrefix => Self::SourcePrefix,
+        }
+    }
+}
+
+impl From<v1::Per> for Per {
+    fn from(per: v1::Per) -> Self {
+        match per {
+            v1::Per::Target => Self::Target,
+            v1::Per::Source => Self::Source,
+            v1::Per::SourcePrefix => Self::SourcePrefix,
         }
     }
 }

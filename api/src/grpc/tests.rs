@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 
 use super::*;
-use crate::filter::{Action, Constraint, HeaderBox, Masked, Pattern, Rule, Target};
+use crate::filter::{Action, Constraint, HeaderBox, Masked, Pattern, Per, Rule, Target};
 use crate::lane::Lane;
 use crate::prefix::Prefix;
 use crate::role::{Role, RoleSet};
@@ -54,8 +54,12 @@ fn filter_request() -> impl Strategy<Value = FilterRequest> {
         .prop_map(|roles| roles.into_iter().fold(RoleSet::NONE, |set, role| set.union(role.set())));
     let rule = (header_box(), prop::option::of(pattern()), prop::collection::vec(header_box(), 0..4))
         .prop_map(|(matches, pattern, except)| Rule { matches, pattern, except });
-    let action =
-        prop_oneof![Just(Action::Pass), Just(Action::Drop), any::<u32>().prop_map(|pps| Action::Limit { pps })];
+    let action = prop_oneof![
+        Just(Action::Pass),
+        Just(Action::Drop),
+        (any::<u32>(), prop::sample::select(vec![Per::Target, Per::Source, Per::SourcePrefix]))
+            .prop_map(|(pps, per)| Action::Limit { pps, per })
+    ];
     (name(), target, roles, rule, action, 1_u64.., ".{0,50}").prop_map(
         |(owner, target, roles, rule, action, ttl, witness)| FilterRequest {
             owner,

@@ -3,17 +3,19 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use levee_api::address_set::AddressSet;
 use levee_api::filter::Action;
 use levee_api::prefix::Prefix;
 use levee_api::time::Timestamp;
 use levee_api::zone::{Mode, Zone};
 
 use crate::detect::detector::{Detector, Outcome, Task};
-use crate::filter::FilterTable;
 use crate::filter::shares::Rebalance;
+use crate::filter::sources::{MAX_SETS, Sources};
+use crate::filter::{FilterTable, SourceSets};
 use crate::generation::Published;
 use crate::isa::Isa;
-use crate::link;
+use crate::link::{self, SourceHits};
 use crate::pipeline::{Parts, Pipeline};
 use crate::tables::{OnFailure, Tables};
 use crate::target::conversation::Conversations;
@@ -59,6 +61,10 @@ pub struct Engine {
     rebalance: Rebalance,
     settings: Settings,
     direct_slots: usize,
+    sets: Arc<SourceSets>,
+    described: Vec<AddressSet>,
+    sources: Arc<Sources>,
+    source_hits: Vec<Arc<SourceHits>>,
 }
 
 impl Engine {
@@ -81,9 +87,11 @@ impl Engine {
         let (worker_ends, detector_ends, watch) = link::connect(workers, slots, filters);
         let ends = worker_ends.iter().map(|end| (Arc::clone(&end.hits), Arc::clone(&end.shares)));
         let rebalance = Rebalance::of(ends.collect());
+        let source_hits = detector_ends.iter().map(|end| Arc::clone(&end.source_hits)).collect();
         let mut published = Published::new(Tables {
             plan: Arc::clone(&plan),
             filters: FilterTable::default(),
+            sources: Arc::default(),
             ceiling: settings.ceiling,
             evicted: settings.evicted,
             too_deep: settings.too_deep,
@@ -104,7 +112,10 @@ impl Engine {
             })
             .collect();
         let detector = Detector::new(plan, detector_ends, watch, settings.filters, settings.learn_only, now);
-        let mut engine = Self { detector, published, rebalance, settings, direct_slots };
+        let sources = Arc::default();
+        let (sets, described) = Default::default();
+        let mut engine =
+            Self { detector, published, rebalance, settings, direct_slots, sets, described, sources, source_hits };
         engine.publish(0);
         Ok((engine, pipelines))
     }
@@ -157,21 +168,49 @@ impl Engine {
             return Err(PlanError::TooManySlots { needed: plan.slots(), available: self.direct_slots });
         }
         self.detector.replan(Arc::new(plan), now);
+        self.use_sources();
         self.publish(LISTS_AT_ONCE);
         Ok(())
+    }
+
+    /// Puts other address sets in force: `sets` was built from `described`, in this order.
+    pub fn replace_sources(&mut self, sets: Arc<SourceSets>, described: Vec<AddressSet>) {
+        (self.sets, self.described) = (sets, described);
+        self.use_sources();
+        let plan = Arc::clone(self.detector.plan());
+        let filters = self.detector.measures.table.current().clone();
+        self.put(plan, filters);
+    }
+
+    /// Packets from members of each set that met it, over all workers.
+    pub fn source_hits(&self) -> [u64; MAX_SETS] {
+        self.source_hits.iter().fold([0; MAX_SETS], |mut sum, hits| {
+            sum.iter_mut().zip(hits.read()).for_each(|(sum, hits)| *sum += hits);
+            sum
+        })
+    }
+
+    fn use_sources(&mut self) {
+        let zones = self.detector.plan().zones();
+        self.sources = Arc::new(Sources::of(Arc::clone(&self.sets), &self.described, zones));
     }
 
     fn publish(&mut self, most: usize) {
         let plan = Arc::clone(self.detector.plan());
         if let Some(filters) = self.detector.measures.table.advance(&plan, most) {
             self.rebalance.filters_changed();
-            self.published.publish(Tables {
-                plan,
-                filters,
-                ceiling: self.settings.ceiling,
-                evicted: self.settings.evicted,
-                too_deep: self.settings.too_deep,
-            });
+            self.put(plan, filters);
         }
+    }
+
+    fn put(&mut self, plan: Arc<Plan>, filters: FilterTable) {
+        self.published.publish(Tables {
+            plan,
+            filters,
+            sources: Arc::clone(&self.sources),
+            ceiling: self.settings.ceiling,
+            evicted: self.settings.evicted,
+            too_deep: self.settings.too_deep,
+        });
     }
 }

@@ -107,6 +107,14 @@ impl fmt::Display for Isa {
     }
 }
 
+/// Asks for the cache line of an element, if there is such an element.
+#[inline(always)]
+pub(crate) fn prefetch_at<T>(elements: &[T], index: usize) {
+    if let Some(element) = elements.get(index) {
+        prefetch(element);
+    }
+}
+
 /// Asks for the cache line of a value, to be there when it is read after other work.
 #[inline(always)]
 pub fn prefetch<T>(at: &T) {

@@ -13,6 +13,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::filter::FilterCounters;
 use crate::filter::shares::Shares;
+use crate::filter::sources::MAX_SETS;
 use crate::sample::Sample;
 use crate::target::counters::{Counters, Totals};
 use crate::target::plan::{MAX_ZONES, Place};
@@ -128,6 +129,29 @@ impl Watch {
     }
 }
 
+/// Packets from members of each address set, by one worker.
+#[derive(Debug, Default)]
+pub struct SourceHits([AtomicU64; MAX_SETS]);
+
+impl SourceHits {
+    /// Counts a packet of a class: one writer.
+    #[inline]
+    pub fn hit(&self, class: u16) {
+        let mut left = class;
+        while left != 0 {
+            if let Some(counter) = usize::try_from(left.trailing_zeros()).ok().and_then(|bit| self.0.get(bit)) {
+                count(counter);
+            }
+            left &= left - 1;
+        }
+    }
+
+    /// Packets by set so far.
+    pub fn read(&self) -> [u64; MAX_SETS] {
+        self.0.each_ref().map(|counter| counter.load(Ordering::Relaxed))
+    }
+}
+
 /// The worker's end.
 pub struct WorkerEnd {
     /// Its counters.
@@ -138,6 +162,8 @@ pub struct WorkerEnd {
     pub hits: Arc<FilterCounters>,
     /// Its shares of limits.
     pub shares: Arc<Shares>,
+    /// Hits of address sets.
+    pub source_hits: Arc<SourceHits>,
     dirty: Producer<u32>,
     overflow: Arc<AtomicBool>,
     notices: Producer<Notice>,
@@ -151,6 +177,8 @@ pub struct DetectorEnd {
     pub counters: Arc<Counters>,
     /// Hits of filters.
     pub hits: Arc<FilterCounters>,
+    /// Hits of address sets.
+    pub source_hits: Arc<SourceHits>,
     /// Slots with traffic, each once per tick.
     pub dirty: Consumer<u32>,
     /// What the worker told.
@@ -182,6 +210,7 @@ pub fn connect(workers: usize, slots: usize, filters: usize) -> (Vec<WorkerEnd>,
         let counters = Arc::new(Counters::new(slots));
         let hits = Arc::new(FilterCounters::new(filters));
         let shares = Arc::new(Shares::new(filters, equal));
+        let source_hits = Arc::new(SourceHits::default());
         let overflow = Arc::new(AtomicBool::new(false));
         let lost = Arc::new(Lost::default());
         let (dirty_in, dirty_out) = RingBuffer::new(slots.clamp(1 << 10, 1 << 18));
@@ -192,6 +221,7 @@ pub fn connect(workers: usize, slots: usize, filters: usize) -> (Vec<WorkerEnd>,
             watch: Arc::clone(&watch),
             hits: Arc::clone(&hits),
             shares,
+            source_hits: Arc::clone(&source_hits),
             dirty: dirty_in,
             overflow: Arc::clone(&overflow),
             notices: notices_in,
@@ -203,6 +233,7 @@ pub fn connect(workers: usize, slots: usize, filters: usize) -> (Vec<WorkerEnd>,
             DetectorEnd {
                 counters,
                 hits,
+                source_hits,
                 dirty: dirty_out,
                 notices: notices_out,
                 samples: samples_out,

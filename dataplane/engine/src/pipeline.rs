@@ -1,14 +1,14 @@
 //! The data path: what happens to a burst of packets, on one page.
 //!
-//! `parse -> locate -> account -> compare -> judge -> sample -> capture`, each one function over the whole burst, between
-//! the driver's receive and transmit. A stage asks for the cache lines that the next one reads, for all packets of the burst at once:
+//! `parse -> locate -> account -> classify -> compare -> judge -> sample -> capture`, each one function over the whole burst,
+//! between the driver's receive and transmit. A stage asks for the cache lines that the next one reads, for all packets of the burst at once:
 //! so a full table costs little more than an empty one. Nothing here allocates, locks, makes a system call or waits; all
 //! scratch space is made once.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use levee_api::filter::Action;
+use levee_api::filter::{Action, Per};
 use levee_api::lane::{Bits, Lane};
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
@@ -16,8 +16,9 @@ use levee_api::zone::Mode;
 
 use crate::capture::{Offer, Tap};
 use crate::detect::track::relies_on_memory;
-use crate::filter::Limiters;
+use crate::filter::limiter::Rate;
 use crate::filter::list::{Compiled, Hits, compare_burst};
+use crate::filter::{Limiters, SourceLimiters};
 use crate::generation::Reader;
 use crate::isa::Isa;
 use crate::link::{Notice, WorkerEnd};
@@ -28,6 +29,7 @@ use crate::target::conversation::{Conversations, Judged};
 use crate::target::hosts::Hosts;
 use crate::target::keyed::Keyed;
 use crate::target::plan::Place;
+use crate::target::verified::VerifiedSources;
 use crate::verdict::{Reason, Verdict};
 
 /// Most packets of one burst.
@@ -47,6 +49,12 @@ const CONTROL_LIMITERS: u32 = 1 << 12;
 /// Limiters of frames that are not IP, which wires would share beyond so many.
 const NON_IP_LIMITERS: u32 = 1 << 6;
 
+/// Sources that a worker can limit, and verified sources that it remembers: 8 MiB each.
+const SOURCES: usize = 1 << 20;
+/// A verified source is exempt from a shared limit up to this part of it, and at least [`OWN_PPS`].
+const OWN_PART: u32 = 16;
+const OWN_PPS: u32 = 10;
+
 /// One worker's data path.
 pub struct Pipeline {
     tables: Reader<Tables>,
@@ -59,7 +67,7 @@ struct Stages {
     keyed: Keyed,
     link: WorkerEnd,
     tap: Tap,
-    limiters: Limiters,
+    limits: Limits,
     control: Limiters,
     conversations: Conversations,
     hosts: Hosts,
@@ -75,6 +83,7 @@ struct Scratch {
     layers: [Layers; BURST],
     keys: [u64; BURST],
     notes: [Note; BURST],
+    classes: [u16; BURST],
 }
 
 /// What accounting found out about a packet.
@@ -84,6 +93,15 @@ struct Note {
     judged: Judged,
     /// Why it is dropped, or would be if its zone were enforced.
     reason: Option<Reason>,
+}
+
+/// What the action limit needs.
+struct Limits {
+    keyed: Keyed,
+    workers: NonZeroU32,
+    shared: Limiters,
+    sources: SourceLimiters,
+    verified: VerifiedSources,
 }
 
 /// What a worker's data path is made of.
@@ -111,12 +129,19 @@ impl Pipeline {
         let nothing = Layers { kind: Kind::Other, l3: 0, l4: 0, payload: 0, end: 0, fragment: 0 };
         let unknown = Judged { role: Role::Established, handshake: false, first_dropped: false };
         let stages = Stages {
-            limiters: Limiters::shared(Arc::clone(&link.shares)),
+            limits: Limits {
+                keyed,
+                workers,
+                shared: Limiters::shared(Arc::clone(&link.shares)),
+                sources: SourceLimiters::new(SOURCES),
+                verified: VerifiedSources::new(SOURCES),
+            },
             control: Limiters::new(Limited::COUNT, workers),
             scratch: Box::new(Scratch {
                 lanes: [Lanes::default(); BURST],
                 layers: [nothing; BURST],
                 keys: [0; BURST],
+                classes: [0; BURST],
                 notes: [Note { place: None, judged: unknown, reason: None }; BURST],
             }),
             isa,
@@ -152,6 +177,7 @@ impl Pipeline {
                 let mut found = [None; BURST];
                 stages.locate(tables, direction, packets.len());
                 stages.account(tables, packets, now);
+                stages.classify(tables, packets.len());
                 stages.compare(tables, packets, now, &mut found);
                 stages.judge(tables, &found, wire, packets, now, verdicts);
                 stages.sample(packets, now);
@@ -226,7 +252,7 @@ impl Stages {
     /// Role and counters of inbound packets.
     #[inline(never)]
     fn account(&mut self, tables: &Tables, packets: &[Packet<'_>], now: Timestamp) {
-        let Self { link, conversations, scratch, epoch, .. } = self;
+        let Self { link, limits, conversations, scratch, epoch, .. } = self;
         let plan = &tables.plan;
         let Scratch { lanes, layers, keys, notes, .. } = &mut **scratch;
         let parsed = lanes.iter().zip(&*layers).zip(&*keys).zip(notes);
@@ -239,8 +265,18 @@ impl Stages {
             }
             if note.judged.handshake {
                 link.counters.handshake(place.slot, *epoch);
+                limits.verified.insert(limits.keyed.pair(lanes), now);
                 link.notice(Notice::Proven(*key));
             }
+        }
+    }
+
+    /// Which address sets each source is in.
+    #[inline(never)]
+    fn classify(&mut self, tables: &Tables, count: usize) {
+        let Scratch { lanes, classes, .. } = &mut *self.scratch;
+        if let (Some(lanes), Some(classes)) = (lanes.get(..count), classes.get_mut(..count)) {
+            tables.sources.sets().classify(lanes, classes);
         }
     }
 
@@ -254,11 +290,14 @@ impl Stages {
         now: Timestamp,
         found: &mut [Option<&'t Compiled>; BURST],
     ) {
-        let Self { isa, link, limiters, scratch, .. } = self;
-        let Scratch { lanes, layers, notes, .. } = &**scratch;
+        let Self { isa, link, limits, scratch, .. } = self;
+        let Scratch { lanes, layers, notes, classes, .. } = &**scratch;
         let mut lists = [None; BURST];
-        for (((lanes, note), list), _) in lanes.iter().zip(notes).zip(&mut lists).zip(packets) {
+        for ((((lanes, note), class), list), _) in lanes.iter().zip(notes).zip(classes).zip(&mut lists).zip(packets) {
             let Some(place) = note.place else { continue };
+            if *class != 0 && tables.sources.used_by(place.zone).passes(*class) {
+                continue;
+            }
             *list = tables.filters.list_for(place, lanes);
             if let Some(list) = list {
                 list.prefetch();
@@ -266,21 +305,21 @@ impl Stages {
             }
         }
         let mut hits = [Hits::NONE; BURST];
-        compare_burst(*isa, &lists, lanes, &[0; BURST], &mut hits);
-        let parsed = lanes.iter().zip(layers).zip(notes).zip(packets);
-        for (((((lanes, layers), note), packet), list), (hits, found)) in parsed.zip(lists).zip(hits.iter().zip(found))
-        {
+        compare_burst(*isa, &lists, lanes, classes, &mut hits);
+        let parsed = lanes.iter().zip(layers).zip(notes).zip(classes).zip(packets);
+        let compared = lists.into_iter().zip(&hits).zip(found);
+        for (((((lanes, layers), note), class), packet), ((list, hits), found)) in parsed.zip(compared) {
             let Some(list) = list else { continue };
             let payload = layers.payload(packet.head);
-            *found = list.choose(*isa, *hits, lanes, 0, note.judged.role, payload, now);
+            *found = list.choose(*isa, *hits, lanes, *class, note.judged.role, payload, now);
             if let Some(entry) = found {
                 link.hits.prefetch(entry.counter);
-                limiters.prefetch(entry.counter);
+                limits.prefetch(entry, lanes);
             }
         }
     }
 
-    /// Cheapest first: sanity, what follows a dropped first fragment, own limits of control messages, filters.
+    /// Cheapest first: sanity, address sets, what follows a dropped first fragment, own limits of control messages, filters.
     #[inline(never)]
     fn judge(
         &mut self,
@@ -291,10 +330,12 @@ impl Stages {
         now: Timestamp,
         verdicts: &mut [Verdict],
     ) {
-        let Self { link, limiters, control, conversations, scratch, .. } = self;
-        let Scratch { lanes, layers, keys, notes } = &mut **scratch;
-        let parsed = lanes.iter().zip(&*layers).zip(&*keys).zip(notes).zip(found);
-        for ((packet, ((((lanes, layers), key), note), found)), verdict) in packets.iter().zip(parsed).zip(verdicts) {
+        let Self { link, limits, control, conversations, scratch, .. } = self;
+        let Scratch { lanes, layers, keys, notes, classes } = &mut **scratch;
+        let parsed = lanes.iter().zip(&*layers).zip(&*keys).zip(notes).zip(&*classes).zip(found);
+        for ((packet, (((((lanes, layers), key), note), class), found)), verdict) in
+            packets.iter().zip(parsed).zip(verdicts)
+        {
             *verdict = Verdict::Forward;
             note.reason = None;
             let Some(place) = note.place else {
@@ -303,8 +344,13 @@ impl Stages {
             };
             let enforce = tables.plan.enforces(place.zone);
             let Judged { role, first_dropped, .. } = note.judged;
+            let used = tables.sources.used_by(place.zone);
+            if *class != 0 {
+                link.source_hits.hit(*class);
+            }
             let dropped = match layers.kind {
                 Kind::Malformed { reason, .. } => Some(reason),
+                _ if used.drops(*class) => Some(Reason::SourceSet),
                 // Asked again here: the first may have been dropped in this very burst.
                 Kind::LaterFragment if first_dropped || conversations.follows_dropped(lanes, layers, now) => {
                     Some(Reason::Filter)
@@ -320,8 +366,8 @@ impl Stages {
                     match entry.action {
                         Action::Pass => None,
                         Action::Drop => Some(Reason::Filter),
-                        Action::Limit { pps } => {
-                            (!limiters.allow(entry.counter, pps, burst_of(pps), now)).then_some(Reason::Limit)
+                        Action::Limit { pps, per } => {
+                            (!limits.allow(entry.counter, pps, per, lanes, now)).then_some(Reason::Limit)
                         }
                     }
                 }),
@@ -338,7 +384,7 @@ impl Stages {
                 reason = Reason::StateEvicted;
             }
             note.reason = Some(reason);
-            if matches!(reason, Reason::Filter | Reason::Limit | Reason::StateEvicted) {
+            if matches!(reason, Reason::Filter | Reason::Limit | Reason::StateEvicted | Reason::SourceSet) {
                 link.counters.dropped(place.slot, role);
                 if lanes.bits().contains(Bits::FIRST_FRAGMENT) {
                     conversations.first_fragment_dropped(lanes, layers, now);
@@ -358,7 +404,7 @@ impl Stages {
         if *peace_left == 0 && (*watched_left == 0 || !link.watch.is_any_watched()) {
             return;
         }
-        let Scratch { lanes, layers, keys, notes } = &**scratch;
+        let Scratch { lanes, layers, keys, notes, .. } = &**scratch;
         let parsed = lanes.iter().zip(layers).zip(keys).zip(notes);
         for (packet, (((lanes, layers), key), note)) in packets.iter().zip(parsed) {
             let Some(place) = note.place else { continue };
@@ -429,6 +475,43 @@ impl Stages {
                 link.notice(Notice::Proven(learned.conversation));
             }
         }
+    }
+}
+
+impl Limits {
+    /// Asks for what [`Self::allow`] reads.
+    #[inline]
+    fn prefetch(&self, entry: &Compiled, lanes: &Lanes) {
+        if let Action::Limit { per, .. } = entry.action {
+            self.shared.prefetch(entry.counter);
+            match per {
+                Per::Target => {}
+                Per::Source | Per::SourcePrefix => self.sources.prefetch(self.keyed.source(entry.counter, per, lanes)),
+            }
+        }
+    }
+
+    /// True when a packet is within its limit. A verified source that others have left nothing of a shared limit has a
+    /// rate of its own, so that a flood of forged sources does not stop it, and it cannot be the flood.
+    #[inline]
+    fn allow(&mut self, limiter: u32, pps: u32, per: Per, lanes: &Lanes, now: Timestamp) -> bool {
+        let within = match per {
+            Per::Target => self.shared.allow(limiter, pps, burst_of(pps), now),
+            Per::Source => {
+                let rate = Rate::of(pps, burst_of(pps));
+                return self.sources.allow(self.keyed.source(limiter, per, lanes), rate, now);
+            }
+            Per::SourcePrefix => {
+                let rate = Rate::of(pps, burst_of(pps)).shared_by(self.workers);
+                self.sources.allow(self.keyed.source(limiter, per, lanes), rate, now)
+            }
+        };
+        within || self.verified.contains(self.keyed.pair(lanes), now) && self.allow_own(limiter, pps, lanes, now)
+    }
+
+    fn allow_own(&mut self, limiter: u32, pps: u32, lanes: &Lanes, now: Timestamp) -> bool {
+        let own = (pps / OWN_PART).max(OWN_PPS).min(pps);
+        self.sources.allow(self.keyed.source(limiter, Per::Source, lanes), Rate::of(own, burst_of(own)), now)
     }
 }
 

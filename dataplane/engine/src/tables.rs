@@ -5,6 +5,7 @@ use std::sync::Arc;
 use levee_api::zone::Mode;
 
 use crate::filter::FilterTable;
+use crate::filter::sources::Sources;
 use crate::target::plan::Plan;
 
 /// What to do with a packet when a decision cannot be made.
@@ -23,6 +24,8 @@ pub struct Tables {
     pub plan: Arc<Plan>,
     /// The filters in force.
     pub filters: FilterTable,
+    /// The address sets in force.
+    pub sources: Arc<Sources>,
     /// Ceiling of what may be done to packets that belong to no zone.
     pub ceiling: Mode,
     /// What to do with a packet that only the memory of conversations speaks against, while that has lost some.

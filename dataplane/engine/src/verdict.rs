@@ -42,6 +42,7 @@ reasons! {
     Limit, "limit", "matched a filter with the action limit, above its rate";
     TxFull, "tx_full", "the port on the other side did not take it";
     SteerFull, "steer_full", "the worker that its addresses belong to had no room for what another worker received";
+    SourceSet, "source_set", "its source is in an address set with the action drop";
     NonIpLimit, "non_ip_limit", "neither IP nor a heartbeat, above the limit of the wire";
     IcmpErrorLimit, "icmp_error_limit", "ICMP error messages to this host above their own limit";
     DiscoveryLimit, "discovery_limit", "IPv6 neighbour discovery to this host above its own limit";

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use levee_api::filter::{Action, Filter, Origin, Rule, Target};
+use levee_api::filter::{Action, Filter, Origin, Per, Rule, Target};
 use levee_api::prefix::Prefix;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
@@ -148,7 +148,7 @@ impl Measures {
             if remembered >= MOST_PER_ZONE {
                 self.retire_oldest(measure.zone, now);
             }
-            let held = Action::Limit { pps: measure.held_pps };
+            let held = Action::Limit { pps: measure.held_pps, per: Per::Target };
             self.place(&mut measure, Target { zone: zone_name.to_owned(), prefix: None }, held, false, now);
         }
         let target = Target { zone: zone_name.to_owned(), prefix: Some(on) };
@@ -197,7 +197,7 @@ impl Measures {
                 }
                 if coarse {
                     placed.enforced = false;
-                    placed.filter.action = Action::Limit { pps: held_pps };
+                    placed.filter.action = Action::Limit { pps: held_pps, per: Per::Target };
                     self.table.put(&placed.filter, placed.counter, placed.rank);
                     return true;
                 }
@@ -460,7 +460,7 @@ mod tests {
     fn a_signature_is_enforced_on_its_target_and_remembered_in_the_zone() {
         let mut measures = Measures::new(16);
         measures.install(signature(), "web", host(1), NOW);
-        let zone = ("zone web".to_owned(), Action::Limit { pps: HELD_PPS });
+        let zone = ("zone web".to_owned(), Action::Limit { pps: HELD_PPS, per: Per::Target });
         assert_eq!(actions(&measures), [zone.clone(), ("203.0.113.1".to_owned(), Action::Drop)]);
         measures.hold(0, Role::Syn, host(1));
         assert_eq!(actions(&measures), [zone]);
@@ -476,7 +476,7 @@ mod tests {
         let all = Measure::new(0, Role::OutOfState, Rule::of(HeaderBox::any()), Action::Drop, String::new(), NOW);
         measures.install(all.coarse(500), "web", host(1), NOW);
         measures.hold(0, Role::OutOfState, host(1));
-        assert_eq!(actions(&measures), [("203.0.113.1".to_owned(), Action::Limit { pps: 500 })]);
+        assert_eq!(actions(&measures), [("203.0.113.1".to_owned(), Action::Limit { pps: 500, per: Per::Target })]);
         assert!(!measures.enforce_remembered(0, Role::OutOfState, "web", host(2), NOW));
         assert!(measures.enforce_remembered(0, Role::OutOfState, "web", host(1), NOW));
         assert_eq!(actions(&measures), [("203.0.113.1".to_owned(), Action::Drop)]);

@@ -200,8 +200,7 @@ impl TableBuilder {
     }
 
     /// The table as it is, published or not.
-    #[cfg(test)]
-    pub(super) fn current(&self) -> &FilterTable {
+    pub fn current(&self) -> &FilterTable {
         &self.table
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A limiter is the *theoretical arrival time* of the next packet: where the sender would be if it kept exactly to the
 //! rate. One that lies in the past says nothing, so an unused limiter needs no ageing, and where limiters are keyed an
-//! expired one is free to take.
+//! expired one is free to take: see [`source_limiter`](super::source_limiter).
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -24,11 +24,56 @@ pub struct Limiters {
     shared: Option<Arc<Shares>>,
 }
 
-/// A limiter, and the share of its rate that it was last used with.
+/// A limiter, and what it was last used with: to divide for each packet would cost more than all the rest.
 #[derive(Clone, Copy, Debug)]
 struct Limiter {
     arrival: Arrival,
     share: Share,
+    pps: u32,
+    burst: u32,
+    rate: Rate,
+}
+
+/// Packets per second and a burst as times, in quarters of a nanosecond. The default allows nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rate {
+    /// From one packet to the next; zero: there is no next.
+    interval: u64,
+    /// How far ahead of its rate a sender may be.
+    tolerance: u64,
+}
+
+impl Rate {
+    /// `pps` packets per second in bursts of `burst` packets; a burst is at least one packet.
+    pub fn of(pps: u32, burst: u32) -> Self {
+        Self::part_of(pps, burst, WHOLE)
+    }
+
+    /// The share of one of so many workers; the burst stays whole.
+    #[must_use]
+    pub fn shared_by(self, workers: NonZeroU32) -> Self {
+        Self { interval: self.interval.saturating_mul(u64::from(workers.get())), ..self }
+    }
+
+    /// So many parts of [`WHOLE`] of a rate.
+    fn part_of(pps: u32, burst: u32, part: u32) -> Self {
+        let second = 1_000_000_000 * PER_NANOSECOND;
+        let part = u64::from(pps) * u64::from(part);
+        let interval = (second * u64::from(WHOLE)).saturating_add(part / 2).checked_div(part);
+        let tolerance = (second * u64::from(burst)).checked_div(u64::from(pps));
+        match (interval, tolerance) {
+            (Some(interval), Some(tolerance)) => Self { interval: interval.max(1), tolerance },
+            _ => Self::default(),
+        }
+    }
+
+    /// Interval and tolerance in units of 2^`shift` ns, the interval rounded and at least one, the tolerance at least one
+    /// interval; none when nothing is allowed.
+    pub(super) fn in_units(self, shift: u32) -> Option<(u64, u64)> {
+        let unit = PER_NANOSECOND << shift;
+        let interval = (self.interval.saturating_add(unit / 2) / unit).max(1);
+        (self.interval > 0).then_some((interval, (self.tolerance / unit).max(interval)))
+    }
 }
 
 /// Theoretical arrival time, in quarters of a nanosecond.
@@ -39,14 +84,14 @@ impl Limiters {
     /// `count` unused limiters. Each worker has limiters of its own and allows one of `workers` equal shares of a rate,
     /// so that together they keep it without a shared word.
     pub fn new(count: usize, workers: NonZeroU32) -> Self {
-        let limiter = Limiter { arrival: Arrival::default(), share: Share::equal(workers) };
+        let limiter = Limiter::with(Share::equal(workers));
         Self { limiters: vec![limiter; count].into(), shared: None }
     }
 
     /// The same with shares that change.
     pub fn shared(shares: Arc<Shares>) -> Self {
-        let limiter = |index| Limiter { arrival: Arrival::default(), share: shares.get(index) };
-        let limiters = (0..u32::try_from(shares.len()).unwrap_or(u32::MAX)).map(limiter).collect();
+        let count = u32::try_from(shares.len()).unwrap_or(u32::MAX);
+        let limiters = (0..count).map(|index| Limiter::with(shares.get(index))).collect();
         Self { limiters, shared: Some(shares) }
     }
 
@@ -66,20 +111,29 @@ impl Limiters {
         let Some(limiter) = usize::try_from(index).ok().and_then(|index| limiters.get_mut(index)) else {
             return true;
         };
-        let second = 1_000_000_000 * PER_NANOSECOND;
-        let pps = u64::from(pps);
-        let Some(tolerance) = (second * u64::from(burst)).checked_div(pps) else { return false };
         let share = shared.as_ref().map_or(limiter.share, |shares| shares.get(index));
-        let part = pps * u64::from(share.part());
-        let interval = ((second * u64::from(WHOLE)).saturating_add(part / 2) / part).max(1);
-        if share != limiter.share {
-            limiter.adopt(share, interval, tolerance, now);
+        if (limiter.pps, limiter.burst, limiter.share) != (pps, burst, share) {
+            limiter.ask(pps, burst, share, now);
         }
-        limiter.arrival.conforms(interval, tolerance, now)
+        let Rate { interval, tolerance } = limiter.rate;
+        interval > 0 && limiter.arrival.conforms(interval, tolerance, now)
     }
 }
 
 impl Limiter {
+    fn with(share: Share) -> Self {
+        Self { arrival: Arrival::default(), share, pps: 0, burst: 0, rate: Rate::default() }
+    }
+
+    /// Goes on with another rate.
+    #[cold]
+    fn ask(&mut self, pps: u32, burst: u32, share: Share, now: Timestamp) {
+        (self.pps, self.burst, self.rate) = (pps, burst, Rate::part_of(pps, burst, share.part()));
+        if share != self.share && self.rate.interval > 0 {
+            self.adopt(share, self.rate.interval, self.rate.tolerance, now);
+        }
+    }
+
     /// Goes on with another share. The packets that were saved up do not become more with a larger share, whose growth
     /// others pay for. After several changes it is not known what the smallest share in between was: nothing is left then.
     #[cold]

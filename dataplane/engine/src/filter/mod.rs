@@ -5,6 +5,7 @@
 //! * [`kernel`]: the compare itself, for AVX-512, AVX2 and any CPU. * [`limiter`]: rates. * [`shares`]: whose part of a rate is
 //!   how large. * [`counters`]: what filters did.
 //! * [`sources`]: which address sets a source is in.
+//! * [`source_limiter`]: rates per source.
 
 pub mod builder;
 pub mod counters;
@@ -13,6 +14,7 @@ pub mod limiter;
 pub mod list;
 mod paged;
 pub mod shares;
+pub mod source_limiter;
 pub mod sources;
 pub mod table;
 
@@ -21,5 +23,6 @@ pub use builder::{Rank, TableBuilder};
 pub use counters::FilterCounters;
 pub use limiter::Limiters;
 pub use list::{Compiled, Entry, List, ListError, ListRef};
+pub use source_limiter::SourceLimiters;
 pub use sources::SourceSets;
 pub use table::{FilterTable, ListId};

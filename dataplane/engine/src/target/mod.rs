@@ -6,3 +6,5 @@ pub mod hosts;
 pub mod keyed;
 pub mod memory;
 pub mod plan;
+pub(crate) mod stamps;
+pub mod verified;

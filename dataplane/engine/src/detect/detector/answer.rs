@@ -1,6 +1,6 @@
 //! What a change of state leads to: measures put in force, made to wait, and ended.
 
-use levee_api::filter::{Action, HeaderBox, Rule};
+use levee_api::filter::{Action, HeaderBox, Per, Rule};
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
@@ -81,7 +81,8 @@ impl Detector {
                 let witness =
                     format!("{role}: no service behind it, and no signature stops {:.0}/s", track.residual_smooth);
                 let all = Rule::of(HeaderBox::any());
-                let measure = Measure::new(zone, role, all, Action::Limit { pps }, witness, now).coarse(pps);
+                let measure =
+                    Measure::new(zone, role, all, Action::Limit { pps, per: Per::Target }, witness, now).coarse(pps);
                 if self.measures.install(measure, &zone_name, prefix, now)
                     && let Some(track) = self.nodes.get_mut(id).and_then(|node| node.track_mut(role))
                 {

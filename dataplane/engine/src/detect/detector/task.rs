@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use levee_api::filter::Action;
+use levee_api::filter::{Action, Per};
 use levee_api::prefix::Prefix;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
@@ -150,7 +150,7 @@ impl Detector {
         for found in extraction.found {
             let action = match found.tier {
                 Tier::Drop => Action::Drop,
-                Tier::Limit => Action::Limit { pps: whole_pps(usual_pps.max(10.0)) },
+                Tier::Limit => Action::Limit { pps: whole_pps(usual_pps.max(10.0)), per: Per::Target },
             };
             let witness = format!(
                 "{evidence}; matches {:.1} % of {} attack samples, at most {:.2} % of {} legitimate ones",

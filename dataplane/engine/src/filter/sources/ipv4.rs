@@ -7,7 +7,8 @@
 
 use super::BATCH;
 use super::build::Boundary;
-use crate::prefetch::prefetch;
+use crate::huge_pages::advise_huge_pages;
+use crate::isa::prefetch_at;
 
 /// Number of /24s.
 const NETS: usize = 1 << 24;
@@ -54,6 +55,7 @@ impl Ipv4 {
             return Self::default();
         }
         let mut nets = vec![0; NETS].into_boxed_slice();
+        advise_huge_pages(&nets);
         let mut split = fill_whole(&mut nets, boundaries);
         split.dedup();
         let (mut odd, mut leaves) = (Vec::new(), Vec::new());
@@ -70,6 +72,7 @@ impl Ipv4 {
             }
         }
         let mut buckets = vec![Bucket::default(); odd.len().div_ceil(FILL)].into_boxed_slice();
+        advise_huge_pages(&buckets);
         for (address, number) in odd {
             let at = bucket_of(address, buckets.len());
             if !buckets.get_mut(at).is_some_and(|bucket| bucket.insert(address, number)) {
@@ -101,7 +104,7 @@ impl Ipv4 {
             return numbers.fill(0);
         }
         for address in addresses {
-            prefetch(&self.nets, index(address >> 8));
+            prefetch_at(&self.nets, index(address >> 8));
         }
         let mut longer = Pending::new();
         for (at, (address, number)) in (0_u8..).zip(addresses.iter().zip(&mut *numbers)) {
@@ -110,12 +113,12 @@ impl Ipv4 {
         }
         let mut in_leaf = Pending::new();
         for (_, address) in longer.iter() {
-            prefetch(&self.buckets, bucket_of(address, self.buckets.len()));
+            prefetch_at(&self.buckets, bucket_of(address, self.buckets.len()));
         }
         for (at, address) in longer.iter() {
             let Some(number) = numbers.get_mut(usize::from(at)) else { continue };
             if *number == LEAF {
-                prefetch(&self.with_leaf, index(address >> 14));
+                prefetch_at(&self.with_leaf, index(address >> 14));
                 in_leaf.push_if(true, at, address);
                 continue;
             }
@@ -124,7 +127,7 @@ impl Ipv4 {
             *number = if found & LONGER != 0 { found } else { *number } & !LONGER;
         }
         for (_, address) in in_leaf.iter() {
-            prefetch(&self.leaves, self.leaf_of(address >> 8));
+            prefetch_at(&self.leaves, self.leaf_of(address >> 8));
         }
         for (at, address) in in_leaf.iter() {
             let leaf = self.leaves.get(self.leaf_of(address >> 8));
@@ -147,6 +150,7 @@ impl Ipv4 {
         }
         self.with_leaf = vec![Ranked::default(); NETS / 64].into();
         self.leaves = vec![[0; 256]; nets.len()].into();
+        advise_huge_pages(&self.leaves);
         for (net, leaf) in nets.iter().zip(&mut self.leaves) {
             set(&mut self.nets, *net, LEAF);
             if let Some(ranked) = self.with_leaf.get_mut(index(net >> 6)) {

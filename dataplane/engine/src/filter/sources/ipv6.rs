@@ -6,7 +6,8 @@
 
 use super::BATCH;
 use super::build::Boundary;
-use crate::prefetch::prefetch;
+use crate::huge_pages::advise_huge_pages;
+use crate::isa::prefetch_at;
 
 /// Boundaries of a node.
 const KEYS: usize = 7;
@@ -67,7 +68,9 @@ impl Ipv6 {
             }
             before = *after;
         }
-        let mut nodes = Vec::new();
+        // Leaves, an eighth more above them, and for each tree of its own one node, or two.
+        let mut nodes = Vec::with_capacity(networks.len() / 6 + 2 * split.len() + 2 * CHILDREN);
+        advise_huge_pages(nodes.spare_capacity_mut());
         let root = plant(&mut nodes, &networks, 0);
         let trees_before = count_trees(&nodes, networks.len());
         let trees = split
@@ -98,7 +101,7 @@ impl Ipv6 {
         for _ in 0..self.root.height {
             for (address, at) in addresses.iter().zip(&mut at) {
                 *at = self.child(*at, high(*address));
-                prefetch(&self.nodes, index(*at));
+                prefetch_at(&self.nodes, index(*at));
             }
         }
         let (mut pending, mut count) = ([(0_u8, 0_u32, 0_u128); BATCH], 0);
@@ -110,7 +113,7 @@ impl Ipv6 {
                 let before = self.trees_before.get(index(leaf)).copied().unwrap_or(0);
                 // The very last network may fill up its leaf, and count more than once.
                 let tree = (before + node.trees(piece)).saturating_sub(1).min(self.last_tree());
-                prefetch(&self.trees, index(tree));
+                prefetch_at(&self.trees, index(tree));
                 if let Some(place) = pending.get_mut(count) {
                     *place = (packet, tree, *address);
                     count += 1;
@@ -119,7 +122,7 @@ impl Ipv6 {
         }
         for (_, tree, _) in pending.iter().take(count) {
             if let Some(root) = self.trees.get(index(*tree)) {
-                prefetch(&self.nodes, index(root.node));
+                prefetch_at(&self.nodes, index(root.node));
             }
         }
         for (packet, tree, address) in pending.iter().take(count) {

@@ -5,18 +5,20 @@
 //! are numbered, and seven bits hold such a number; a small table turns it into the class.
 //!
 //! * `build`: overlapping ranges to disjoint ones. * `ipv4`: a byte per /24, then a 64-byte bucket.
-//! * `ipv6`: a tree of 64-byte nodes. * [`list`]: files to ranges.
+//! * `ipv6`: a tree of 64-byte nodes. * [`list`]: files to ranges. * `policy`: what zones do with sets.
 
 mod build;
 mod ipv4;
 mod ipv6;
 pub mod list;
+mod policy;
 #[cfg(test)]
 mod tests;
 
 use levee_api::lane::{Bits, Lane};
 
 pub use build::{BuildError, Ranges, Set};
+pub use policy::{SetUse, Sources};
 
 use crate::packet::Lanes;
 use build::Numbered;

@@ -4,6 +4,7 @@
 //! A burst is hashed side by side ([`sip`]): a nanosecond a packet instead of ten.
 
 mod sip;
+mod source;
 
 use std::hash::Hasher;
 
