@@ -15,7 +15,7 @@ pub const LIFETIME: Duration = Duration::from_secs(600);
 /// Time unit: 2^27 ns, about 134 ms; 40 bits of them last 4 000 years.
 const UNIT_SHIFT: u32 = 27;
 /// The lifetime in units, rounded up.
-const LIFETIME_UNITS: u64 = (LIFETIME.as_secs() * 1_000_000_000 >> UNIT_SHIFT) + 1;
+const LIFETIME_UNITS: u64 = ((LIFETIME.as_secs() * 1_000_000_000) >> UNIT_SHIFT) + 1;
 
 /// Verified sources of one worker. Keys are of target and source together.
 #[derive(Debug)]
