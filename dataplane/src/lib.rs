@@ -14,6 +14,7 @@ pub mod privileges;
 pub mod replay;
 pub mod run;
 pub mod service;
+pub mod source_files;
 pub mod start;
 pub mod tick;
 pub mod times;

@@ -25,6 +25,7 @@ use crate::dpdk::eal::{self, Eal};
 use crate::dpdk::thread::{self, SpawnError};
 use crate::privileges::{self, PrivilegeError};
 use crate::service::{BindError, Listener, Service};
+use crate::source_files::{self, SourceFiles};
 use crate::start::{AtStart, build_engine};
 use crate::tick::{Tick, Ticking};
 use crate::times::WorkerTimes;
@@ -128,7 +129,16 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         tracing::warn!("no worker on CPU {cpu}: there is no queue left for it");
     }
     let before = AtStart::read(&config, &state);
-    let (engine, mut pipelines) = build_engine(&config, &before, &state, cpus.len(), clock.now())?;
+    let (mut engine, mut pipelines) = build_engine(&config, &before, &state, cpus.len(), clock.now())?;
+
+    // With the rights of the start. Traffic does not wait for a list that is damaged.
+    match source_files::load(&config.address_sets, &before.policy.protected) {
+        Ok(loaded) => {
+            source_files::tell(&config.address_sets, &loaded);
+            engine.replace_sources(loaded.sets, config.address_sets.clone());
+        }
+        Err(error) => tracing::error!("{error}; no address set is in force until its files are right"),
+    }
 
     let rings = capture_writer::attach(&config.dataplane.capture, &mut pipelines);
     let zones = before.policy.summary();
@@ -153,6 +163,9 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         wires: config.dataplane.wires.iter().map(|wire| wire.name.clone()).collect(),
     };
     let captures = CaptureWriter::start(captures, rings, move || clock.now()).map_err(RunError::Thread)?;
+    let sources = SourceFiles::watch(config.address_sets.clone(), before.policy.protected.clone());
+    let sources = sources.map_err(RunError::Thread)?;
+    let look_again = sources.look_again();
     let tick = Tick {
         engine,
         clock,
@@ -163,6 +176,8 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         analysis,
         writer,
         captures,
+        sources,
+        address_sets: config.address_sets.clone(),
         state,
         config: config.hash,
         policy: before.policy,
@@ -174,8 +189,10 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         for signal in signals.forever() {
             if signal == SIGHUP {
                 tracing::info!(
-                    "going on after SIGHUP: the file is read at the start; the control plane hands over changed zones"
+                    "SIGHUP: reading the lists of address sets again; the configuration itself is read at the start, and \
+                     the control plane hands over changed zones"
                 );
+                look_again.now();
                 continue;
             }
             // The receiver is gone only when the process is about to end.

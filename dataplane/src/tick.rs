@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
+use levee_api::address_set::AddressSet;
 use levee_api::config::ContentHash;
 use levee_api::filter::{Filter, Origin};
 use levee_api::grpc::FilterRequest;
@@ -27,6 +28,7 @@ use crate::dpdk::clock::Clock;
 use crate::in_force::{self, InForce};
 use crate::service::{Inlet, Outlet, Policy, Refusal, Request, Snapshot};
 use crate::times::{Quantiles, WorkerTimes};
+use crate::source_files::{self, SourceFiles};
 use crate::wires::Wires;
 use crate::worker::PathCount;
 use crate::writer::Writer;
@@ -60,6 +62,10 @@ pub struct Tick {
     pub writer: Writer,
     /// Writes captures.
     pub captures: CaptureWriter,
+    /// Reads the files of address sets.
+    pub sources: SourceFiles,
+    /// What the configuration says of them.
+    pub address_sets: Vec<AddressSet>,
     /// The dataplane's state directory.
     pub state: PathBuf,
     /// The configuration that was read.
@@ -119,6 +125,10 @@ impl Tick {
             if let Some(task) = self.engine.next_task(now) {
                 self.analysis.give(task);
             }
+            if let Some(loaded) = self.sources.take() {
+                source_files::tell(&self.address_sets, &loaded);
+                self.engine.replace_sources(loaded.sets, self.address_sets.clone());
+            }
             while let Some(request) = self.inlet.take() {
                 in_force_changed |= self.answer(request, now);
             }
@@ -131,6 +141,9 @@ impl Tick {
                 self.writer.replace(self.state.join(BASELINE), snapshot::write(&self.engine.detector));
                 baseline_at = now;
             }
+        }
+        for (set, packets) in self.address_sets.iter().zip(self.engine.source_hits()) {
+            tracing::info!("address set {:?}: {packets} packets came from its addresses", set.name);
         }
         self.write_in_force(self.clock.now());
         self.writer.replace(self.state.join(BASELINE), snapshot::write(&self.engine.detector));
@@ -218,6 +231,7 @@ impl Tick {
         let room = self.engine.detector.measures.room_for(kept + policy.filters.len());
         room.map_err(|error| vec![error.to_string()])?;
         self.engine.replace_zones(&policy.zones, &policy.protected, now).map_err(|error| vec![error.to_string()])?;
+        self.sources.protect(policy.protected.clone());
         self.engine.detector.measures.withdraw(&ended);
         self.install(&policy.filters, now)?;
         self.tell(now);

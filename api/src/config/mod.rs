@@ -17,6 +17,7 @@
 //! # Ok::<(), levee_api::config::Invalid>(())
 //! ```
 
+mod address_set;
 mod capture;
 mod dataplane;
 mod general;
@@ -32,6 +33,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+use crate::address_set::AddressSet;
 use crate::zone::Zone;
 
 pub use capture::Capture;
@@ -62,6 +64,8 @@ pub struct Config {
     pub guardrails: Guardrails,
     /// The zones in the order of the file, their names and prefixes disjoint, their modes lowered to the ceiling.
     pub zones: Vec<Zone>,
+    /// The address sets in the order of the file, which is that of their bits in a packet's class.
+    pub address_sets: Vec<AddressSet>,
     /// Identifies the text this was read from.
     pub hash: ContentHash,
     /// What is valid and probably not meant.
@@ -157,6 +161,7 @@ fn read_file(file: &Section<'_>, text: &str) -> Option<Config> {
     let exceptions = general::exceptions(file);
     let guardrails = general::guardrails(file);
     let zones = zone::read(file, appliance.mode, &guardrails);
+    let address_sets = address_set::read(file, &zones, &guardrails);
     file.refuse_unknown();
     if zones.is_empty() && !file.has("zone") {
         let fault = |message: &str| Fault::new(message, "describe what is to be protected in a [[zone]] table");
@@ -172,6 +177,7 @@ fn read_file(file: &Section<'_>, text: &str) -> Option<Config> {
         exceptions,
         guardrails,
         zones,
+        address_sets,
         hash: ContentHash::of(text),
         warnings: Vec::new(),
     })

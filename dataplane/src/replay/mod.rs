@@ -22,6 +22,7 @@ use levee_engine::verdict::Verdict;
 
 use crate::capture_file::{OpenError, ReadError, WriteError, Writer};
 use crate::files::{self, FileError};
+use crate::source_files::{self, SourceFileError};
 use crate::start::on_failure;
 use crate::tick::BASELINE;
 
@@ -85,6 +86,9 @@ pub enum ReplayError {
     /// A file of the state or the report cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// An address set cannot be read.
+    #[error(transparent)]
+    Sources(#[from] SourceFileError),
     /// An output would overwrite another output or an input.
     #[error("{path} ({second}) is the file of {first} too: give each its own", path = path.display())]
     SameFile {
@@ -129,6 +133,8 @@ pub fn replay(arguments: &Arguments) -> Result<(), ReplayError> {
     };
     let (mut engine, pipelines) = Engine::build(&config.zones, &config.guardrails.protected_prefixes, settings, start)
         .map_err(|reason| ReplayError::Plan { path: arguments.config.clone(), reason })?;
+    let loaded = source_files::load(&config.address_sets, &config.guardrails.protected_prefixes)?;
+    engine.replace_sources(loaded.sets, config.address_sets.clone());
     if let Some(state) = &arguments.state {
         load_state(&mut engine, state, !arguments.learn, start)?;
     }
