@@ -60,9 +60,9 @@ mod tests {
 
     use super::*;
 
-    /// Keys that differ in what tells entries apart.
+    /// Keys that differ in what tells entries apart, and in that from an entry that was never used.
     fn key(number: u64) -> u64 {
-        number << 40 | number.wrapping_mul(0x9e37_79b9) & 0xffff_ffff
+        (number + 1) << 40 | number.wrapping_mul(0x9e37_79b9) & 0xffff_ffff
     }
 
     /// The textbook's token bucket, in units of time.
