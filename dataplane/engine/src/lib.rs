@@ -14,7 +14,6 @@ pub mod detect;
 pub mod engine;
 pub mod filter;
 pub mod generation;
-mod huge_pages;
 pub mod isa;
 pub mod link;
 pub mod packet;

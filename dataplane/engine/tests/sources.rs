@@ -1,4 +1,5 @@
 //! Address sets, limits per source and verified sources in the data path.
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 #[cfg(test)]
 #[expect(dead_code, reason = "shared with other tests, which use more of it")]
@@ -70,7 +71,8 @@ fn a_set_drops_and_another_saves_its_members() {
     assert_eq!(site.send(Inbound, &frame), Verdict::Forward);
     put(&mut site, &[("noted", &source, SetAction::None)]);
     assert_eq!(site.send(Inbound, &frame), Verdict::Forward);
-    assert!(site.engine.source_hits()[0] >= 2, "{:?}", site.engine.source_hits());
+    let hits: u64 = site.engine.source_hits().iter().sum();
+    assert!(hits >= 3, "every packet from a set counts: {hits}");
 }
 
 #[test]

@@ -5,7 +5,6 @@
 //! time is taken. Keys come from a hash with a secret, so nobody outside can fill a line of his choice. Of two keys in
 //! one line, one pair in 2^24 cannot be told apart and shares an entry.
 
-use crate::huge_pages::advise_huge_pages;
 use crate::isa::prefetch_at;
 
 const WAYS: usize = 8;
@@ -36,7 +35,6 @@ impl Stamps {
     /// A table for `entries` keys (rounded up to a power of two), 8 bytes each, whose times are at most `horizon` ahead.
     pub(crate) fn new(entries: usize, horizon: u64) -> Self {
         let lines = vec![Line::default(); (entries / WAYS).max(1).next_power_of_two()].into_boxed_slice();
-        advise_huge_pages(&lines);
         Self { lines, horizon }
     }
 

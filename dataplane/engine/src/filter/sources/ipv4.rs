@@ -7,7 +7,6 @@
 
 use super::BATCH;
 use super::build::Boundary;
-use crate::huge_pages::advise_huge_pages;
 use crate::isa::prefetch_at;
 
 /// Number of /24s.
@@ -55,7 +54,6 @@ impl Ipv4 {
             return Self::default();
         }
         let mut nets = vec![0; NETS].into_boxed_slice();
-        advise_huge_pages(&nets);
         let mut split = fill_whole(&mut nets, boundaries);
         split.dedup();
         let (mut odd, mut leaves) = (Vec::new(), Vec::new());
@@ -72,7 +70,6 @@ impl Ipv4 {
             }
         }
         let mut buckets = vec![Bucket::default(); odd.len().div_ceil(FILL)].into_boxed_slice();
-        advise_huge_pages(&buckets);
         for (address, number) in odd {
             let at = bucket_of(address, buckets.len());
             if !buckets.get_mut(at).is_some_and(|bucket| bucket.insert(address, number)) {
@@ -150,7 +147,6 @@ impl Ipv4 {
         }
         self.with_leaf = vec![Ranked::default(); NETS / 64].into();
         self.leaves = vec![[0; 256]; nets.len()].into();
-        advise_huge_pages(&self.leaves);
         for (net, leaf) in nets.iter().zip(&mut self.leaves) {
             set(&mut self.nets, *net, LEAF);
             if let Some(ranked) = self.with_leaf.get_mut(index(net >> 6)) {

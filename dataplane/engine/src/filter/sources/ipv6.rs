@@ -6,7 +6,6 @@
 
 use super::BATCH;
 use super::build::Boundary;
-use crate::huge_pages::advise_huge_pages;
 use crate::isa::prefetch_at;
 
 /// Boundaries of a node.
@@ -70,7 +69,6 @@ impl Ipv6 {
         }
         // Leaves, an eighth more above them, and for each tree of its own one node, or two.
         let mut nodes = Vec::with_capacity(networks.len() / 6 + 2 * split.len() + 2 * CHILDREN);
-        advise_huge_pages(nodes.spare_capacity_mut());
         let root = plant(&mut nodes, &networks, 0);
         let trees_before = count_trees(&nodes, networks.len());
         let trees = split
