@@ -215,8 +215,11 @@ impl Watch {
             }
             seen = now;
             match load(&self.described, &self.protected) {
-                Ok(loaded) if self.give.send(loaded).is_ok() => {}
-                Ok(_) => return,
+                Ok(loaded) => {
+                    if self.give.send(loaded).is_err() {
+                        return;
+                    }
+                }
                 Err(error) => tracing::error!("{error}; the address sets stay as they were"),
             }
         }
