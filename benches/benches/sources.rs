@@ -51,7 +51,7 @@ impl Numbers {
 
 /// 600 000 /32, 250 000 /24, 149 000 /16 to /23, 1 000 /25 to /31.
 fn mix_ipv4(numbers: &mut Numbers) -> Vec<Prefix> {
-    let mut length = |n: u32, numbers: &mut Numbers| match n {
+    let length = |n: u32, numbers: &mut Numbers| match n {
         0..600_000 => 32,
         600_000..850_000 => 24,
         850_000..999_000 => 16 + numbers.below(8),
@@ -66,7 +66,7 @@ fn mix_ipv4(numbers: &mut Numbers) -> Vec<Prefix> {
 
 /// 400 000 /64, 300 000 /48, 200 000 /128, 100 000 /29 to /44.
 fn mix_ipv6(numbers: &mut Numbers) -> Vec<Prefix> {
-    let mut length = |n: u32, numbers: &mut Numbers| match n {
+    let length = |n: u32, numbers: &mut Numbers| match n {
         0..400_000 => 64,
         400_000..700_000 => 48,
         700_000..900_000 => 128,
