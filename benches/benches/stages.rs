@@ -18,7 +18,7 @@ use levee_engine::packet::{Direction, Kind, Lanes, Layers, Packet, parse_burst};
 use levee_engine::pipeline::BURST;
 use levee_engine::target::conversation::Conversations;
 use levee_engine::target::counters::Counters;
-use levee_engine::target::keyed::Keyed;
+use levee_engine::target::keyed::{Keyed, Tuples};
 use levee_engine::target::plan::Plan;
 
 /// Few enough for the second-level cache.
@@ -90,12 +90,13 @@ fn account(c: &mut Criterion) {
     let keyed = Keyed::new((3, 4));
     let mut group = c.benchmark_group("stages");
     for isa in Isa::available() {
-        let mut keys = [0; BURST];
+        let (mut tuples, mut keys) = (Tuples::default(), [0; BURST]);
         group.bench_function(BenchmarkId::new("hash", isa), |b| {
             b.iter_custom(|packets| {
                 fastest(packets, || {
                     for burst in &bursts {
-                        keyed.conversations(isa, Direction::Inbound, &burst.lanes, &mut keys);
+                        tuples.read(Direction::Inbound, &burst.lanes, |_, _, _| {});
+                        keyed.conversations(isa, Direction::Inbound, &tuples, &burst.lanes, &mut keys);
                         black_box(&keys);
                     }
                 })
@@ -118,8 +119,9 @@ fn account(c: &mut Criterion) {
     let keys: Vec<[u64; BURST]> = bursts
         .iter()
         .map(|burst| {
-            let mut keys = [0; BURST];
-            keyed.conversations(Isa::detect(), Direction::Inbound, &burst.lanes, &mut keys);
+            let (mut tuples, mut keys) = (Tuples::default(), [0; BURST]);
+            tuples.read(Direction::Inbound, &burst.lanes, |_, _, _| {});
+            keyed.conversations(Isa::detect(), Direction::Inbound, &tuples, &burst.lanes, &mut keys);
             keys
         })
         .collect();
@@ -142,9 +144,9 @@ fn account(c: &mut Criterion) {
             fastest(packets, || {
                 for burst in &bursts {
                     let slots = || burst.lanes.iter().filter_map(|lanes| Some(plan.destination(lanes)?.slot));
-                    slots().for_each(|slot| counters.prefetch(slot));
+                    slots().for_each(|slot| counters.view().prefetch(slot));
                     slots().for_each(|slot| {
-                        black_box(counters.arrival(slot, Role::UdpOpen, 60, 1));
+                        black_box(counters.view().arrival(slot, Role::UdpOpen, 60, 1));
                     });
                 }
             })

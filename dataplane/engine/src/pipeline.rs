@@ -17,7 +17,8 @@ use levee_api::zone::Mode;
 use crate::capture::{Offer, Tap};
 use crate::detect::track::relies_on_memory;
 use crate::filter::limiter::Rate;
-use crate::filter::list::{Compiled, Hits, compare_burst};
+use crate::filter::list::{Compiled, Hits};
+use crate::filter::table::ListId;
 use crate::filter::{Limiters, SourceLimiters};
 use crate::generation::Reader;
 use crate::isa::Isa;
@@ -27,7 +28,7 @@ use crate::sample::{SAMPLE_PAYLOAD, Sample};
 use crate::tables::{OnFailure, Tables};
 use crate::target::conversation::{Conversations, Judged};
 use crate::target::hosts::Hosts;
-use crate::target::keyed::Keyed;
+use crate::target::keyed::{Keyed, Tuples};
 use crate::target::plan::Place;
 use crate::target::verified::VerifiedSources;
 use crate::verdict::{Reason, Verdict};
@@ -81,18 +82,15 @@ struct Stages {
 struct Scratch {
     lanes: [Lanes; BURST],
     layers: [Layers; BURST],
+    tuples: Tuples,
     keys: [u64; BURST],
-    notes: [Note; BURST],
+    places: [Option<Place>; BURST],
+    judged: [Judged; BURST],
     classes: [u16; BURST],
-}
-
-/// What accounting found out about a packet.
-#[derive(Clone, Copy)]
-struct Note {
-    place: Option<Place>,
-    judged: Judged,
-    /// Why it is dropped, or would be if its zone were enforced.
-    reason: Option<Reason>,
+    lists: [ListId; BURST],
+    hits: [Hits; BURST],
+    /// Why each is dropped, or would be if its zone were enforced.
+    reasons: [Option<Reason>; BURST],
 }
 
 /// What the action limit needs.
@@ -140,9 +138,14 @@ impl Pipeline {
             scratch: Box::new(Scratch {
                 lanes: [Lanes::default(); BURST],
                 layers: [nothing; BURST],
+                tuples: Tuples::default(),
                 keys: [0; BURST],
+                places: [None; BURST],
+                judged: [unknown; BURST],
                 classes: [0; BURST],
-                notes: [Note { place: None, judged: unknown, reason: None }; BURST],
+                lists: [ListId::default(); BURST],
+                hits: [Hits::NONE; BURST],
+                reasons: [None; BURST],
             }),
             isa,
             keyed,
@@ -175,11 +178,12 @@ impl Pipeline {
         match direction {
             Direction::Inbound => {
                 let mut found = [None; BURST];
-                stages.locate(tables, direction, packets.len());
+                let special = stages.locate(tables, direction, packets.len());
                 stages.account(tables, packets, now);
-                stages.classify(tables, packets.len());
-                stages.compare(tables, packets, now, &mut found);
-                stages.judge(tables, &found, wire, packets, now, verdicts);
+                let members = stages.classify(tables, packets.len());
+                let filtered = stages.compare(tables, members, packets, now, &mut found);
+                verdicts.fill(Verdict::Forward);
+                stages.judge(tables, special | members | filtered, &found, wire, packets, now, verdicts);
                 stages.sample(packets, now);
                 stages.capture(&found, wire, direction, packets, now, verdicts);
             }
@@ -221,32 +225,51 @@ impl Stages {
         parse_burst(self.isa, packets, lanes, layers);
     }
 
-    /// Zone and host on the inside, and the key of the conversation.
+    /// Zone and host on the inside, and the key of the conversation. A bit for each packet that is judged by more than filters.
     #[inline(never)]
-    fn locate(&mut self, tables: &Tables, direction: Direction, count: usize) {
+    fn locate(&mut self, tables: &Tables, direction: Direction, count: usize) -> u64 {
+        match direction {
+            Direction::Inbound => self.locate_in(tables, Direction::Inbound, count),
+            Direction::Outbound => self.locate_in(tables, Direction::Outbound, count),
+        }
+    }
+
+    #[inline(always)]
+    fn locate_in(&mut self, tables: &Tables, direction: Direction, count: usize) -> u64 {
         let Self { isa, keyed, link, conversations, hosts, scratch, .. } = self;
-        let plan = &tables.plan;
-        let Scratch { lanes, layers, keys, notes, .. } = &mut **scratch;
-        let Some(lanes) = lanes.get(..count) else { return };
-        keyed.conversations(*isa, direction, lanes, keys);
-        for (((lanes, layers), key), note) in lanes.iter().zip(&*layers).zip(keys).zip(notes) {
-            let (place, own) = match direction {
-                _ if !has_addresses(layers) => (None, Lane::Dst0),
-                Direction::Inbound => (plan.destination(lanes), Lane::Dst0),
-                Direction::Outbound => (plan.source(lanes), Lane::Src0),
+        let Scratch { lanes, layers, tuples, keys, places, .. } = &mut **scratch;
+        let Some(lanes) = lanes.get(..count) else { return 0 };
+        let own = if direction == Direction::Inbound { Lane::Dst0 } else { Lane::Src0 };
+        let counters = link.counters.view();
+        let (mut special, mut hashed) = (0, 0);
+        tuples.read(direction, lanes, |at, lanes, ipv4| {
+            let (Some(layers), Some(place)) = (layers.get(at), places.get_mut(at)) else { return };
+            special |= u64::from(is_special(layers)) << at;
+            *place = match ipv4 {
+                _ if !has_addresses(layers) => None,
+                Some(address) => tables.plan.place4(address),
+                None => tables.plan.place(lanes, own),
             };
-            note.place = place;
-            let Some(place) = &mut note.place else { continue };
-            lodge(place, lanes, own, hosts, link);
-            conversations.prefetch(*key);
+            let Some(place) = place else { return };
+            hashed |= u64::from(place.hashed) << at;
             match direction {
                 Direction::Inbound => {
-                    link.counters.prefetch(place.slot);
+                    counters.prefetch(place.slot);
                     tables.filters.prefetch(*place);
                 }
-                Direction::Outbound => link.counters.prefetch_fates(place.slot),
+                Direction::Outbound => counters.prefetch_fates(place.slot),
+            }
+        });
+        for at in set_bits(hashed) {
+            if let (Some(Some(place)), Some(lanes)) = (places.get_mut(at), lanes.get(at)) {
+                lodge(place, lanes, own, hosts, link);
             }
         }
+        keyed.conversations(*isa, direction, tuples, lanes, keys);
+        for key in keys.iter().take(count) {
+            conversations.prefetch(*key);
+        }
+        special
     }
 
     /// Role and counters of inbound packets.
@@ -254,16 +277,16 @@ impl Stages {
     fn account(&mut self, tables: &Tables, packets: &[Packet<'_>], now: Timestamp) {
         let Self { link, limits, conversations, scratch, epoch, .. } = self;
         let plan = &tables.plan;
-        let Scratch { lanes, layers, keys, notes, .. } = &mut **scratch;
-        let parsed = lanes.iter().zip(&*layers).zip(&*keys).zip(notes);
-        for (packet, (((lanes, layers), key), note)) in packets.iter().zip(parsed) {
-            let Some(place) = note.place else { continue };
+        let Scratch { lanes, layers, keys, places, judged, .. } = &mut **scratch;
+        let parsed = lanes.iter().zip(&*layers).zip(&*keys).zip(&*places).zip(judged);
+        for (packet, ((((lanes, layers), key), place), judged)) in packets.iter().zip(parsed) {
+            let Some(place) = place else { continue };
             let served = layers.kind == Kind::Udp && plan.serves_udp(place.zone, lanes.get(Lane::DstPort));
-            note.judged = conversations.inbound(packet, lanes, layers, *key, served, now);
-            if link.counters.arrival(place.slot, note.judged.role, packet.wire_len, *epoch) {
+            *judged = conversations.inbound(packet, lanes, layers, *key, served, now);
+            if link.counters.view().arrival(place.slot, judged.role, packet.wire_len, *epoch) {
                 link.dirty(place.slot);
             }
-            if note.judged.handshake {
+            if judged.handshake {
                 link.counters.handshake(place.slot, *epoch);
                 limits.verified.insert(limits.keyed.pair(lanes), now);
                 link.notice(Notice::Proven(*key));
@@ -271,59 +294,73 @@ impl Stages {
         }
     }
 
-    /// Which address sets each source is in.
+    /// Which address sets each source is in. A bit for each that is in one.
     #[inline(never)]
-    fn classify(&mut self, tables: &Tables, count: usize) {
+    fn classify(&mut self, tables: &Tables, count: usize) -> u64 {
         let Scratch { lanes, classes, .. } = &mut *self.scratch;
-        if let (Some(lanes), Some(classes)) = (lanes.get(..count), classes.get_mut(..count)) {
-            tables.sources.sets().classify(lanes, classes);
+        let (Some(lanes), Some(of_burst)) = (lanes.get(..count), classes.get_mut(..count)) else { return 0 };
+        let sets = tables.sources.sets();
+        sets.classify(lanes, of_burst);
+        if sets.is_empty() {
+            return 0;
         }
+        of_burst.iter().enumerate().fold(0, |members, (at, class)| members | u64::from(*class != 0) << at)
     }
 
     /// The filter that applies to each packet: from its destination to a list, from the list to the boxes that contain the
-    /// packet, from those to the first that applies.
+    /// packet, from those to the first that applies. A bit for each packet that one applies to.
     #[inline(never)]
     fn compare<'t>(
         &mut self,
         tables: &'t Tables,
+        members: u64,
         packets: &[Packet<'_>],
         now: Timestamp,
         found: &mut [Option<&'t Compiled>; BURST],
-    ) {
+    ) -> u64 {
+        if tables.filters.is_empty() {
+            return 0;
+        }
         let Self { isa, link, limits, scratch, .. } = self;
-        let Scratch { lanes, layers, notes, classes, .. } = &**scratch;
-        let mut lists = [None; BURST];
-        for ((((lanes, note), class), list), _) in lanes.iter().zip(notes).zip(classes).zip(&mut lists).zip(packets) {
-            let Some(place) = note.place else { continue };
-            if *class != 0 && tables.sources.used_by(place.zone).passes(*class) {
+        let Scratch { lanes, layers, places, judged, classes, lists, hits, .. } = &mut **scratch;
+        let counters = link.counters.view();
+        let mut listed = 0;
+        for (at, (((lanes, place), list), _)) in lanes.iter().zip(&*places).zip(&mut *lists).zip(packets).enumerate() {
+            let Some(place) = place else { continue };
+            let Some(id) = tables.filters.locate(*place, lanes) else { continue };
+            *list = id;
+            listed |= 1 << at;
+            tables.filters.prefetch_list(id);
+            counters.prefetch_fates(place.slot);
+        }
+        listed &= !passing(tables, members, places, classes);
+        let some = tables.filters.compare(*isa, listed, lists, lanes, classes, hits);
+        let mut filtered = 0;
+        for at in set_bits(some) {
+            let (Some(id), Some(hits), Some(lanes)) = (lists.get(at), hits.get(at), lanes.get(at)) else { continue };
+            let (Some(layers), Some(judged), Some(packet)) = (layers.get(at), judged.get(at), packets.get(at)) else {
                 continue;
-            }
-            *list = tables.filters.list_for(place, lanes);
-            if let Some(list) = list {
-                list.prefetch();
-                link.counters.prefetch_fates(place.slot);
-            }
-        }
-        let mut hits = [Hits::NONE; BURST];
-        compare_burst(*isa, &lists, lanes, classes, &mut hits);
-        let parsed = lanes.iter().zip(layers).zip(notes).zip(classes).zip(packets);
-        let compared = lists.into_iter().zip(&hits).zip(found);
-        for (((((lanes, layers), note), class), packet), ((list, hits), found)) in parsed.zip(compared) {
-            let Some(list) = list else { continue };
+            };
+            let class = classes.get(at).copied().unwrap_or(0);
             let payload = layers.payload(packet.head);
-            *found = list.choose(*isa, *hits, lanes, *class, note.judged.role, payload, now);
-            if let Some(entry) = found {
-                link.hits.prefetch(entry.counter);
-                limits.prefetch(entry, lanes);
-            }
+            let entry = tables.filters.choose(*isa, *id, hits, lanes, class, judged.role, payload, now);
+            let (Some(entry), Some(found)) = (entry, found.get_mut(at)) else { continue };
+            *found = Some(entry);
+            filtered |= 1 << at;
+            link.hits.prefetch(entry.counter);
+            limits.prefetch(entry, lanes);
         }
+        filtered
     }
 
     /// Cheapest first: sanity, address sets, what follows a dropped first fragment, own limits of control messages, filters.
+    /// `which`: a bit for each packet that anything of this can apply to; the others pass.
     #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "all that a verdict depends on")]
     fn judge(
         &mut self,
         tables: &Tables,
+        which: u64,
         found: &[Option<&Compiled>; BURST],
         wire: usize,
         packets: &[Packet<'_>],
@@ -331,28 +368,29 @@ impl Stages {
         verdicts: &mut [Verdict],
     ) {
         let Self { link, limits, control, conversations, scratch, .. } = self;
-        let Scratch { lanes, layers, keys, notes, classes } = &mut **scratch;
-        let parsed = lanes.iter().zip(&*layers).zip(&*keys).zip(notes).zip(&*classes).zip(found);
-        for ((packet, (((((lanes, layers), key), note), class), found)), verdict) in
-            packets.iter().zip(parsed).zip(verdicts)
-        {
-            *verdict = Verdict::Forward;
-            note.reason = None;
-            let Some(place) = note.place else {
+        let Scratch { lanes, layers, keys, places, judged, classes, reasons, .. } = &mut **scratch;
+        reasons.fill(None);
+        for at in set_bits(which) {
+            let (Some(lanes), Some(layers), Some(key)) = (lanes.get(at), layers.get(at), keys.get(at)) else {
+                continue;
+            };
+            let (Some(place), Some(Judged { role, first_dropped, .. })) = (places.get(at), judged.get(at)) else {
+                continue;
+            };
+            let (Some(packet), Some(verdict)) = (packets.get(at), verdicts.get_mut(at)) else { continue };
+            let Some(place) = place else {
                 *verdict = unprotected(wire, layers, tables, control, now);
                 continue;
             };
-            let enforce = tables.plan.enforces(place.zone);
-            let Judged { role, first_dropped, .. } = note.judged;
-            let used = tables.sources.used_by(place.zone);
-            if *class != 0 {
-                link.source_hits.hit(*class);
+            let class = classes.get(at).copied().unwrap_or(0);
+            if class != 0 {
+                link.source_hits.hit(class);
             }
             let dropped = match layers.kind {
                 Kind::Malformed { reason, .. } => Some(reason),
-                _ if used.drops(*class) => Some(Reason::SourceSet),
+                _ if class != 0 && tables.sources.used_by(place.zone).drops(class) => Some(Reason::SourceSet),
                 // Asked again here: the first may have been dropped in this very burst.
-                Kind::LaterFragment if first_dropped || conversations.follows_dropped(lanes, layers, now) => {
+                Kind::LaterFragment if *first_dropped || conversations.follows_dropped(lanes, layers, now) => {
                     Some(Reason::Filter)
                 }
                 Kind::IcmpError => {
@@ -361,7 +399,7 @@ impl Stages {
                 Kind::Discovery => {
                     over(control, Limited::Discovery(place.slot), CONTROL_PPS, now).then_some(Reason::DiscoveryLimit)
                 }
-                _ => found.and_then(|entry| {
+                _ => found.get(at).copied().flatten().and_then(|entry| {
                     link.hits.hit(entry.counter, packet.wire_len, now);
                     match entry.action {
                         Action::Pass => None,
@@ -374,7 +412,7 @@ impl Stages {
             };
             let Some(mut reason) = dropped else { continue };
             if matches!(reason, Reason::Filter | Reason::Limit)
-                && relies_on_memory(role)
+                && relies_on_memory(*role)
                 && layers.kind != Kind::LaterFragment
                 && conversations.is_incomplete(*key, now)
             {
@@ -383,14 +421,16 @@ impl Stages {
                 }
                 reason = Reason::StateEvicted;
             }
-            note.reason = Some(reason);
+            if let Some(why) = reasons.get_mut(at) {
+                *why = Some(reason);
+            }
             if matches!(reason, Reason::Filter | Reason::Limit | Reason::StateEvicted | Reason::SourceSet) {
-                link.counters.dropped(place.slot, role);
+                link.counters.view().dropped(place.slot, *role);
                 if lanes.bits().contains(Bits::FIRST_FRAGMENT) {
                     conversations.first_fragment_dropped(lanes, layers, now);
                 }
             }
-            if enforce {
+            if tables.plan.enforces(place.zone) {
                 *verdict = Verdict::Drop(reason);
             }
         }
@@ -404,11 +444,11 @@ impl Stages {
         if *peace_left == 0 && (*watched_left == 0 || !link.watch.is_any_watched()) {
             return;
         }
-        let Scratch { lanes, layers, keys, notes, .. } = &**scratch;
-        let parsed = lanes.iter().zip(layers).zip(keys).zip(notes);
-        for (packet, (((lanes, layers), key), note)) in packets.iter().zip(parsed) {
-            let Some(place) = note.place else { continue };
-            let role = note.judged.role;
+        let Scratch { lanes, layers, keys, places, judged, reasons, .. } = &**scratch;
+        let parsed = lanes.iter().zip(layers).zip(keys).zip(places).zip(judged).zip(reasons);
+        for (packet, (((((lanes, layers), key), place), judged), reason)) in packets.iter().zip(parsed) {
+            let Some(place) = *place else { continue };
+            let role = judged.role;
             if matches!(role, Role::Established | Role::Malformed) {
                 continue;
             }
@@ -416,7 +456,8 @@ impl Stages {
             let budget = if watched { &mut *watched_left } else { &mut *peace_left };
             let Some(left) = budget.checked_sub(1) else { continue };
             *budget = left;
-            link.sample(sample_of(packet, lanes, layers, *key, note, place, now));
+            let sample = sample_of(packet, lanes, layers, now);
+            link.sample(Sample { conversation: *key, slot: place.slot, role, passed: reason.is_none(), ..sample });
         }
     }
 
@@ -432,11 +473,11 @@ impl Stages {
         verdicts: &[Verdict],
     ) {
         let Self { link, scratch, tap, .. } = self;
-        let Scratch { layers, notes, .. } = &**scratch;
+        let Scratch { layers, places, judged, reasons, .. } = &**scratch;
         let inbound = direction == Direction::Inbound;
-        let alarmed = |at: usize| notes.get(at).and_then(|note| note.place).is_some_and(|at| link.watch.is_alarmed(at));
+        let alarmed = |at: usize| places.get(at).copied().flatten().is_some_and(|place| link.watch.is_alarmed(place));
         tap.burst(packets.len(), now, link.watch.is_any_alarmed().then_some(alarmed), |at| {
-            let note = notes.get(at).filter(|note| inbound && note.place.is_some());
+            let is_judged = inbound && places.get(at).is_some_and(Option::is_some);
             let exempt =
                 |layers: &Layers| matches!(layers.kind, Kind::Malformed { .. } | Kind::IcmpError | Kind::Discovery);
             let meets_filters = !layers.get(at).is_some_and(exempt);
@@ -446,9 +487,9 @@ impl Stages {
                 wire: u16::try_from(wire).unwrap_or(u16::MAX),
                 direction,
                 verdict: *verdicts.get(at)?,
-                reason: note.and_then(|note| note.reason),
+                reason: reasons.get(at).copied().flatten().filter(|_| is_judged),
                 filter: found.get(at).copied().flatten().filter(|_| meets_filters).map(|entry| entry.counter),
-                role: note.map(|note| note.judged.role),
+                role: judged.get(at).filter(|_| is_judged).map(|judged| judged.role),
             })
         });
     }
@@ -458,13 +499,13 @@ impl Stages {
     fn learn(&mut self, tables: &Tables, packets: &[Packet<'_>], now: Timestamp) {
         let Self { link, conversations, scratch, epoch, .. } = self;
         let plan = &tables.plan;
-        let Scratch { lanes, layers, keys, notes, .. } = &**scratch;
-        let parsed = lanes.iter().zip(layers).zip(keys).zip(notes);
-        for (packet, (((lanes, layers), key), note)) in packets.iter().zip(parsed) {
+        let Scratch { lanes, layers, keys, places, .. } = &**scratch;
+        let parsed = lanes.iter().zip(layers).zip(keys).zip(places);
+        for (packet, (((lanes, layers), key), place)) in packets.iter().zip(parsed) {
             if matches!(layers.kind, Kind::Malformed { .. }) {
                 continue;
             }
-            let Some(place) = note.place else { continue };
+            let Some(place) = place else { continue };
             let served = layers.kind == Kind::Udp && plan.serves_udp(place.zone, lanes.get(Lane::SrcPort));
             let learned = conversations.outbound(packet, lanes, layers, *key, served, now);
             link.counters.outbound(place.slot);
@@ -515,6 +556,33 @@ impl Limits {
     }
 }
 
+/// Positions of the bits that are set, the lowest first.
+#[inline(always)]
+pub(crate) fn set_bits(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let at = (bits != 0).then_some(bits.trailing_zeros() as usize % BURST);
+        bits &= bits.wrapping_sub(1);
+        at
+    })
+}
+
+/// Of the members of address sets those that meet no filter in their zone.
+fn passing(tables: &Tables, members: u64, places: &[Option<Place>; BURST], classes: &[u16; BURST]) -> u64 {
+    let passes = |at: &usize| {
+        let place = places.get(*at).copied().flatten();
+        let class = classes.get(*at).copied().unwrap_or(0);
+        place.is_some_and(|place| tables.sources.used_by(place.zone).passes(class))
+    };
+    set_bits(members).filter(passes).fold(0, |bits, at| bits | 1 << at)
+}
+
+/// Whether more than filters and address sets decide about a packet.
+#[inline(always)]
+fn is_special(layers: &Layers) -> bool {
+    !matches!(layers.kind, Kind::Tcp | Kind::Udp | Kind::IcmpOther | Kind::OtherProtocol)
+}
+
+#[inline(always)]
 fn has_addresses(layers: &Layers) -> bool {
     match layers.kind {
         Kind::Other | Kind::Heartbeat | Kind::TooDeep => false,
@@ -586,15 +654,8 @@ fn burst_of(pps: u32) -> u32 {
     (pps / 10).max(8)
 }
 
-fn sample_of(
-    packet: &Packet<'_>,
-    lanes: &Lanes,
-    layers: &Layers,
-    conversation: u64,
-    note: &Note,
-    place: Place,
-    now: Timestamp,
-) -> Sample {
+/// What a packet looks like; what became of it is for the caller to say.
+fn sample_of(packet: &Packet<'_>, lanes: &Lanes, layers: &Layers, now: Timestamp) -> Sample {
     let bytes = layers.payload(packet.head);
     let mut payload = [0; SAMPLE_PAYLOAD];
     for (to, from) in payload.iter_mut().zip(bytes) {
@@ -605,10 +666,10 @@ fn sample_of(
         lanes: *lanes,
         payload,
         at: now,
-        conversation,
-        slot: place.slot,
-        role: note.judged.role,
-        passed: note.reason.is_none(),
+        conversation: 0,
+        slot: 0,
+        role: Role::Established,
+        passed: true,
         present: u8::try_from(bytes.len().min(SAMPLE_PAYLOAD)).unwrap_or(0),
         dns_suffix: if dns { dns::query_suffix(bytes) } else { 0 },
     }

@@ -6,10 +6,10 @@ use levee_api::filter::{Action, Rule};
 use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
 
+pub use super::kernel::Hits;
 use super::kernel::{self, Block, SLOTS, classed};
-pub use super::kernel::{Hits, compare_burst};
 use super::paged::Paged;
-use crate::isa::{Isa, prefetch};
+use crate::isa::Isa;
 use crate::packet::Lanes;
 
 /// Rules that a list holds.
@@ -69,6 +69,14 @@ pub struct Compiled {
     packed: u8,
     /// More to look at than the block says: a payload pattern, or exceptions that did not fit.
     has_rest: bool,
+}
+
+impl Compiled {
+    /// True when it certainly applies to a packet that its box contains, `hits` the boxes of its block: the usual case.
+    #[inline]
+    pub(super) fn applies_at_once(&self, hits: &Hits, role: Role, now: Timestamp) -> bool {
+        (hits.boxes & self.holes == 0) & self.roles.contains(role) & (now < self.deadline) & !self.has_rest
+    }
 }
 
 impl Default for Compiled {
@@ -227,14 +235,6 @@ impl<'a> ListRef<'a> {
         self.entries
     }
 
-    /// Asks for the cache lines that a compare reads.
-    #[inline]
-    pub fn prefetch(self) {
-        if let Some(first) = self.blocks.first() {
-            first.prefetch();
-        }
-    }
-
     /// The first entry that applies: `role` is one of its roles, its deadline is after `now`, and its rule contains the
     /// packet.
     ///
@@ -248,25 +248,11 @@ impl<'a> ListRef<'a> {
         payload: &[u8],
         now: Timestamp,
     ) -> Option<&'a Compiled> {
-        let hits = self.first_block().map_or(Hits::NONE, |first| kernel::hits(isa, first, lanes, class));
+        let hits = self.blocks.first().map_or(Hits::NONE, |first| kernel::hits(isa, first, lanes, class));
         self.choose(isa, hits, lanes, class, role, payload, now)
     }
 
-    /// What [`compare_burst`] compares a packet with.
-    #[inline(always)]
-    pub(super) fn first_block(self) -> Option<&'a Block> {
-        self.blocks.first()
-    }
-
-    /// Asks for the entry that will probably apply.
-    #[inline(always)]
-    pub(super) fn prefetch_entry(self, hits: &Hits) {
-        if let Some(entry) = self.entries.get(hits.first as usize) {
-            prefetch(entry);
-        }
-    }
-
-    /// Chooses among the boxes that contain a packet, which [`compare_burst`] has found in the first block.
+    /// Chooses among the boxes that contain a packet, `hits` those of the first block.
     #[inline]
     #[expect(clippy::too_many_arguments, reason = "what is known of a packet, side by side")]
     pub fn choose(

@@ -25,6 +25,12 @@ impl<T: Default, const N: usize> Default for Paged<T, N> {
 }
 
 impl<T: Clone, const N: usize> Paged<T, N> {
+    /// True when nothing was ever written.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.pages.is_empty()
+    }
+
     /// An item; none past the last page.
     #[inline]
     pub(super) fn get(&self, at: u32) -> Option<&T> {

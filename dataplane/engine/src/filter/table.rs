@@ -17,12 +17,15 @@ use std::sync::Arc;
 
 use levee_api::filter::Target;
 use levee_api::prefix::Prefix;
+use levee_api::role::Role;
+use levee_api::time::Timestamp;
 
-use super::kernel::Block;
+use super::kernel::{Block, Hits, Lists, compare_burst};
 use super::list::{Compiled, ListRef, MAX_EXCEPTIONS, MAX_RULES, Rests};
 use super::paged::Paged;
-use crate::isa::prefetch;
+use crate::isa::{Isa, prefetch};
 use crate::packet::Lanes;
+use crate::pipeline::BURST;
 use crate::target::plan::{Place, destination_address};
 
 /// Entries are stored in steps of this many: two cache lines.
@@ -89,6 +92,12 @@ pub enum Obstacle {
 }
 
 impl FilterTable {
+    /// True when no packet meets any filter.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Asks for the word that says which list judges packets to a place.
     #[inline]
     pub fn prefetch(&self, place: Place) {
@@ -120,6 +129,49 @@ impl FilterTable {
         }
     }
 
+    /// Asks for the cache lines that a compare with a list begins with.
+    #[inline]
+    pub fn prefetch_list(&self, id: ListId) {
+        if let Some(block) = self.blocks.get(id.blocks().0) {
+            block.prefetch();
+        }
+    }
+
+    /// Compares packets of a burst with their lists, as far as it can be done at once: those whose bit is set in `listed`, each
+    /// with the list at its position in `ids`. A bit for each that something may apply to; [`Self::choose`] says what.
+    #[inline]
+    pub fn compare(
+        &self,
+        isa: Isa,
+        listed: u64,
+        ids: &[ListId; BURST],
+        lanes: &[Lanes; BURST],
+        classes: &[u16; BURST],
+        hits: &mut [Hits; BURST],
+    ) -> u64 {
+        compare_burst(isa, &Listed { table: self, ids }, listed, lanes, classes, hits)
+    }
+
+    /// The entry that applies to a packet, after [`Self::compare`].
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "what is known of a packet, side by side")]
+    pub fn choose(
+        &self,
+        isa: Isa,
+        id: ListId,
+        hits: &Hits,
+        lanes: &Lanes,
+        class: u16,
+        role: Role,
+        payload: &[u8],
+        now: Timestamp,
+    ) -> Option<&Compiled> {
+        match self.entries.get(id.entries().0 + hits.first) {
+            Some(entry) if hits.any() && entry.applies_at_once(hits, role, now) => Some(entry),
+            _ => self.list(id).choose(isa, *hits, lanes, class, role, payload, now),
+        }
+    }
+
     /// The list that judges packets to a place: both steps in one.
     #[inline]
     pub fn list_for(&self, place: Place, lanes: &Lanes) -> Option<ListRef<'_>> {
@@ -134,6 +186,28 @@ impl FilterTable {
         let lengths = if address.is_ipv4() { &self.lengths.0 } else { &self.lengths.1 };
         let mut prefixes = lengths.iter().map(|length| Prefix::containing(address, *length));
         prefixes.find_map(|prefix| self.by_prefix.get(&prefix)).map_or(ListId::ZONE, |reached| reached.list)
+    }
+}
+
+/// The lists of a burst.
+struct Listed<'a> {
+    table: &'a FilterTable,
+    ids: &'a [ListId; BURST],
+}
+
+impl Lists for Listed<'_> {
+    #[inline(always)]
+    fn first_block(&self, at: usize) -> Option<&Block> {
+        self.table.blocks.get(self.ids.get(at)?.blocks().0)
+    }
+
+    #[inline(always)]
+    fn note(&self, at: usize, hits: &Hits) -> bool {
+        let Some(id) = self.ids.get(at) else { return false };
+        if let Some(entry) = self.table.entries.get(id.entries().0 + hits.first) {
+            prefetch(entry);
+        }
+        hits.any() | id.has_more_blocks()
     }
 }
 
@@ -154,6 +228,11 @@ impl ListId {
     #[inline]
     pub(super) fn is_list(self) -> bool {
         self.blocks != 0
+    }
+
+    #[inline]
+    fn has_more_blocks(self) -> bool {
+        self.blocks >> 26 != 0
     }
 
     /// The first block, and how many there are.

@@ -104,29 +104,10 @@ impl Counters {
         self.0.len()
     }
 
-    /// Asks for the cache line in which arrivals of a slot are counted.
+    /// The counters, to count many packets.
     #[inline]
-    pub fn prefetch(&self, slot: u32) {
-        if let Some(line) = self.arrivals(slot) {
-            prefetch(line);
-        }
-    }
-
-    /// Asks for the cache line in which the fates of a slot's packets are counted.
-    #[inline]
-    pub fn prefetch_fates(&self, slot: u32) {
-        if let Some(line) = self.fates(slot) {
-            prefetch(line);
-        }
-    }
-
-    /// Counts an inbound packet; true when it is the first of its slot in this epoch. Only the owning worker may call it.
-    #[inline]
-    pub fn arrival(&self, slot: u32, role: Role, bytes: u32, epoch: u32) -> bool {
-        let Some(line) = self.arrivals(slot) else { return false };
-        add(line, ROLES + role.index(), 1);
-        add(line, BYTES, bytes);
-        first_of_epoch(line, epoch)
+    pub fn view(&self) -> View<'_> {
+        View(&self.0)
     }
 
     /// Counts a completed handshake; true when the slot was untouched in this epoch.
@@ -141,14 +122,6 @@ impl Counters {
         let Some(line) = self.arrivals(slot) else { return false };
         add(line, ANSWERS, 1);
         first_of_epoch(line, epoch)
-    }
-
-    /// Counts a packet that a filter dropped.
-    #[inline]
-    pub fn dropped(&self, slot: u32, role: Role) {
-        if let Some(line) = self.fates(slot) {
-            add(line, role.index(), 1);
-        }
     }
 
     /// Counts an outbound packet.
@@ -173,6 +146,50 @@ impl Counters {
             dropped: std::array::from_fn(|role| get(fates, role)),
             outbound: get(fates, COUNTED_ROLES + 1),
         }
+    }
+}
+
+/// Counters whose place in memory is known, so that it is not looked up for every packet. Only the owning worker may count.
+#[derive(Clone, Copy)]
+pub struct View<'a>(&'a [Slot]);
+
+impl View<'_> {
+    /// Asks for the cache line in which arrivals of a slot are counted.
+    #[inline]
+    pub fn prefetch(self, slot: u32) {
+        if let Some(slot) = self.slot(slot) {
+            prefetch(&slot.arrivals);
+        }
+    }
+
+    /// Asks for the cache line in which the fates of a slot's packets are counted.
+    #[inline]
+    pub fn prefetch_fates(self, slot: u32) {
+        if let Some(slot) = self.slot(slot) {
+            prefetch(&slot.fates);
+        }
+    }
+
+    /// Counts an inbound packet; true when it is the first of its slot in this epoch.
+    #[inline]
+    pub fn arrival(self, slot: u32, role: Role, bytes: u32, epoch: u32) -> bool {
+        let Some(Slot { arrivals, .. }) = self.slot(slot) else { return false };
+        add(arrivals, ROLES + role.index(), 1);
+        add(arrivals, BYTES, bytes);
+        first_of_epoch(arrivals, epoch)
+    }
+
+    /// Counts a packet that was dropped by a decision about its destination.
+    #[inline]
+    pub fn dropped(self, slot: u32, role: Role) {
+        if let Some(Slot { fates, .. }) = self.slot(slot) {
+            add(fates, role.index(), 1);
+        }
+    }
+
+    #[inline]
+    fn slot(&self, slot: u32) -> Option<&Slot> {
+        self.0.get(usize::try_from(slot).ok()?)
     }
 }
 
@@ -220,9 +237,9 @@ mod tests {
     #[test]
     fn differences_survive_wrapping() {
         let counters = Counters::new(1);
-        counters.arrival(0, Role::Syn, u32::MAX, 1);
+        counters.view().arrival(0, Role::Syn, u32::MAX, 1);
         let before = counters.read(0);
-        counters.arrival(0, Role::Syn, 100, 1);
+        counters.view().arrival(0, Role::Syn, 100, 1);
         let delta = counters.read(0).since(&before);
         assert_eq!((delta.packets, delta.bytes, delta.roles[Role::Syn.index()]), (1, 100, 1));
     }
@@ -230,14 +247,14 @@ mod tests {
     #[test]
     fn a_slot_is_reported_dirty_once_per_epoch() {
         let counters = Counters::new(2);
-        assert!(counters.arrival(1, Role::Established, 60, 7));
-        assert!(!counters.arrival(1, Role::Syn, 60, 7));
+        assert!(counters.view().arrival(1, Role::Established, 60, 7));
+        assert!(!counters.view().arrival(1, Role::Syn, 60, 7));
         assert!(!counters.handshake(1, 7));
-        assert!(counters.arrival(1, Role::Syn, 60, 8));
+        assert!(counters.view().arrival(1, Role::Syn, 60, 8));
     }
 
     #[test]
     fn a_slot_that_does_not_exist_is_ignored() {
-        assert!(!Counters::new(1).arrival(9, Role::Syn, 60, 1));
+        assert!(!Counters::new(1).view().arrival(9, Role::Syn, 60, 1));
     }
 }

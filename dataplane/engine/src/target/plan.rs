@@ -83,7 +83,7 @@ pub struct Plan {
     zones: Vec<Zone>,
     protected: Vec<Prefix>,
     /// Per /16: index into `blocks` of its 256 /24s plus one; zero: nothing protected.
-    tops: Vec<u32>,
+    tops: Box<[u32; 1 << 16]>,
     blocks: Vec<[Block; 256]>,
     /// Per slot of a mixed /24: its zone. Indexed by slot; empty when no /24 is mixed.
     mixed: Vec<u16>,
@@ -123,7 +123,7 @@ impl Plan {
         let mut plan = Self {
             zones: zones.to_vec(),
             protected: protected.to_vec(),
-            tops: vec![0; 1 << 16],
+            tops: Box::new([0; 1 << 16]),
             blocks: Vec::new(),
             mixed: Vec::new(),
             bases: Vec::new(),
@@ -211,8 +211,9 @@ impl Plan {
         self.place(lanes, Lane::Src0)
     }
 
+    /// Zone and slot of an address of a packet that begins at a lane.
     #[inline]
-    fn place(&self, lanes: &Lanes, from: Lane) -> Option<Place> {
+    pub fn place(&self, lanes: &Lanes, from: Lane) -> Option<Place> {
         let first = from.index();
         if lane(lanes, Lane::Bits.index()) & Bits::IPV6.bits() == 0 {
             let address = u32::from(lane(lanes, first + 6)) << 16 | u32::from(lane(lanes, first + 7));
@@ -222,16 +223,17 @@ impl Plan {
         }
     }
 
+    /// Zone and slot of an IPv4 address.
     #[inline]
-    fn place4(&self, address: u32) -> Option<Place> {
-        let block = *self.tops.get(usize::try_from(address >> 16).ok()?)?;
+    pub fn place4(&self, address: u32) -> Option<Place> {
+        let [high, low] = [address >> 16, address & 0xffff].map(|half| half as usize);
+        let block = *self.tops.get(high)?;
         if block != 0 {
-            let block = self.blocks.get(usize::try_from(block).ok()? - 1)?;
-            let entry = block.get(usize::try_from(address >> 8 & 0xff).ok()?)?;
+            let entry = self.blocks.get(block as usize - 1)?.get(low >> 8)?;
             let slot = entry.first + (address & 0xff);
             match entry.zone {
                 NO_ZONE => {}
-                MIXED => match self.mixed.get(usize::try_from(slot).ok()?).copied() {
+                MIXED => match self.mixed.get(slot as usize).copied() {
                     None | Some(NO_ZONE) => {}
                     Some(zone) => return Some(Place { zone, slot, hashed: false }),
                 },

@@ -3,10 +3,10 @@
 
 use std::arch::x86_64::*;
 
-use super::{Block, Hits, LANE};
-use crate::filter::list::ListRef;
+use super::{Block, Hits, LANE, Lists};
 use crate::isa::Avx2;
 use crate::packet::Lanes;
+use crate::pipeline::BURST;
 
 /// See [`super::hits`].
 #[inline]
@@ -16,20 +16,28 @@ pub(super) fn hits(_: Avx2, block: &Block, lanes: &Lanes, class: u16) -> Hits {
 }
 
 /// See [`super::compare_burst`].
-pub(super) fn compare_burst(
+#[inline]
+pub(super) fn compare_burst<L: Lists>(
     _: Avx2,
-    lists: &[Option<ListRef<'_>>],
-    lanes: &[Lanes],
-    classes: &[u16],
-    hits: &mut [Hits],
-) {
+    lists: &L,
+    listed: u64,
+    lanes: &[Lanes; BURST],
+    classes: &[u16; BURST],
+    hits: &mut [Hits; BURST],
+) -> u64 {
     // SAFETY: the token is only made after the CPU said that it has these features.
-    unsafe { of_burst(lists, lanes, classes, hits) }
+    unsafe { of_burst(lists, listed, lanes, classes, hits) }
 }
 
 #[target_feature(enable = "avx2,popcnt,bmi1,bmi2,lzcnt")]
-fn of_burst(lists: &[Option<ListRef<'_>>], lanes: &[Lanes], classes: &[u16], hits: &mut [Hits]) {
-    super::each(lists, lanes, classes, hits, |block, lanes, class| of_packet(block, lanes, class));
+fn of_burst<L: Lists>(
+    lists: &L,
+    listed: u64,
+    lanes: &[Lanes; BURST],
+    classes: &[u16; BURST],
+    hits: &mut [Hits; BURST],
+) -> u64 {
+    super::each(lists, listed, lanes, classes, hits, |block, lanes, class| of_packet(block, lanes, class))
 }
 
 #[inline]

@@ -14,9 +14,9 @@ mod avx512;
 use levee_api::filter::{Constraint, HeaderBox};
 use levee_api::lane::Lane;
 
-use super::list::ListRef;
 use crate::isa::{Isa, Level, prefetch};
 use crate::packet::Lanes;
+use crate::pipeline::{BURST, set_bits};
 
 /// Slots of a block.
 pub(super) const SLOTS: usize = 64;
@@ -100,6 +100,12 @@ impl Hits {
     /// No boxes at all.
     pub const NONE: Self = Self { boxes: 0, own: 0, first: 0 };
 
+    /// True when a rule's own box contains the packet.
+    #[inline(always)]
+    pub(super) const fn any(&self) -> bool {
+        self.boxes & self.own != 0
+    }
+
     /// From the slots that hold, those that end a run, and those of rules' own boxes.
     #[inline(always)]
     const fn of(hold: u64, last: u64, own: u64) -> Self {
@@ -124,33 +130,57 @@ pub(super) fn hits(isa: Isa, block: &Block, lanes: &Lanes, class: u16) -> Hits {
     }
 }
 
-/// The same for the first block of each packet's list, if it has one. All slices are equally long.
-pub fn compare_burst(isa: Isa, lists: &[Option<ListRef<'_>>], lanes: &[Lanes], classes: &[u16], hits: &mut [Hits]) {
+/// What the packets of a burst are compared with: the first block of each one's list.
+pub(super) trait Lists {
+    /// The first block of the list of the packet at this position; none: it has no list.
+    fn first_block(&self, at: usize) -> Option<&Block>;
+    /// What its block said: asks for the entry that will probably apply, and says whether one can.
+    fn note(&self, at: usize, hits: &Hits) -> bool;
+}
+
+/// Compares those packets of a burst whose bit is set in `listed`; a bit for each that something may apply to.
+#[inline]
+pub(super) fn compare_burst<L: Lists>(
+    isa: Isa,
+    lists: &L,
+    listed: u64,
+    lanes: &[Lanes; BURST],
+    classes: &[u16; BURST],
+    hits: &mut [Hits; BURST],
+) -> u64 {
     match isa.level() {
         Level::Scalar => {
-            each(lists, lanes, classes, hits, |block, lanes, class| scalar_hits(block, &classed(lanes, class)))
+            each(lists, listed, lanes, classes, hits, |block, lanes, class| scalar_hits(block, &classed(lanes, class)))
         }
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2(cpu) => avx2::compare_burst(cpu, lists, lanes, classes, hits),
+        Level::Avx2(cpu) => avx2::compare_burst(cpu, lists, listed, lanes, classes, hits),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512(cpu) => avx512::compare_burst(cpu, lists, lanes, classes, hits),
+        Level::Avx512(cpu) => avx512::compare_burst(cpu, lists, listed, lanes, classes, hits),
     }
 }
 
-/// Inlined into each of the above, to be compiled for its CPU. Asks for the entries that will probably apply.
+/// Inlined into each of the above, to be compiled for its CPU.
 #[inline(always)]
-fn each(
-    lists: &[Option<ListRef<'_>>],
-    lanes: &[Lanes],
-    classes: &[u16],
-    hits: &mut [Hits],
+fn each<L: Lists>(
+    lists: &L,
+    listed: u64,
+    lanes: &[Lanes; BURST],
+    classes: &[u16; BURST],
+    hits: &mut [Hits; BURST],
     compare: impl Fn(&Block, &Lanes, u16) -> Hits,
-) {
-    for (((list, lanes), class), hits) in lists.iter().zip(lanes).zip(classes).zip(hits) {
-        let Some((list, first)) = list.and_then(|list| Some((list, list.first_block()?))) else { continue };
-        *hits = compare(first, lanes, *class);
-        list.prefetch_entry(hits);
+) -> u64 {
+    let mut some = 0;
+    for at in set_bits(listed) {
+        let (Some(block), Some(lanes), Some(class)) = (lists.first_block(at), lanes.get(at), classes.get(at)) else {
+            continue;
+        };
+        let found = compare(block, lanes, *class);
+        some |= u64::from(lists.note(at, &found)) << at;
+        if let Some(hits) = hits.get_mut(at) {
+            *hits = found;
+        }
     }
+    some
 }
 
 /// How many rules end before the first of some slots.

@@ -28,19 +28,12 @@ impl Keyed {
         Self { secret }
     }
 
-    /// Keys of the conversations that the packets of a burst belong to; the same for both directions.
-    pub fn conversations(&self, isa: Isa, direction: Direction, lanes: &[Lanes], keys: &mut Column) {
-        let lanes = lanes.get(..BURST).unwrap_or(lanes);
-        let [mut rest, mut addresses] = [[0; BURST]; 2];
-        let mut any_v6 = false;
-        for ((lanes, rest), addresses) in lanes.iter().zip(&mut rest).zip(&mut addresses) {
-            *rest = ports(lanes, direction);
-            *addresses = addresses4(lanes, direction);
-            any_v6 |= lanes.bits().contains(Bits::IPV6);
-        }
-        sip::hash(isa, self.secret, &[&rest, &addresses], lanes.len(), keys);
-        if any_v6 {
-            self.conversations_v6(isa, direction, lanes, &rest, keys);
+    /// Keys of the conversations that the packets of a burst belong to; the same for both directions. `tuples` is what
+    /// [`Tuples::read`] made of these lanes in this direction.
+    pub fn conversations(&self, isa: Isa, direction: Direction, tuples: &Tuples, lanes: &[Lanes], keys: &mut Column) {
+        sip::hash(isa, self.secret, &[&tuples.ports, &tuples.addresses], lanes.len(), keys);
+        if tuples.any_v6 {
+            self.conversations_v6(isa, direction, lanes, &tuples.ports, keys);
         }
     }
 
@@ -80,6 +73,37 @@ impl Keyed {
         let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
         hasher.write_u128(address);
         hasher.finish()
+    }
+}
+
+/// What conversations are told apart by, column by column.
+#[derive(Clone, Debug)]
+pub struct Tuples {
+    ports: Column,
+    addresses: Column,
+    any_v6: bool,
+}
+
+impl Default for Tuples {
+    fn default() -> Self {
+        Self { ports: [0; BURST], addresses: [0; BURST], any_v6: false }
+    }
+}
+
+impl Tuples {
+    /// Reads the packets of a burst, and hands each on with the address inside, if it is IPv4.
+    #[inline(always)]
+    pub fn read(&mut self, direction: Direction, lanes: &[Lanes], mut each: impl FnMut(usize, &Lanes, Option<u32>)) {
+        self.any_v6 = false;
+        let columns = self.ports.iter_mut().zip(&mut self.addresses);
+        for (at, (lanes, (port, address))) in lanes.iter().zip(columns).enumerate() {
+            *port = ports(lanes, direction);
+            *address = addresses4(lanes, direction);
+            let is_v6 = lanes.bits().contains(Bits::IPV6);
+            self.any_v6 |= is_v6;
+            let inside = u32::try_from(*address >> 32).unwrap_or(0).rotate_left(16);
+            each(at, lanes, (!is_v6).then_some(inside));
+        }
     }
 }
 
@@ -150,8 +174,9 @@ mod tests {
             for direction in [Direction::Inbound, Direction::Outbound] {
                 let expected: Vec<_> = lanes.iter().map(|lanes| plain(lanes, direction)).collect();
                 for isa in Isa::available() {
-                    let mut keys = [0; BURST];
-                    KEYED.conversations(isa, direction, &lanes, &mut keys);
+                    let (mut tuples, mut keys) = (Tuples::default(), [0; BURST]);
+                    tuples.read(direction, &lanes, |_, _, _| {});
+                    KEYED.conversations(isa, direction, &tuples, &lanes, &mut keys);
                     prop_assert_eq!(&keys[..lanes.len()], &expected, "{}", isa);
                 }
             }
@@ -165,8 +190,9 @@ mod tests {
             }
             outbound.swap(16, 17);
             let key = |lanes, direction| {
-                let mut keys = [0; BURST];
-                KEYED.conversations(Isa::detect(), direction, &[Lanes(lanes)], &mut keys);
+                let (mut tuples, mut keys) = (Tuples::default(), [0; BURST]);
+                tuples.read(direction, &[Lanes(lanes)], |_, _, _| {});
+                KEYED.conversations(Isa::detect(), direction, &tuples, &[Lanes(lanes)], &mut keys);
                 keys[0]
             };
             prop_assert_eq!(key(inbound, Direction::Inbound), key(outbound, Direction::Outbound));
