@@ -1,11 +1,13 @@
-//! What it takes to keep the filter table: 100 000 filters built at once, one more added to them, a filter on a zone
-//! with as many hosts under it. Plain times of whole operations: the fastest and the median of some runs, and the
-//! slowest, since a machine that others use adds but never takes.
+//! What happens beside the data path: the filter table kept (100 000 filters built at once, one more added to them, a
+//! filter on a zone with as many hosts under it), and ticks with 1 000 to 1 000 000 active hosts. Plain times of whole
+//! operations: the fastest, the median, p99 and the slowest of some runs, since a machine that others use adds but never
+//! takes.
 //!
-//! `cargo bench -p levee-benches --bench tables`
+//! `cargo bench -p levee-benches --bench tables [-- filters|ticks]`
 
 use std::hint::black_box;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,9 +16,15 @@ use levee_api::lane::Lane;
 use levee_api::prefix::Prefix;
 use levee_api::role::RoleSet;
 use levee_api::time::Timestamp;
-use levee_api::zone::{Mode, Visibility, Zone};
-use levee_engine::filter::{Rank, TableBuilder};
+use levee_api::zone::{Mode, Service, Visibility, Zone};
+use levee_engine::detect::detector::TICK;
+use levee_engine::engine::{Engine, Settings};
+use levee_engine::filter::{Kernel, Rank, TableBuilder};
+use levee_engine::packet::{Direction, Packet};
+use levee_engine::pipeline::BURST;
+use levee_engine::tables::OnFailure;
 use levee_engine::target::plan::Plan;
+use levee_engine::verdict::Verdict;
 
 /// Lists that the tick thread compiles at once.
 const AT_ONCE: usize = 256;
@@ -43,19 +51,91 @@ impl Times {
     }
 }
 
-fn plan() -> Arc<Plan> {
-    let zone = Zone {
+fn zone() -> Zone {
+    Zone {
         name: "lab".to_owned(),
         prefixes: vec![Prefix::containing(IpAddr::V4(FIRST.into()), 12)],
         mode: Mode::Enforce,
-        services: Vec::new(),
+        services: vec![Service { protocol: 17, ports: vec![(443, 443)] }],
         services_complete: false,
         visibility: Visibility::Auto,
         link_capacity_bps: None,
         floors: Vec::new(),
         runbook: None,
-    };
-    Arc::new(Plan::new(&[zone], &[]).unwrap_or_else(|error| unreachable!("{error}")))
+    }
+}
+
+fn plan() -> Arc<Plan> {
+    Arc::new(Plan::new(&[zone()], &[]).unwrap_or_else(|error| unreachable!("{error}")))
+}
+
+/// A datagram to a served port of the `n`th host.
+fn datagram(n: u32) -> Vec<u8> {
+    let mut frame =
+        vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 46, 0, 1, 0x40, 0, 57, 17, 0, 0, 192, 0, 2, 1];
+    frame.extend((FIRST + n).to_be_bytes());
+    frame.extend([0x9c, 0x40, 0x01, 0xbb, 0, 26, 0, 0]);
+    frame.resize(60, 0xab);
+    frame
+}
+
+/// Ticks in which each of some hosts has some packets.
+fn ticks() {
+    for (name, hosts, each, warm, ticks) in [
+        ("1 000 hosts in peace", 1_000, 1, 300, 1_000),
+        ("100 000 hosts in peace", 100_000, 1, 230, 300),
+        ("1 000 000 hosts in peace", 1_000_000, 1, 30, 40),
+        ("65 000 hosts above their thresholds", 65_000, 12, 20, 100),
+    ] {
+        let settings = Settings {
+            workers: NonZeroU32::MIN,
+            conversations: 1 << 16,
+            hosts: 1 << 10,
+            filters: 1 << 17,
+            secret: (3, 4),
+            ceiling: Mode::Enforce,
+            too_deep: OnFailure::Pass,
+            evicted: OnFailure::Pass,
+            spare_slots: 0,
+            learn_only: false,
+            kernel: Kernel::detect(),
+        };
+        let mut now = Timestamp(1_000_000_000_000);
+        let (mut engine, paths) =
+            Engine::build(&[zone()], &[], settings, now).unwrap_or_else(|error| unreachable!("{error}"));
+        let mut path = paths.into_iter().next().unwrap_or_else(|| unreachable!("one worker"));
+        // Neighbours are not met one after the other.
+        let step = 7_919 % hosts;
+        let frames: Vec<Vec<u8>> = (0..hosts)
+            .map(|n| datagram(u32::try_from(u64::from(n) * u64::from(step) % u64::from(hosts)).unwrap_or(0)))
+            .collect();
+        let (mut met, mut known) = (Times::default(), Times::default());
+        for tick in 0..warm + ticks {
+            for frames in frames.chunks(BURST) {
+                let mut packets = [Packet { head: &[], wire_len: 0 }; BURST];
+                for (packet, frame) in packets.iter_mut().zip(frames) {
+                    *packet = Packet { head: frame, wire_len: 60 };
+                }
+                for _ in 0..each {
+                    let mut verdicts = [Verdict::Forward; BURST];
+                    let packets = packets.get(..frames.len()).unwrap_or_default();
+                    path.burst(0, Direction::Inbound, packets, now, &mut verdicts);
+                    black_box(verdicts);
+                }
+            }
+            now = now + TICK;
+            let task = if tick < warm { &mut met } else { &mut known }.measure(|| {
+                engine.tick(now);
+                engine.next_task(now)
+            });
+            if let Some(task) = task {
+                engine.complete(task.run(), now);
+            }
+            black_box(engine.detector.take_events());
+        }
+        met.print(&format!("tick, {name}, the first {warm}, in which they are met"));
+        known.print(&format!("tick, {name}"));
+    }
 }
 
 /// DNS answers of a length; four conditions.
@@ -91,6 +171,16 @@ const CASES: [(&str, u32, u32, u32, u32); 3] = [
 ];
 
 fn main() {
+    let only = |part: &str| std::env::args().skip(1).all(|argument| argument.starts_with("--") || argument == part);
+    if only("filters") {
+        filters();
+    }
+    if only("ticks") {
+        ticks();
+    }
+}
+
+fn filters() {
     let plan = plan();
     for (name, hosts, apart, each, lists) in CASES {
         let length = |host: u32, n: u32| u16::try_from(n * lists % 40_000 + host % lists).unwrap_or(0);

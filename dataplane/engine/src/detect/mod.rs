@@ -11,6 +11,7 @@ pub mod extract;
 pub mod measures;
 pub mod node;
 pub mod reservoir;
+mod slots;
 pub mod snapshot;
 pub mod threshold;
 pub mod track;

@@ -17,6 +17,7 @@ use crate::detect::event::Phase;
 use crate::detect::track::Track;
 use crate::detect::window::{Window, as_f32};
 use crate::detect::witness::Usual;
+use crate::isa::prefetch;
 use crate::target::counters::{COUNTED_ROLES, Totals};
 
 /// Prefix levels that are summed, longest first.
@@ -62,15 +63,18 @@ pub struct Node {
     pub peace: Peace,
     /// Packets and bytes and drops since the last report of rates.
     pub since_report: Load,
-    /// What was read of the counters, per worker; empty for prefixes.
-    pub seen: Vec<Option<Totals>>,
+    /// Its computed slot, if it is a host that has one.
+    pub slot: Option<u32>,
     /// It is on the list of those that are looked at without traffic.
     pub hot: bool,
     /// Workers know that it is alarmed.
     pub marked: bool,
     /// Members that were alarmed lately, per role.
-    alarmed: [VecDeque<(NodeId, Timestamp)>; COUNTED_ROLES],
+    alarmed: Option<Box<Alarmed>>,
 }
+
+/// Members that were alarmed and when, the newest last, per role.
+type Alarmed = [VecDeque<(NodeId, Timestamp)>; COUNTED_ROLES];
 
 /// Sums for reports.
 #[derive(Clone, Copy, Debug, Default)]
@@ -180,7 +184,7 @@ impl Node {
 
     /// Notes that a member is alarmed.
     pub fn member_alarmed(&mut self, member: NodeId, role: Role, now: Timestamp) {
-        let Some(members) = self.alarmed.get_mut(role.index()) else { return };
+        let Some(members) = self.alarmed.get_or_insert_default().get_mut(role.index()) else { return };
         members.retain(|(known, at)| *known != member && now.since(*at) < CARPET_MEMORY);
         members.push_back((member, now));
         if members.len() > 2 * CARPET_MEMBERS {
@@ -190,7 +194,8 @@ impl Node {
 
     /// True when so many members are alarmed that the prefix itself is the target.
     pub fn is_carpet(&self, role: Role) -> bool {
-        self.alarmed.get(role.index()).is_some_and(|members| members.len() >= CARPET_MEMBERS)
+        let members = self.alarmed.as_ref().and_then(|alarmed| alarmed.get(role.index()));
+        members.is_some_and(|members| members.len() >= CARPET_MEMBERS)
     }
 }
 
@@ -200,13 +205,17 @@ pub struct Nodes {
     all: Vec<Option<Node>>,
     free: Vec<NodeId>,
     index: HashMap<Prefix, NodeId>,
-    workers: usize,
 }
 
 impl Nodes {
-    /// An empty tree for counters of so many workers.
-    pub fn new(workers: usize) -> Self {
-        Self { workers, ..Self::default() }
+    /// Asks for the part of a node that accounting begins with.
+    pub(in crate::detect) fn prefetch(&self, id: NodeId) {
+        if let Some(node) = self.get(id) {
+            prefetch(node);
+            prefetch(&node.tracks);
+            prefetch(&node.window);
+            prefetch(&node.peace);
+        }
     }
 
     /// A node.
@@ -240,12 +249,18 @@ impl Nodes {
         if let Some(known) = self.find(&host) {
             return Some(known);
         }
+        let parent = self.prefixes(address, zone, zone_prefix, now);
+        self.node(host, zone, 0, 1.0, parent, now).or(parent)
+    }
+
+    /// The node of the narrowest prefix around a host, made with the others if it is new.
+    pub fn prefixes(&mut self, address: IpAddr, zone: u16, zone_prefix: Prefix, now: Timestamp) -> Option<NodeId> {
         let mut parent = None;
         for (above, (length, scale)) in levels(zone_prefix).into_iter().enumerate().rev() {
             let depth = u8::try_from(above + 1).unwrap_or(u8::MAX);
             parent = self.node(Prefix::containing(address, length), zone, depth, scale, parent, now).or(parent);
         }
-        self.node(host, zone, 0, 1.0, parent, now).or(parent)
+        parent
     }
 
     fn node(
@@ -277,7 +292,7 @@ impl Nodes {
             last_traffic: now,
             peace: Peace { since: now, ..Peace::default() },
             since_report: Load::default(),
-            seen: vec![None; if depth == 0 { self.workers } else { 0 }],
+            slot: None,
             hot: false,
             marked: false,
             alarmed: Default::default(),
@@ -362,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_host_hangs_below_its_prefixes() {
-        let mut nodes = Nodes::new(1);
+        let mut nodes = Nodes::default();
         let zone: Prefix = "198.18.0.0/15".parse().unwrap();
         let host = nodes.host("198.18.16.9".parse().unwrap(), 0, zone, Timestamp::ZERO).unwrap();
         let mut chain = Vec::new();

@@ -51,6 +51,11 @@ impl Baseline {
         self.rates.add(0.0, windows);
     }
 
+    /// The least that [`Self::threshold`] can be, whatever was learned.
+    pub fn least(role: Role, observed: Duration, floor: f32, cap: f32) -> f32 {
+        Self::default().threshold(role, observed, floor, cap)
+    }
+
     /// The threshold in packets per second. `observed`: how long the zone has been watched; `floor` and `cap` are the
     /// target's (a prefix has a higher floor than a host).
     pub fn threshold(&self, role: Role, observed: Duration, floor: f32, cap: f32) -> f32 {

@@ -88,6 +88,45 @@ impl Track {
         self.learn(packets, learn, now);
     }
 
+    /// Accounts several ticks of a quiet role at once: `packets` arrived, evenly, during the `span` before `until`, too few
+    /// for an alarm.
+    pub fn absorb(
+        &mut self,
+        packets: f32,
+        dropped: f32,
+        threshold: f32,
+        learn: bool,
+        span: Duration,
+        until: Timestamp,
+    ) {
+        let from = until.before(span);
+        let span_s = span.as_secs_f32().max(0.001);
+        let elapsed = until.since(self.last_tick).as_secs_f32().max(span_s);
+        self.last_tick = until;
+        self.bucket = (self.bucket + packets - threshold * elapsed).max(0.0);
+        self.rate = packets / span_s;
+        self.residual = (packets - dropped).max(0.0) / span_s;
+        let weight = 1.0 - (-elapsed / WINDOW.as_secs_f32()).exp();
+        self.rate_smooth += (packets / elapsed - self.rate_smooth) * weight;
+        self.residual_smooth += ((packets - dropped).max(0.0) / elapsed - self.residual_smooth) * weight;
+        if self.rate_smooth > threshold / 2.0 {
+            self.last_busy = until;
+        }
+        self.learn(0.0, learn, from.max(self.window_from));
+        if self.window_packets == 0.0 {
+            self.window_from = from;
+        }
+        self.window_packets += packets;
+        let open = until.since(self.window_from);
+        if open >= WINDOW {
+            if learn && self.phase == Phase::Normal {
+                self.baseline.observe(self.window_packets / open.as_secs_f32());
+            }
+            self.window_from = until;
+            self.window_packets = 0.0;
+        }
+    }
+
     fn learn(&mut self, packets: f32, learn: bool, now: Timestamp) {
         let length = now.since(self.window_from);
         if length >= WINDOW {

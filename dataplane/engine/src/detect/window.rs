@@ -40,6 +40,25 @@ impl Window {
         self.outbound += as_f32(delta.outbound);
     }
 
+    /// Adds what was counted evenly during the `span` before `until`.
+    pub fn absorb(&mut self, delta: &Totals, span: Duration, until: Timestamp) {
+        self.forget(until.before(span));
+        // What came first is forgotten most: the same as adding at the middle, nearly.
+        let mut spread = Self { updated: self.updated, ..Self::default() };
+        spread.add(delta, self.updated + span / 2);
+        spread.forget(until);
+        self.forget(until);
+        for (sum, more) in [
+            (&mut self.syns, spread.syns),
+            (&mut self.handshakes, spread.handshakes),
+            (&mut self.datagrams, spread.datagrams),
+            (&mut self.answers, spread.answers),
+            (&mut self.outbound, spread.outbound),
+        ] {
+            *sum += more;
+        }
+    }
+
     /// Forgets as time passes.
     pub fn forget(&mut self, now: Timestamp) {
         let elapsed: Duration = now.since(self.updated);

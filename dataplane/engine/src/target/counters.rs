@@ -18,6 +18,8 @@ const BYTES: usize = ROLES + Role::COUNT;
 const HANDSHAKES: usize = BYTES + 1;
 const ANSWERS: usize = HANDSHAKES + 1;
 const EPOCH: usize = ANSWERS + 1;
+/// Among the fates: outbound packets, behind the packets dropped by role.
+const OUTBOUND: usize = COUNTED_ROLES + 1;
 const FIELDS: usize = 16;
 const _: () = assert!(EPOCH < FIELDS);
 
@@ -77,6 +79,96 @@ impl Totals {
     }
 }
 
+/// The counters of a slot as they stand, or what was added to them: two lines, as the worker keeps them, so that a
+/// reader with many slots subtracts and adds whole lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(128))]
+pub struct Reading {
+    arrivals: [u32; FIELDS],
+    fates: [u32; FIELDS],
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self { arrivals: [0; FIELDS], fates: [0; FIELDS] }
+    }
+}
+
+impl Reading {
+    /// What was counted since `earlier`.
+    #[inline]
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let minus = |now: &[u32; FIELDS], then: &[u32; FIELDS]| {
+            let mut left = *now;
+            left.iter_mut().zip(then).for_each(|(left, then)| *left = left.wrapping_sub(*then));
+            left
+        };
+        let mut left =
+            Self { arrivals: minus(&self.arrivals, &earlier.arrivals), fates: minus(&self.fates, &earlier.fates) };
+        if let Some(epoch) = left.arrivals.get_mut(EPOCH) {
+            *epoch = 0;
+        }
+        left
+    }
+
+    /// Adds other counts.
+    #[inline]
+    pub fn add(&mut self, other: &Self) {
+        let plus = |sum: &mut [u32; FIELDS], more: &[u32; FIELDS]| {
+            sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.wrapping_add(*more));
+        };
+        plus(&mut self.arrivals, &other.arrivals);
+        plus(&mut self.fates, &other.fates);
+    }
+
+    /// A mark of the reader's own, where the worker keeps its epoch.
+    #[inline]
+    pub fn stamp(&self) -> u32 {
+        self.arrivals.get(EPOCH).copied().unwrap_or(0)
+    }
+
+    /// The same counts with another mark.
+    #[must_use]
+    pub fn stamped(mut self, stamp: u32) -> Self {
+        if let Some(epoch) = self.arrivals.get_mut(EPOCH) {
+            *epoch = stamp;
+        }
+        self
+    }
+
+    /// Its cache lines.
+    pub(crate) fn lines(&self) -> [&[u32; FIELDS]; 2] {
+        [&self.arrivals, &self.fates]
+    }
+
+    /// True when nothing was counted.
+    pub fn is_zero(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// True when no role has more packets than `most` allows it.
+    #[inline]
+    pub fn is_within(&self, most: &[u32; Role::COUNT]) -> bool {
+        self.arrivals.iter().zip(most).fold(true, |within, (packets, most)| within & (packets <= most))
+    }
+
+    /// By name.
+    pub fn totals(&self) -> Totals {
+        let arrival = |at: usize| self.arrivals.get(at).copied().unwrap_or(0);
+        let fate = |at: usize| self.fates.get(at).copied().unwrap_or(0);
+        Totals {
+            packets: (ROLES..ROLES + Role::COUNT).fold(0, |sum, role| sum.wrapping_add(arrival(role))),
+            bytes: arrival(BYTES),
+            roles: std::array::from_fn(|role| arrival(ROLES + role)),
+            handshakes: arrival(HANDSHAKES),
+            answers: arrival(ANSWERS),
+            dropped: std::array::from_fn(fate),
+            outbound: fate(OUTBOUND),
+        }
+    }
+}
+
 #[derive(Default)]
 #[repr(align(64))]
 struct Line([AtomicU32; FIELDS]);
@@ -128,24 +220,25 @@ impl Counters {
     #[inline]
     pub fn outbound(&self, slot: u32) {
         if let Some(line) = self.fates(slot) {
-            add(line, COUNTED_ROLES + 1, 1);
+            add(line, OUTBOUND, 1);
         }
     }
 
     /// Reads the totals of a slot.
     pub fn read(&self, slot: u32) -> Totals {
-        let (Some(arrivals), Some(fates)) = (self.arrivals(slot), self.fates(slot)) else {
-            return Totals::default();
-        };
-        Totals {
-            packets: (ROLES..ROLES + Role::COUNT).fold(0, |sum, role| sum.wrapping_add(get(arrivals, role))),
-            bytes: get(arrivals, BYTES),
-            roles: std::array::from_fn(|role| get(arrivals, ROLES + role)),
-            handshakes: get(arrivals, HANDSHAKES),
-            answers: get(arrivals, ANSWERS),
-            dropped: std::array::from_fn(|role| get(fates, role)),
-            outbound: get(fates, COUNTED_ROLES + 1),
+        self.reading(slot).totals()
+    }
+
+    /// Reads a slot whole; its epoch is left out.
+    #[inline]
+    pub fn reading(&self, slot: u32) -> Reading {
+        let Some(slot) = self.slot(slot) else { return Reading::default() };
+        let load = |line: &Line| line.0.each_ref().map(|counter| counter.load(Ordering::Relaxed));
+        let mut reading = Reading { arrivals: load(&slot.arrivals), fates: load(&slot.fates) };
+        if let Some(epoch) = reading.arrivals.get_mut(EPOCH) {
+            *epoch = 0;
         }
+        reading
     }
 }
 
@@ -208,10 +301,6 @@ impl Counters {
     fn fates(&self, slot: u32) -> Option<&Line> {
         self.slot(slot).map(|slot| &slot.fates)
     }
-}
-
-fn get(line: &Line, field: usize) -> u32 {
-    line.0.get(field).map_or(0, |counter| counter.load(Ordering::Relaxed))
 }
 
 /// One writer: a load and a store, no locked instruction.

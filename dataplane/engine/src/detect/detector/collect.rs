@@ -12,14 +12,17 @@ use crate::detect::reservoir::Admission;
 use crate::detect::zone::ZoneState;
 use crate::link::Notice;
 use crate::packet::Lanes;
-use crate::target::counters::{COUNTED_ROLES, Totals};
+use crate::target::counters::{COUNTED_ROLES, Reading, Totals};
 
+/// How many slots ahead of its turn one is fetched from memory.
+const AHEAD: usize = 12;
 /// Conversations that proved themselves are remembered this long.
 const PROOF_MEMORY: Duration = Duration::from_secs(2);
 
 impl Detector {
     /// Reads what the workers left: notices, dirty slots, samples.
     pub(super) fn collect(&mut self, now: Timestamp) {
+        self.end_waits(now);
         for worker in 0..self.feeds.len() {
             while let Some(notice) = self.feeds.get_mut(worker).and_then(|feed| feed.end.notices.pop().ok()) {
                 match notice {
@@ -32,9 +35,20 @@ impl Detector {
                     }
                 }
             }
-            while let Some(slot) = self.feeds.get_mut(worker).and_then(|feed| feed.end.dirty.pop().ok()) {
-                self.read(worker, slot, now);
+            let mut dirty = std::mem::take(&mut self.dirty);
+            if let Some(feed) = self.feeds.get_mut(worker) {
+                dirty.extend(std::iter::from_fn(|| feed.end.dirty.pop().ok()));
             }
+            for (index, slot) in dirty.iter().enumerate() {
+                if let (Some(feed), Some(ahead)) = (self.feeds.get(worker), dirty.get(index + AHEAD)) {
+                    feed.end.counters.prefetch(*ahead);
+                    feed.end.counters.prefetch_fates(*ahead);
+                    self.slots.prefetch(worker, *ahead);
+                }
+                self.read(worker, *slot, now);
+            }
+            dirty.clear();
+            self.dirty = dirty;
             if self.feeds.get(worker).is_some_and(|feed| feed.end.take_overflow()) {
                 let direct = u32::try_from(self.plan.slots()).unwrap_or(u32::MAX);
                 let hashed: Vec<u32> =
@@ -47,6 +61,17 @@ impl Detector {
                 if let Some(zone) = self.zone_of(&sample.lanes) {
                     zone.sample(sample);
                 }
+            }
+        }
+        for sum in self.slots.take_sums() {
+            let counts = sum.counts.totals();
+            if let Some(zone) = self.zones.get_mut(usize::from(sum.zone)) {
+                zone.delta.add(&counts);
+            }
+            if let Some(id) = sum.prefix
+                && let Some(prefix) = self.nodes.get_mut(id)
+            {
+                add_delta(prefix, id, &counts, self.tick, now, &mut self.touched);
             }
         }
         if now.since(self.proven_since) >= PROOF_MEMORY {
@@ -82,41 +107,87 @@ impl Detector {
         self.nodes.host(address, place.zone, prefix, now)
     }
 
-    /// Reads the counters of a slot and adds what is new to its node.
+    /// Reads the counters of a slot and adds what is new to its node, or lets it wait while its host is quiet.
     fn read(&mut self, worker: usize, slot: u32, now: Timestamp) {
-        let Some(totals) = self.feeds.get(worker).map(|feed| feed.end.counters.read(slot)) else { return };
-        let at = usize::try_from(slot).unwrap_or(usize::MAX);
-        let known = match self.direct.get(at).copied() {
-            Some(0) if totals == Totals::default() => return,
-            Some(0) => {
-                let node = match self.plan.address(slot) {
-                    Some(address) => self.node_of(address, now),
-                    None => self.aggregate_of(slot, now),
-                };
-                let Some(node) = node else { return };
-                if let Some(entry) = self.direct.get_mut(at) {
-                    *entry = node + 1;
-                }
-                node
-            }
-            Some(node) => node - 1,
-            None => return self.read_tenant(worker, slot, &totals, now),
+        let Some(reading) = self.feeds.get(worker).map(|feed| feed.end.counters.reading(slot)) else { return };
+        if !self.slots.contains(slot) {
+            return self.read_tenant(worker, slot, &reading.totals(), now);
+        }
+        let Some(new) = self.slots.take(worker, slot, &reading) else { return };
+        if self.slots.is_hot(slot) {
+            return self.account(slot, &new, now);
+        }
+        let Some(sum) = self.slots.sum_of(slot).or_else(|| self.meet(slot, now)) else {
+            // No host's own: it is always looked at.
+            return self.account(slot, &new, now);
         };
-        // Under the first plan counters began at zero; under a later one what they stand at is where counting begins.
-        let start = if self.replanned { totals } else { Totals::default() };
-        match self.nodes.get_mut(known).and_then(|node| node.seen.get_mut(worker)) {
-            Some(seen) => {
-                let before = seen.replace(totals).unwrap_or(start);
-                self.add(known, &totals.since(&before), now);
+        let Some(limits) = self.limits.get(self.slots.zone(sum)) else { return };
+        let Some(earlier) = self.slots.wait(slot, sum, &new, limits) else { return };
+        match self.host_of(slot, now) {
+            Some(host) => {
+                self.absorb(host, &earlier, now);
+                self.add(host, &new.totals(), now);
             }
             // There was no room for the host: its prefix stands for it, and for others.
-            None => {
-                if let Some(feed) = self.feeds.get_mut(worker) {
-                    feed.tenants.entry(slot).or_insert(Tenant { node: known, address: None, seen: start });
+            None => self.slots.sum(sum, &new),
+        }
+    }
+
+    /// Looks at quiet hosts whose packets have waited long enough.
+    fn end_waits(&mut self, now: Timestamp) {
+        let due = self.slots.begin(self.tick, self.last_tick);
+        for (index, slot) in due.iter().enumerate() {
+            if let Some(ahead) = due.get(index + AHEAD).and_then(|slot| self.slots.node(*slot)) {
+                self.nodes.prefetch(ahead);
+            }
+            if !self.slots.is_due(*slot) {
+                continue;
+            }
+            let earlier = self.slots.end_wait(*slot);
+            let host = match self.slots.node(*slot) {
+                Some(known) => Some(known),
+                None if self.meetings_left > 0 => {
+                    self.meetings_left -= 1;
+                    self.host_of(*slot, now)
                 }
-                self.read_tenant(worker, slot, &totals, now);
+                None => None,
+            };
+            if let Some(host) = host {
+                self.absorb(host, &earlier, now);
             }
         }
+    }
+
+    /// Finds the sum that the packets of a host belong to; none: the slot is no host's.
+    fn meet(&mut self, slot: u32, now: Timestamp) -> Option<u32> {
+        let address = self.plan.address(slot)?;
+        let place = self.plan.locate(address)?;
+        let prefix = self.plan.zone_prefix(place.zone, address)?;
+        let around = self.nodes.prefixes(address, place.zone, prefix, now);
+        Some(self.slots.set_sum(slot, place.zone, around))
+    }
+
+    /// The node of the host that has a slot, made if there is room for it.
+    fn host_of(&mut self, slot: u32, now: Timestamp) -> Option<NodeId> {
+        if let Some(known) = self.slots.node(slot) {
+            return Some(known);
+        }
+        let id = self.node_of(self.plan.address(slot)?, now)?;
+        let node = self.nodes.get_mut(id).filter(|node| node.depth == 0)?;
+        node.slot = Some(slot);
+        self.slots.set_node(slot, id);
+        Some(id)
+    }
+
+    /// Adds what has come to a slot to its node, in this tick.
+    fn account(&mut self, slot: u32, new: &Reading, now: Timestamp) {
+        let node = match self.slots.node(slot) {
+            Some(known) => Some(known),
+            None => self.aggregate_of(slot, now),
+        };
+        let Some(node) = node else { return };
+        self.slots.set_node(slot, node);
+        self.add(node, &new.totals(), now);
     }
 
     /// Adds what a slot has counted since it was last read to the node of whoever has it.

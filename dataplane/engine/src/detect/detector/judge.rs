@@ -1,17 +1,21 @@
 //! Every role of every target concerned, once per tick: accounted, compared with its threshold, and moved from state to
 //! state; from the hosts up to the widest prefix.
 
+use std::time::Duration;
+
 use levee_api::prefix::Prefix;
 use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
 use levee_api::zone::Zone;
 
-use crate::detect::detector::Detector;
+use crate::detect::detector::answer::whole_pps;
 use crate::detect::detector::collect::add_delta;
+use crate::detect::detector::{Detector, TICK};
 use crate::detect::event::Phase;
 use crate::detect::node::{Load, Node, NodeId};
-use crate::detect::threshold;
-use crate::detect::track::{Change, Track};
+use crate::detect::slots::{Earlier, Limits};
+use crate::detect::threshold::{self, Baseline};
+use crate::detect::track::{Change, TAU, Track};
 use crate::detect::window::as_f32;
 use crate::detect::witness::{self, Usual};
 use crate::target::counters::{COUNTED_ROLES, Totals};
@@ -83,17 +87,13 @@ impl Detector {
                 ));
             }
         }
-        if drained(node, Role::Syn) {
-            node.usual.half_open = node.usual.half_open.max(window.half_open());
-        }
-        if drained(node, Role::UdpOpen)
-            && let Some(ratio) = ratio
-        {
-            node.usual.unanswered = node.usual.unanswered.max(window.unanswered(ratio));
-        }
+        learn_usual(node, ratio);
         let idle = node.is_idle();
         if !idle && !std::mem::replace(&mut node.hot, true) {
             self.hot.push(id);
+            if let Some(slot) = node.slot {
+                self.slots.set_hot(slot, true);
+            }
             // Rates are told from here on: what went before belongs to no second of the attack.
             node.since_report = Load::default();
             node.since_report.add(&delta);
@@ -140,9 +140,42 @@ impl Detector {
         }
     }
 
+    /// Accounts what a quiet host has received over some ticks, evenly and too little for an alarm.
+    pub(super) fn absorb(&mut self, id: NodeId, earlier: &Earlier, now: Timestamp) {
+        if earlier.counts.is_zero() {
+            return;
+        }
+        let Above { frozen, .. } = self.above(id);
+        let until = self.last_tick;
+        let span = until.since(earlier.from).max(Duration::from_millis(1));
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        let (Some(zone), Some(state)) = (self.plan.zone(node.zone), self.zones.get(usize::from(node.zone))) else {
+            return;
+        };
+        let (observed, ratio) = (state.observed, state.answer_ratio());
+        let cap = zone.link_capacity_bps.map_or(f32::MAX, capacity_pps);
+        let delta = earlier.counts.totals();
+        node.last_traffic = now;
+        node.window.absorb(&delta, span, until);
+        node.peace.add(&delta, true, until);
+        for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
+            let at = role.index();
+            let packets = delta.roles.get(at).copied().unwrap_or(0);
+            let dropped = delta.dropped.get(at).copied().unwrap_or(0);
+            let Some(entry) = node.tracks.get_mut(at).filter(|_| packets > 0) else { continue };
+            let track = entry.get_or_insert_with(|| Box::new(Track::new(until.before(span), TICK)));
+            let threshold = track.baseline.threshold(role, observed, floor_of(zone, Some(role)) * node.scale, cap);
+            track.absorb(as_f32(packets), as_f32(dropped), threshold, !frozen.contains(role), span, until);
+        }
+        learn_usual(node, ratio);
+    }
+
     /// What the prefixes around a target have to say about it.
     fn above(&self, id: NodeId) -> Above {
         let mut found = Above { covers: RoleSet::NONE, frozen: RoleSet::NONE };
+        if !self.prefix_hot {
+            return found;
+        }
         let mut above = self.nodes.get(id).and_then(|node| node.parent);
         while let Some(node) = above.and_then(|id| self.nodes.get(id)) {
             above = node.parent;
@@ -196,16 +229,21 @@ impl Detector {
             zone.alarmed = RoleSet::NONE;
             zone.answered = RoleSet::NONE;
         }
-        let nodes = &mut self.nodes;
+        let (nodes, slots) = (&mut self.nodes, &mut self.slots);
         self.hot.retain(|id| {
             nodes.get_mut(*id).is_some_and(|node| {
                 node.hot = !node.is_idle();
+                if let (Some(slot), false) = (node.slot, node.hot) {
+                    slots.set_hot(slot, false);
+                }
                 node.hot
             })
         });
         let nodes = &self.nodes;
+        self.prefix_hot = false;
         for id in &self.hot {
             let Some(node) = nodes.get(*id) else { continue };
+            self.prefix_hot |= node.depth > 0;
             let Some(zone) = self.zones.get_mut(usize::from(node.zone)) else { continue };
             for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
                 match node.phase(role) {
@@ -242,6 +280,30 @@ struct Above {
     covers: RoleSet,
     /// A prefix is not in peace, so that what arrives at its hosts is not peace either.
     frozen: RoleSet,
+}
+
+/// Packets per role that cannot be an alarm at a host of a zone, at whatever moments of a few ticks they came.
+pub(super) fn limits(zone: &Zone, observed: Duration) -> Limits {
+    let cap = zone.link_capacity_bps.map_or(f32::MAX, capacity_pps);
+    std::array::from_fn(|at| {
+        let role = Role::ALL.get(at).copied().filter(|role| role.index() < COUNTED_ROLES);
+        role.map_or(u32::MAX, |role| {
+            let least = Baseline::least(role, observed, floor_of(zone, Some(role)), cap);
+            whole_pps((TAU.as_secs_f32() * least).floor())
+        })
+    })
+}
+
+/// Learns what witnesses see in peace.
+fn learn_usual(node: &mut Node, answer_ratio: Option<f32>) {
+    if drained(node, Role::Syn) {
+        node.usual.half_open = node.usual.half_open.max(node.window.half_open());
+    }
+    if drained(node, Role::UdpOpen)
+        && let Some(ratio) = answer_ratio
+    {
+        node.usual.unanswered = node.usual.unanswered.max(node.window.unanswered(ratio));
+    }
 }
 
 /// True when the role is in peace and below its threshold.

@@ -6,11 +6,11 @@ use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
 use crate::detect::detector::{Detector, TICK, Tenant};
-use crate::detect::node::Nodes;
+use crate::detect::slots::Slots;
 use crate::detect::snapshot::{TargetRecord, ZoneRecord};
 use crate::detect::track::Track;
 use crate::detect::zone::ZoneState;
-use crate::target::plan::Plan;
+use crate::target::plan::{Place, Plan};
 
 impl Detector {
     /// What was learned, for a snapshot.
@@ -85,14 +85,17 @@ impl Detector {
                 *place = state;
             }
         }
-        let mut known = std::mem::replace(&mut self.nodes, Nodes::new(self.feeds.len())).into_nodes();
+        let mut known = std::mem::take(&mut self.nodes).into_nodes();
         // Hosts first: they bring their prefixes with them.
         known.sort_by_key(|node| (node.depth, node.zone, node.prefix));
-        self.direct = vec![0; self.plan.slots()];
+        // Counters stand where they stand: slots may be other hosts' now.
+        let feeds = &self.feeds;
+        let reading =
+            |worker: usize, slot| feeds.get(worker).map(|feed| feed.end.counters.reading(slot)).unwrap_or_default();
+        self.slots = Slots::new(self.plan.slots(), feeds.len(), reading);
         self.hot.clear();
         self.touched.iter_mut().for_each(Vec::clear);
         self.task = None;
-        self.replanned = true;
         for old in known {
             let zone = moved.get(usize::from(old.zone)).copied().flatten();
             let address = old.prefix.address();
@@ -106,6 +109,11 @@ impl Detector {
             if !node.is_idle() {
                 node.hot = true;
                 self.hot.push(id);
+                if let Some(Place { slot, hashed: false, .. }) = self.plan.locate(address).filter(|_| node.depth == 0) {
+                    node.slot = Some(slot);
+                    self.slots.set_node(slot, id);
+                    self.slots.set_hot(slot, true);
+                }
             }
         }
         for worker in 0..self.feeds.len() {

@@ -25,9 +25,10 @@ use levee_api::zone::Zone;
 use crate::detect::event::{Event, Phase, What};
 use crate::detect::measures::Measures;
 use crate::detect::node::{NodeId, Nodes};
+use crate::detect::slots::{Limits, Slots};
 use crate::detect::zone::ZoneState;
 use crate::link::{DetectorEnd, Watch};
-use crate::target::counters::Totals;
+use crate::target::counters::{Reading, Totals};
 use crate::target::plan::Plan;
 
 use task::TaskKey;
@@ -43,14 +44,23 @@ const FORGET_ROUNDS: u8 = 64;
 /// role. The others wait for the next tick, by which time their prefix may be the target.
 const MOST_CHANGES: usize = 256;
 
+/// Quiet hosts that a tick may meet for the first time; the others are met later, and learned from then on.
+const MOST_MEETINGS: usize = 512;
+
 /// Detection for all zones.
 pub struct Detector {
     plan: Arc<Plan>,
     feeds: Vec<Feed>,
     watch: Arc<Watch>,
     nodes: Nodes,
-    /// Node of a direct slot plus one; zero: none yet.
-    direct: Vec<NodeId>,
+    /// Hosts with computed slots.
+    slots: Slots,
+    /// Per zone: packets that are no alarm at any host.
+    limits: Vec<Limits>,
+    /// Slots with traffic, as they are read.
+    dirty: Vec<u32>,
+    /// Hosts that this tick may still meet for the first time.
+    meetings_left: usize,
     zones: Vec<ZoneState>,
     /// The filters in force.
     pub measures: Measures,
@@ -63,14 +73,14 @@ pub struct Detector {
     last_tick: Timestamp,
     last_second: Timestamp,
     tick: u64,
+    /// A prefix is hot.
+    prefix_hot: bool,
     /// Changes of state that this tick still allows.
     changes_left: usize,
     /// The part of the idle hosts that was looked at last.
     round: NodeId,
     task: Option<TaskKey>,
     learn_only: bool,
-    /// The plan is not the one that it all began with.
-    replanned: bool,
     events: Vec<Event>,
     /// What the counters of filters stood at when these were installed.
     hits_before: HashMap<u64, u64>,
@@ -104,12 +114,15 @@ impl Detector {
     ) -> Self {
         let workers = ends.len();
         Self {
-            direct: vec![0; plan.slots()],
+            slots: Slots::new(plan.slots(), workers, |_, _| Reading::default()),
+            limits: Vec::new(),
+            dirty: Vec::new(),
+            meetings_left: 0,
             zones: plan.zones().iter().map(|_| ZoneState::default()).collect(),
             plan,
             feeds: ends.into_iter().map(|end| Feed { end, tenants: Default::default() }).collect(),
             watch,
-            nodes: Nodes::new(workers),
+            nodes: Nodes::default(),
             measures: Measures::new(most_filters),
             hot: Vec::new(),
             touched: vec![Vec::new(); 6],
@@ -118,11 +131,11 @@ impl Detector {
             last_tick: now,
             last_second: now,
             tick: 0,
+            prefix_hot: false,
             changes_left: 0,
             round: 0,
             task: None,
             learn_only,
-            replanned: false,
             events: Vec::new(),
             hits_before: HashMap::new(),
         }
@@ -132,6 +145,8 @@ impl Detector {
     pub fn tick(&mut self, now: Timestamp) {
         let elapsed = now.since(self.last_tick);
         self.tick += 1;
+        self.limits = self.zones().map(|(zone, state)| judge::limits(zone, state.observed)).collect();
+        self.meetings_left = MOST_MEETINGS;
         self.collect(now);
         for id in &self.hot {
             let due = self.nodes.get(*id).and_then(|node| self.touched.get_mut(usize::from(node.depth)));
