@@ -18,7 +18,7 @@ use levee_api::time::Timestamp;
 use levee_api::zone::Mode;
 use levee_engine::detect::detector::TICK;
 use levee_engine::detect::event::What;
-use levee_engine::detect::snapshot;
+use levee_engine::detect::snapshot::{self, Draft};
 use levee_engine::engine::Engine;
 use levee_engine::verdict::Reason;
 
@@ -39,6 +39,8 @@ const BASELINE_EVERY: Duration = Duration::from_secs(60);
 const IN_FORCE_EVERY: Duration = Duration::from_millis(500);
 /// Filters that the reflex renews without a word are written again after this long, well before those in the file end.
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
+/// Filters that are listed for the file in one tick.
+const FILTERS_AT_ONCE: usize = 2048;
 /// Name of the file with what was learned.
 pub const BASELINE: &str = "baseline";
 
@@ -74,6 +76,19 @@ pub struct Tick {
     pub policy: Policy,
 }
 
+/// The filters in force as of a time, listed a part in each tick: of many it is more than a tick has time for.
+struct Listing {
+    now: Timestamp,
+    at: SystemTime,
+    filters: Vec<FilterRequest>,
+}
+
+impl Listing {
+    fn begin(now: Timestamp) -> Self {
+        Self { now, at: SystemTime::now(), filters: Vec::new() }
+    }
+}
+
 /// The running thread. Told to stop and waited for when dropped; what was learned is written then.
 #[derive(Debug)]
 pub struct Ticking {
@@ -105,6 +120,7 @@ impl Tick {
     fn run(mut self, stop: &AtomicBool) {
         let mut next = self.clock.now() + TICK;
         let (mut baseline_at, mut in_force_at) = (next, next);
+        let (mut baseline, mut in_force): (Option<Draft>, Option<Listing>) = (None, None);
         let mut in_force_changed = false;
         while !stop.load(Ordering::Relaxed) {
             let now = self.clock.now();
@@ -133,20 +149,33 @@ impl Tick {
                 in_force_changed |= self.answer(request, now);
             }
             in_force_changed |= self.tell(now);
-            if self.is_in_force_due(in_force_changed, now.since(in_force_at)) {
-                self.write_in_force(now);
+            if in_force.is_none() && self.is_in_force_due(in_force_changed, now.since(in_force_at)) {
+                in_force = Some(Listing::begin(now));
                 (in_force_changed, in_force_at) = (false, now);
             }
-            if now.since(baseline_at) >= BASELINE_EVERY {
-                self.writer.replace(self.state.join(BASELINE), snapshot::write(&self.engine.detector));
+            if in_force.as_mut().is_some_and(|listing| self.list_in_force(listing, FILTERS_AT_ONCE))
+                && let Some(listing) = in_force.take()
+            {
+                self.write_in_force(listing);
+            }
+            if baseline.is_none() && now.since(baseline_at) >= BASELINE_EVERY {
+                baseline = Some(Draft::begin(&self.engine.detector));
                 baseline_at = now;
+            }
+            if baseline.as_mut().is_some_and(|draft| draft.go_on(&self.engine.detector))
+                && let Some(draft) = baseline.take()
+            {
+                self.writer.replace(self.state.join(BASELINE), || draft.finish());
             }
         }
         for (set, packets) in self.address_sets.iter().zip(self.engine.source_hits()) {
             tracing::info!("address set {:?}: {packets} packets came from its addresses", set.name);
         }
-        self.write_in_force(self.clock.now());
-        self.writer.replace(self.state.join(BASELINE), snapshot::write(&self.engine.detector));
+        let mut listing = Listing::begin(self.clock.now());
+        self.list_in_force(&mut listing, usize::MAX);
+        self.write_in_force(listing);
+        let learned = snapshot::write(&self.engine.detector);
+        self.writer.replace(self.state.join(BASELINE), || learned);
     }
 
     /// Hands the detector's events to the service; true when filters changed.
@@ -165,21 +194,25 @@ impl Tick {
         since >= IN_FORCE_EVERY && (changed || (since >= RENEWED_EVERY && renewed()))
     }
 
-    fn write_in_force(&self, now: Timestamp) {
+    /// Lists the next filters that are in force; true when those were the last. One that comes or goes meanwhile may be
+    /// missing, or another: the list is due again then.
+    fn list_in_force(&self, Listing { now, filters, .. }: &mut Listing, most: usize) -> bool {
+        let before = filters.len();
+        let next = self.engine.detector.measures.filters().skip(before).take(most);
+        filters.extend(next.map(|(filter, _)| in_force::request_of(filter, *now)));
+        filters.len() - before < most
+    }
+
+    fn write_in_force(&self, Listing { at, mut filters, .. }: Listing) {
+        filters.retain(|request| !request.ttl.is_zero());
         let own = self.policy.generation != 0;
         let in_force = InForce {
             config: Some(self.config),
             zones: if own { self.policy.zones.clone() } else { Vec::new() },
             protected: self.policy.protected.clone(),
-            filters: self
-                .engine
-                .detector
-                .filters()
-                .map(|(filter, _)| in_force::request_of(filter, now))
-                .filter(|request| !request.ttl.is_zero())
-                .collect(),
+            filters,
         };
-        self.writer.replace(in_force::path(&self.state), in_force.to_bytes(SystemTime::now()));
+        self.writer.replace(in_force::path(&self.state), move || in_force.to_bytes(at));
     }
 
     /// Does what was asked; true when what is in force changed. An answer that nobody waits for any more is dropped.

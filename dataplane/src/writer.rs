@@ -10,10 +10,12 @@ use crate::files;
 /// Files waiting to be written; more are refused, for a disk that is stuck must not fill the memory.
 const WAITING: usize = 8;
 
+/// Makes the bytes of a file.
+type Bytes = Box<dyn FnOnce() -> Vec<u8> + Send>;
+
 /// The way to the thread. When it is dropped, what waits is still written.
-#[derive(Debug)]
 pub struct Writer {
-    files: Option<SyncSender<(PathBuf, Vec<u8>)>>,
+    files: Option<SyncSender<(PathBuf, Bytes)>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -28,10 +30,10 @@ impl Writer {
         Ok(Self { files: Some(files), thread: Some(thread) })
     }
 
-    /// Has a file replaced; never waits.
-    pub fn replace(&self, path: PathBuf, bytes: Vec<u8>) {
+    /// Has a file replaced; never waits. `bytes` is called where waiting is allowed.
+    pub fn replace(&self, path: PathBuf, bytes: impl FnOnce() -> Vec<u8> + Send + 'static) {
         let Some(files) = &self.files else { return };
-        match files.try_send((path, bytes)) {
+        match files.try_send((path, Box::new(bytes))) {
             Ok(()) => {}
             Err(TrySendError::Full((path, _)) | TrySendError::Disconnected((path, _))) => {
                 tracing::warn!("{} is not written: the disk does not keep up", path.display());
@@ -40,9 +42,9 @@ impl Writer {
     }
 }
 
-fn write_all(waiting: &Receiver<(PathBuf, Vec<u8>)>) {
+fn write_all(waiting: &Receiver<(PathBuf, Bytes)>) {
     for (path, bytes) in waiting {
-        if let Err(error) = files::replace(&path, &bytes) {
+        if let Err(error) = files::replace(&path, &bytes()) {
             tracing::warn!("{error}");
         }
     }

@@ -4,19 +4,30 @@
 //! answers, largest rates, reservoirs; then the number of targets; per target its zone's number, prefix, usual values and
 //! baselines.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use levee_api::prefix::Prefix;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
+use levee_api::zone::Zone;
 
 use crate::detect::detector::Detector;
+use crate::detect::node::{Node, NodeId};
 use crate::detect::threshold::{Baseline, Histogram};
+use crate::detect::zone::ZoneState;
 use crate::packet::Lanes;
 use crate::sample::{SAMPLE_PAYLOAD, Sample};
 use crate::sealed::{self, Kind, SealError};
 use crate::target::counters::COUNTED_ROLES;
+use crate::target::plan::Plan;
+
+/// Targets written down at once.
+const TARGETS_AT_ONCE: NodeId = 1024;
+/// Samples written down at once: as many as fit a zone may be more.
+const SAMPLES_AT_ONCE: usize = 4096;
 
 /// What leads the file.
 const KIND: Kind = Kind { magic: *b"LVBL", version: 1 };
@@ -55,41 +66,75 @@ pub struct TargetRecord {
 
 /// Everything the detector has learned.
 pub fn write(detector: &Detector) -> Vec<u8> {
-    let (zones, targets) = detector.learned();
-    let mut payload = Encoder::default();
-    payload.count(zones.len());
-    for zone in &zones {
-        payload.count(zone.name.len());
-        payload.bytes(zone.name.as_bytes());
-        payload.u64(u64::try_from(zone.observed.as_millis()).unwrap_or(u64::MAX));
-        payload.f32(zone.datagrams);
-        payload.f32(zone.answers);
-        zone.largest.iter().for_each(|rate| payload.f32(*rate));
-        for reservoir in &zone.reservoirs {
-            payload.count(reservoir.len());
-            for sample in reservoir {
-                sample.lanes.0.iter().for_each(|lane| payload.u16(*lane));
-                payload.bytes(&sample.payload);
-                payload.bytes(&[sample.present]);
-                payload.u16(sample.dns_suffix);
+    let mut draft = Draft::begin(detector);
+    while !draft.go_on(detector) {}
+    draft.finish()
+}
+
+/// What was learned, written down a part at a time: of many targets it is more than a tick has time for.
+pub struct Draft {
+    plan: Arc<Plan>,
+    zones: Encoder,
+    zones_done: usize,
+    /// Hosts first: they bring their prefixes with them when they are restored.
+    hosts: Encoder,
+    prefixes: BTreeMap<(u16, Prefix), Encoder>,
+    targets: usize,
+    next: NodeId,
+}
+
+impl Draft {
+    /// Nothing is written down yet.
+    pub fn begin(detector: &Detector) -> Self {
+        Self {
+            plan: Arc::clone(detector.plan()),
+            zones: Encoder::default(),
+            zones_done: 0,
+            hosts: Encoder::default(),
+            prefixes: BTreeMap::new(),
+            targets: 0,
+            next: 0,
+        }
+    }
+
+    /// Writes a part down, in at most about a millisecond; true when that was the last. Begins anew when the zones have
+    /// changed meanwhile.
+    pub fn go_on(&mut self, detector: &Detector) -> bool {
+        if !Arc::ptr_eq(&self.plan, detector.plan()) {
+            *self = Self::begin(detector);
+        }
+        let mut samples = 0;
+        for (zone, state) in detector.zones().skip(self.zones_done) {
+            if samples >= SAMPLES_AT_ONCE {
+                return false;
             }
+            samples += self.zones.zone(zone, state);
+            self.zones_done += 1;
         }
-    }
-    payload.count(targets.len());
-    for target in &targets {
-        payload.u32(target.zone);
-        payload.prefix(&target.prefix);
-        payload.f32(target.half_open);
-        payload.f32(target.unanswered);
-        payload.count(target.baselines.len());
-        for (role, baseline) in &target.baselines {
-            payload.bytes(&[*role as u8]);
-            payload.f32(baseline.largest);
-            payload.count(baseline.rates.weights().len());
-            baseline.rates.weights().iter().for_each(|weight| payload.f32(*weight));
+        let end = detector.nodes().end().min(self.next.saturating_add(TARGETS_AT_ONCE));
+        for node in (self.next..end).filter_map(|id| detector.nodes().get(id)) {
+            let part = if node.prefix.is_host() {
+                &mut self.hosts
+            } else {
+                self.prefixes.entry((node.zone, node.prefix)).or_default()
+            };
+            part.target(node);
+            self.targets += 1;
         }
+        self.next = end;
+        end == detector.nodes().end()
     }
-    sealed::seal(KIND, &payload.0)
+
+    /// The bytes: takes as long as a checksum over all of them.
+    pub fn finish(self) -> Vec<u8> {
+        let mut payload = Encoder::default();
+        payload.count(self.zones_done);
+        payload.bytes(&self.zones.0);
+        payload.count(self.targets);
+        payload.bytes(&self.hosts.0);
+        self.prefixes.values().for_each(|prefix| payload.bytes(&prefix.0));
+        sealed::seal(KIND, &payload.0)
+    }
 }
 
 /// Gives a detector what another had learned. Zones are known by name; what belongs to none is left out.
@@ -146,6 +191,39 @@ fn decode(payload: &[u8]) -> Option<(Vec<ZoneRecord>, Vec<TargetRecord>)> {
 struct Encoder(Vec<u8>);
 
 impl Encoder {
+    /// Says how many samples it had.
+    fn zone(&mut self, zone: &Zone, state: &ZoneState) -> usize {
+        self.count(zone.name.len());
+        self.bytes(zone.name.as_bytes());
+        self.u64(u64::try_from(state.observed.as_millis()).unwrap_or(u64::MAX));
+        self.f32(state.datagrams);
+        self.f32(state.answers);
+        state.rates.iter().for_each(|rate| self.f32(rate.largest));
+        for reservoir in &state.reservoirs {
+            self.count(reservoir.samples().len());
+            for sample in reservoir.samples() {
+                sample.lanes.0.iter().for_each(|lane| self.u16(*lane));
+                self.bytes(&sample.payload);
+                self.bytes(&[sample.present]);
+                self.u16(sample.dns_suffix);
+            }
+        }
+        state.reservoirs.iter().map(|reservoir| reservoir.samples().len()).sum()
+    }
+    fn target(&mut self, node: &Node) {
+        self.u32(u32::from(node.zone));
+        self.prefix(&node.prefix);
+        self.f32(node.usual.half_open);
+        self.f32(node.usual.unanswered);
+        self.count(node.tracks.iter().flatten().count());
+        for role in Role::ALL {
+            let Some(track) = node.track(role) else { continue };
+            self.bytes(&[role as u8]);
+            self.f32(track.baseline.largest);
+            self.count(track.baseline.rates.weights().len());
+            track.baseline.rates.weights().iter().for_each(|weight| self.f32(*weight));
+        }
+    }
     fn bytes(&mut self, bytes: &[u8]) {
         self.0.extend_from_slice(bytes);
     }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
 use crate::detect::detector::{Detector, TICK, Tenant};
@@ -13,32 +12,6 @@ use crate::detect::zone::ZoneState;
 use crate::target::plan::{Place, Plan};
 
 impl Detector {
-    /// What was learned, for a snapshot.
-    pub(in crate::detect) fn learned(&self) -> (Vec<ZoneRecord>, Vec<TargetRecord>) {
-        let zones = self.zones().map(|(zone, state)| ZoneRecord {
-            name: zone.name.clone(),
-            observed: state.observed,
-            datagrams: state.datagrams,
-            answers: state.answers,
-            largest: state.rates.map(|rate| rate.largest),
-            reservoirs: state.reservoirs.iter().map(|reservoir| reservoir.samples().to_vec()).collect(),
-        });
-        let targets = self.nodes.iter().map(|(_, node)| TargetRecord {
-            zone: u32::from(node.zone),
-            prefix: node.prefix,
-            half_open: node.usual.half_open,
-            unanswered: node.usual.unanswered,
-            baselines: Role::ALL
-                .into_iter()
-                .filter_map(|role| Some((role, node.track(role)?.baseline.clone())))
-                .collect(),
-        });
-        let mut targets: Vec<TargetRecord> = targets.collect();
-        // Hosts first: they bring their prefixes with them when they are restored.
-        targets.sort_by_key(|target| (target.zone, !target.prefix.is_host(), target.prefix));
-        (zones.collect(), targets)
-    }
-
     /// Takes over what was learned before.
     pub(in crate::detect) fn restore(&mut self, zones: Vec<ZoneRecord>, targets: Vec<TargetRecord>, now: Timestamp) {
         let known: Vec<Option<u16>> = zones.iter().map(|zone| self.plan.zone_named(&zone.name)).collect();
