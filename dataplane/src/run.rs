@@ -132,6 +132,7 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     let (mut engine, mut pipelines) = build_engine(&config, &before, &state, cpus.len(), clock.now())?;
 
     // With the rights of the start. Traffic does not wait for a list that is damaged.
+    let seen = source_files::look(&config.address_sets);
     match source_files::load(&config.address_sets, &before.policy.protected) {
         Ok(loaded) => {
             source_files::tell(&config.address_sets, &loaded);
@@ -163,7 +164,7 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         wires: config.dataplane.wires.iter().map(|wire| wire.name.clone()).collect(),
     };
     let captures = CaptureWriter::start(captures, rings, move || clock.now()).map_err(RunError::Thread)?;
-    let sources = SourceFiles::watch(config.address_sets.clone(), before.policy.protected.clone());
+    let sources = SourceFiles::watch(config.address_sets.clone(), before.policy.protected.clone(), seen);
     let sources = sources.map_err(RunError::Thread)?;
     let look_again = sources.look_again();
     let tick = Tick {

@@ -143,15 +143,16 @@ impl LookAgain {
 }
 
 impl SourceFiles {
-    /// Starts the thread. `protected`: in no set that does not pass, whatever a list says.
+    /// Starts the thread. `protected`: in no set that does not pass, whatever a list says. `seen`: the files as they were
+    /// before they were first read; what has changed since is read again.
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn watch(described: Vec<AddressSet>, protected: Vec<Prefix>) -> io::Result<Self> {
+    pub fn watch(described: Vec<AddressSet>, protected: Vec<Prefix>, seen: Seen) -> io::Result<Self> {
         let ((ask, asked), (give, loaded)) = (channel(), channel());
         let thread = std::thread::Builder::new()
             .name("levee-sources".to_owned())
-            .spawn(move || Watch { described, protected, give }.run(&asked))?;
+            .spawn(move || Watch { described, protected, seen, give }.run(&asked))?;
         Ok(Self { ask, loaded, thread: Some(thread) })
     }
 
@@ -181,20 +182,40 @@ impl Drop for SourceFiles {
     }
 }
 
-/// What is known of a file without reading it: another file, or another content, differs in some of these.
-type Seen = Option<(u64, u64, i64, i64)>;
+/// What is known of each file of the sets without reading it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Seen(Vec<Option<FileState>>);
+
+/// Another file, or another content, differs in some of these: inode, size, seconds and nanoseconds of the last change.
+type FileState = (u64, u64, i64, i64);
+
+/// Looks at the files of the sets.
+pub fn look(described: &[AddressSet]) -> Seen {
+    Seen(paths(described).map(|path| state(path)).collect())
+}
+
+fn paths(described: &[AddressSet]) -> impl Iterator<Item = &PathBuf> {
+    described.iter().flat_map(|set| &set.files)
+}
+
+fn state(path: &Path) -> Option<FileState> {
+    let known = std::fs::metadata(path).ok()?;
+    Some((known.ino(), known.size(), known.mtime(), known.mtime_nsec()))
+}
 
 struct Watch {
     described: Vec<AddressSet>,
     protected: Vec<Prefix>,
+    seen: Seen,
     give: Sender<Loaded>,
 }
 
 impl Watch {
     fn run(mut self, asked: &Receiver<Ask>) {
-        let mut seen = self.look();
-        for path in self.paths() {
+        for (path, seen) in paths(&self.described).zip(&mut self.seen.0) {
             if let Err(reason) = File::open(path) {
+                // Said here once; who may not search the folder sees another state, which is no change.
+                *seen = state(path);
                 tracing::warn!(
                     "{} cannot be read without the rights of the start ({reason}): changes of it will be refused; let \
                      the dataplane's user read it",
@@ -209,11 +230,11 @@ impl Watch {
                 Err(RecvTimeoutError::Timeout) => false,
                 Ok(Ask::End) | Err(RecvTimeoutError::Disconnected) => return,
             };
-            let now = self.look();
-            if !is_asked && now == seen {
+            let now = look(&self.described);
+            if !is_asked && now == self.seen {
                 continue;
             }
-            seen = now;
+            self.seen = now;
             match load(&self.described, &self.protected) {
                 Ok(loaded) => {
                     if self.give.send(loaded).is_err() {
@@ -223,18 +244,6 @@ impl Watch {
                 Err(error) => tracing::error!("{error}; the address sets stay as they were"),
             }
         }
-    }
-
-    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        self.described.iter().flat_map(|set| &set.files)
-    }
-
-    fn look(&self) -> Vec<Seen> {
-        let look = |path: &PathBuf| {
-            let known = std::fs::metadata(path).ok()?;
-            Some((known.ino(), known.size(), known.mtime(), known.mtime_nsec()))
-        };
-        self.paths().map(look).collect()
     }
 }
 
@@ -272,7 +281,8 @@ mod tests {
         let file = folder.path().join("feed");
         std::fs::write(&file, "192.0.2.0/24\n").unwrap();
         let protected: Vec<Prefix> = vec!["198.51.100.1/32".parse().unwrap()];
-        let watched = SourceFiles::watch(vec![set("feed", &file)], protected).unwrap();
+        let described = vec![set("feed", &file)];
+        let watched = SourceFiles::watch(described.clone(), protected, look(&described)).unwrap();
         let ask = watched.look_again();
         std::fs::write(&file, "<html>").unwrap();
         ask.now();
@@ -285,5 +295,18 @@ mod tests {
         assert_eq!(loaded.sets.class_of("198.51.100.7".parse().unwrap()), 1);
         assert_eq!(loaded.sets.class_of("198.51.100.1".parse().unwrap()), 0, "protected");
         assert_eq!(loaded.sets.class_of("192.0.2.1".parse().unwrap()), 0);
+    }
+
+    #[test]
+    fn what_changes_while_the_dataplane_starts_is_read_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("feed");
+        std::fs::write(&file, "192.0.2.0/24\n").unwrap();
+        let described = vec![set("feed", &file)];
+        let seen = look(&described);
+        std::fs::write(&file, "192.0.2.0/24\n198.51.100.0/24\n").unwrap();
+        let watched = SourceFiles::watch(described, Vec::new(), seen).unwrap();
+        let loaded = watched.loaded.recv_timeout(Duration::from_secs(30)).unwrap();
+        assert_eq!(loaded.counts, [2]);
     }
 }
