@@ -49,7 +49,7 @@ fn sigterm_and_sigint_end_it_in_order_and_nothing_is_left() {
 fn sighup_ends_nothing() {
     let dataplane = Dataplane::start(None, &nothing_to_do());
     dataplane.signal(Signal::SIGHUP);
-    dataplane.wait_for_log("going on after SIGHUP");
+    dataplane.wait_for_log("SIGHUP: reading the lists of address sets again");
     let log = dataplane.stop();
     assert!(log.contains("forwarding: DPDK") && log.contains("no zone, everything passes"), "{log}");
     assert!(log.contains("ending on SIGTERM"), "{log}");
@@ -111,6 +111,44 @@ fn it_becomes_user_levee_if_there_is_one() {
         return;
     }
     let folder = TempDir::new().expect("a folder");
+    let dataplane = Dataplane::spawn(with_user_levee(&folder, &nothing_to_do()), folder);
+    let status = fs::read_to_string(format!("/proc/{}/status", dataplane.pid())).expect("its status");
+    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")).expect("a user id");
+    assert!(!uid.split_whitespace().any(|id| id == "0"), "{uid}");
+    assert_powerless(dataplane.pid());
+    dataplane.stop();
+}
+
+#[test]
+fn user_levee_reads_the_lists_of_address_sets_again_on_sighup_and_when_they_change() {
+    if !is_root() {
+        return;
+    }
+    let folder = TempDir::new().expect("a folder");
+    let list = folder.path().join("feed");
+    let replace = |content: &str| {
+        let new = list.with_extension("new");
+        fs::write(&new, content).expect("writing");
+        fs::rename(&new, &list).expect("renaming");
+    };
+    replace("198.51.100.0/25\n");
+    let set = format!("[[address_set]]\nname = \"feed\"\nfiles = [\"{}\"]\n", list.display());
+    let dataplane = Dataplane::spawn(with_user_levee(&folder, &(nothing_to_do() + &set)), folder);
+    let told = |prefixes: usize| format!("address set \"feed\": {prefixes} prefixes");
+    assert!(dataplane.log().contains(&told(1)), "{}", dataplane.log());
+    replace("198.51.100.0/25\n203.0.113.9\n");
+    dataplane.wait_for_log(&told(2));
+    dataplane.signal(Signal::SIGHUP);
+    dataplane.wait_for_log("SIGHUP: reading the lists of address sets again");
+    replace("198.51.100.0/25\n203.0.113.9\n192.0.2.0/32\n");
+    dataplane.signal(Signal::SIGHUP);
+    dataplane.wait_for_log(&told(3));
+    let log = dataplane.stop();
+    assert!(!log.contains("cannot be read"), "{log}");
+}
+
+/// The program, where there is a user levee.
+fn with_user_levee(folder: &TempDir, configuration: &str) -> Command {
     let file = |name: &str, line: &str| {
         let path = folder.path().join(name);
         let content = fs::read_to_string(Path::new("/etc").join(name)).expect("a system file");
@@ -120,7 +158,7 @@ fn it_becomes_user_levee_if_there_is_one() {
     // The last of equal names is not looked at, so this holds on machines that have the user too.
     let passwd = file("passwd", "levee:x:64999:64999::/nonexistent:/usr/sbin/nologin");
     let group = file("group", "levee:x:64999:");
-    let inner = program(None, folder.path(), &nothing_to_do(), &[]);
+    let inner = program(None, folder.path(), configuration, &[]);
     // Only this process sees the user.
     let mut command = Command::new("unshare");
     command.args([
@@ -131,12 +169,7 @@ fn it_becomes_user_levee_if_there_is_one() {
         "sh",
     ]);
     command.arg(passwd).arg(group).arg(inner.get_program()).args(inner.get_args());
-    let dataplane = Dataplane::spawn(command, folder);
-    let status = fs::read_to_string(format!("/proc/{}/status", dataplane.pid())).expect("its status");
-    let uid = status.lines().find_map(|line| line.strip_prefix("Uid:")).expect("a user id");
-    assert!(!uid.split_whitespace().any(|id| id == "0"), "{uid}");
-    assert_powerless(dataplane.pid());
-    dataplane.stop();
+    command
 }
 
 fn assert_powerless(pid: Pid) {
