@@ -14,7 +14,7 @@ use levee_benches::row;
 use levee_benches::site;
 use levee_benches::traffic::Traffic;
 use levee_engine::isa::Isa;
-use levee_engine::packet::{Direction, Kind, Lanes, Layers, Packet, parse_burst};
+use levee_engine::packet::{Direction, Lanes, Layers, Packet, parse_burst};
 use levee_engine::pipeline::BURST;
 use levee_engine::target::conversation::Conversations;
 use levee_engine::target::counters::Counters;
@@ -44,8 +44,7 @@ struct Parsed {
 
 impl Parsed {
     fn empty() -> Self {
-        let nothing = Layers { kind: Kind::Other, l3: 0, l4: 0, payload: 0, end: 0, fragment: 0 };
-        Self { lanes: vec![Lanes::default(); BURST], layers: vec![nothing; BURST] }
+        Self { lanes: vec![Lanes::default(); BURST], layers: vec![Layers::NONE; BURST] }
     }
 }
 
@@ -131,8 +130,9 @@ fn account(c: &mut Criterion) {
                 for ((packets, burst), keys) in packets.iter().zip(&bursts).zip(&keys) {
                     keys.iter().for_each(|key| conversations.prefetch(*key));
                     let parsed = burst.lanes.iter().zip(&burst.layers);
-                    for ((packet, (lanes, layers)), key) in packets.iter().zip(parsed).zip(keys) {
-                        black_box(conversations.inbound(packet, lanes, layers, *key, true, Timestamp(1_000_000_000)));
+                    for (at, ((packet, (lanes, layers)), key)) in packets.iter().zip(parsed).zip(keys).enumerate() {
+                        let (mut layers, now) = (*layers, Timestamp(1_000_000_000));
+                        black_box(conversations.inbound(at, packet, lanes, &mut layers, *key, true, now));
                     }
                 }
             })

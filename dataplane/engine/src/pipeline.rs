@@ -124,8 +124,7 @@ impl Pipeline {
     /// A data path; allocates everything it will ever need.
     pub fn new(parts: Parts) -> Self {
         let Parts { tables, isa, keyed, link, workers, conversations, hosts } = parts;
-        let nothing = Layers { kind: Kind::Other, l3: 0, l4: 0, payload: 0, end: 0, fragment: 0 };
-        let unknown = Judged { role: Role::Established, handshake: false, first_dropped: false };
+        let unknown = Judged::of(Role::Established);
         let stages = Stages {
             limits: Limits {
                 keyed,
@@ -137,7 +136,7 @@ impl Pipeline {
             control: Limiters::new(Limited::COUNT, workers),
             scratch: Box::new(Scratch {
                 lanes: [Lanes::default(); BURST],
-                layers: [nothing; BURST],
+                layers: [Layers::NONE; BURST],
                 tuples: Tuples::default(),
                 keys: [0; BURST],
                 places: [None; BURST],
@@ -241,10 +240,11 @@ impl Stages {
         let Some(lanes) = lanes.get(..count) else { return 0 };
         let own = if direction == Direction::Inbound { Lane::Dst0 } else { Lane::Src0 };
         let counters = link.counters.view();
-        let (mut special, mut hashed) = (0, 0);
+        let (mut special, mut hashed, mut fragments) = (0, 0, 0);
         tuples.read(direction, lanes, |at, lanes, ipv4| {
             let (Some(layers), Some(place)) = (layers.get(at), places.get_mut(at)) else { return };
             special |= u64::from(is_special(layers)) << at;
+            fragments |= u64::from(layers.piece.end > 0) << at;
             *place = match ipv4 {
                 _ if !has_addresses(layers) => None,
                 Some(address) => tables.plan.place4(address),
@@ -269,7 +269,10 @@ impl Stages {
         for key in keys.iter().take(count) {
             conversations.prefetch(*key);
         }
-        special
+        if direction == Direction::Inbound {
+            conversations.locate_fragments(*isa, fragments, lanes, layers);
+        }
+        special | fragments
     }
 
     /// Role and counters of inbound packets.
@@ -278,11 +281,11 @@ impl Stages {
         let Self { link, limits, conversations, scratch, epoch, .. } = self;
         let plan = &tables.plan;
         let Scratch { lanes, layers, keys, places, judged, .. } = &mut **scratch;
-        let parsed = lanes.iter().zip(&*layers).zip(&*keys).zip(&*places).zip(judged);
-        for (packet, ((((lanes, layers), key), place), judged)) in packets.iter().zip(parsed) {
+        let parsed = lanes.iter().zip(layers).zip(&*keys).zip(&*places).zip(judged);
+        for (at, (packet, ((((lanes, layers), key), place), judged))) in packets.iter().zip(parsed).enumerate() {
             let Some(place) = place else { continue };
             let served = layers.kind == Kind::Udp && plan.serves_udp(place.zone, lanes.get(Lane::DstPort));
-            *judged = conversations.inbound(packet, lanes, layers, *key, served, now);
+            *judged = conversations.inbound(at, packet, lanes, layers, *key, served, now);
             if link.counters.view().arrival(place.slot, judged.role, packet.wire_len, *epoch) {
                 link.dirty(place.slot);
             }
@@ -374,9 +377,7 @@ impl Stages {
             let (Some(lanes), Some(layers), Some(key)) = (lanes.get(at), layers.get(at), keys.get(at)) else {
                 continue;
             };
-            let (Some(place), Some(Judged { role, first_dropped, .. })) = (places.get(at), judged.get(at)) else {
-                continue;
-            };
+            let (Some(place), Some(judged)) = (places.get(at), judged.get(at)) else { continue };
             let (Some(packet), Some(verdict)) = (packets.get(at), verdicts.get_mut(at)) else { continue };
             let Some(place) = place else {
                 *verdict = unprotected(wire, layers, tables, control, now);
@@ -389,10 +390,7 @@ impl Stages {
             let dropped = match layers.kind {
                 Kind::Malformed { reason, .. } => Some(reason),
                 _ if class != 0 && tables.sources.used_by(place.zone).drops(class) => Some(Reason::SourceSet),
-                // Asked again here: the first may have been dropped in this very burst.
-                Kind::LaterFragment if *first_dropped || conversations.follows_dropped(lanes, layers, now) => {
-                    Some(Reason::Filter)
-                }
+                Kind::LaterFragment if conversations.follows_dropped(judged) => Some(Reason::Filter),
                 Kind::IcmpError => {
                     over(control, Limited::Error(place.slot), CONTROL_PPS, now).then_some(Reason::IcmpErrorLimit)
                 }
@@ -412,7 +410,7 @@ impl Stages {
             };
             let Some(mut reason) = dropped else { continue };
             if matches!(reason, Reason::Filter | Reason::Limit)
-                && relies_on_memory(*role)
+                && relies_on_memory(judged.role)
                 && layers.kind != Kind::LaterFragment
                 && conversations.is_incomplete(*key, now)
             {
@@ -425,9 +423,9 @@ impl Stages {
                 *why = Some(reason);
             }
             if matches!(reason, Reason::Filter | Reason::Limit | Reason::StateEvicted | Reason::SourceSet) {
-                link.counters.view().dropped(place.slot, *role);
+                link.counters.view().dropped(place.slot, judged.role);
                 if lanes.bits().contains(Bits::FIRST_FRAGMENT) {
-                    conversations.first_fragment_dropped(lanes, layers, now);
+                    conversations.first_fragment_dropped(at);
                 }
             }
             if tables.plan.enforces(place.zone) {

@@ -60,6 +60,7 @@ reasons! {
     FragmentTiny, "malformed_fragment_tiny", "first fragment without the whole transport header (RFC 1858, RFC 7112)";
     FragmentOffsetOne, "malformed_fragment_offset_one", "TCP fragment at offset 1, which would overwrite flags (RFC 1858)";
     FragmentLength, "malformed_fragment_length", "fragment that reaches past 65 535 bytes, or is empty, or is not a multiple of 8 although more follow";
+    FragmentOverlap, "malformed_fragment_overlap", "fragment that overlaps an earlier one of its datagram without being the same again, or contradicts where it ends, and what follows of that datagram (RFC 5722, RFC 8200)";
     TcpHeader, "malformed_tcp_header", "TCP data offset below 5 or past the end of the packet";
     TcpFlags, "malformed_tcp_flags", "TCP flag combination that no stack sends (none, SYN+FIN, SYN+RST, FIN without ACK, ...)";
     UdpLength, "malformed_udp_length", "UDP length below 8";

@@ -16,7 +16,7 @@ use levee_engine::packet::Direction::{Inbound, Outbound};
 use levee_engine::time::Timestamp;
 use levee_engine::verdict::{Reason, Verdict};
 
-use traffic::{SERVER, Site, V6_SERVER, ack, arp, fragments, icmp, icmp_error, syn, udp, udp6, zone};
+use traffic::{MORE, SERVER, Site, V6_SERVER, ack, arp, fragment, fragments, icmp, icmp_error, syn, udp, udp6, zone};
 
 const SECOND: u64 = 100;
 
@@ -273,6 +273,24 @@ fn fragments_follow_their_first_in_one_burst_and_in_many() {
 }
 
 #[test]
+fn a_fragment_that_overlaps_another_is_malformed_and_so_is_the_rest_of_its_datagram() {
+    let overlap = Verdict::Drop(Reason::FragmentOverlap);
+    let part = |n, control| fragment(SERVER, n, 443, control);
+    for burst in [1, 64] {
+        let mut site = Site::learned(&[zone()]);
+        let frames = [part(1, MORE), part(1, MORE | 2), part(1, 3), part(2, MORE), part(2, MORE | 3), part(2, 6)];
+        let verdicts = site.send_all(Inbound, &frames, burst);
+        assert_eq!(verdicts[1..3], [overlap; 2], "in bursts of {burst}");
+        assert!([0, 3, 4, 5].iter().all(|at| verdicts[*at] == Verdict::Forward), "in bursts of {burst}: {verdicts:?}");
+    }
+    let mut watched = zone();
+    watched.mode = Mode::Monitor;
+    let mut site = Site::learned(&[watched]);
+    let verdicts = site.send_all(Inbound, &[part(1, MORE), part(1, MORE | 2)], 64);
+    assert_eq!(verdicts, [Verdict::Forward; 2], "monitor drops nothing");
+}
+
+#[test]
 fn verdicts_do_not_depend_on_burst_boundaries() {
     let run = |burst| {
         let mut site = Site::learned(&[zone()]);
@@ -282,6 +300,9 @@ fn verdicts_do_not_depend_on_burst_boundaries() {
             for n in tick * 10..tick * 10 + 10 {
                 frames.extend([ack(SERVER, n), syn(SERVER, n, 512), udp(SERVER, n, 9_999, 100), icmp(SERVER, n)]);
                 frames.extend(fragments([203, 0, 113, 20], n, 9_998));
+                // Again, and again with another border.
+                frames.extend(fragments([203, 0, 113, 20], n / 2, 9_998));
+                frames.push(fragment([203, 0, 113, 20], n / 3, 9_998, 1 + MORE));
                 frames.extend([udp6(V6_SERVER, n, 9_999), arp()]);
             }
             verdicts.extend(site.send_all(Inbound, &frames, burst));

@@ -22,7 +22,7 @@ fn read(frame: &[u8], snap: usize) -> (Layers, Lanes) {
     let mut dirty = Lanes([0xffff; 32]);
     assert_eq!((parse(&packet, &mut dirty), dirty), (layers, lanes), "lanes are overwritten completely");
     oracle::reads_alike_at_every_level(&packet, &layers, &lanes);
-    let Layers { kind, l3, l4, payload, end, fragment } = layers;
+    let Layers { kind, l3, l4, payload, end, fragment, piece } = layers;
     assert!(l3 <= l4 && l4 <= payload && payload <= end && usize::from(end) <= snap, "{layers:?}");
     if matches!(kind, Kind::Other | Kind::Heartbeat | Kind::TooDeep | Kind::Malformed { addressed: false, .. }) {
         assert_eq!(lanes, Lanes::default(), "{kind:?}");
@@ -36,6 +36,8 @@ fn read(frame: &[u8], snap: usize) -> (Layers, Lanes) {
 
     let is_fragment = lanes.bits().intersects(Bits::FIRST_FRAGMENT | Bits::LATER_FRAGMENT);
     assert!(is_fragment || fragment == 0);
+    assert_eq!(is_fragment, piece.end > 0);
+    assert_eq!(lanes.bits().contains(Bits::FIRST_FRAGMENT), is_fragment && piece.start == 0);
 
     let quoted = icmp::quoted(&layers, head);
     assert_eq!(quoted.is_some(), kind == Kind::IcmpError);

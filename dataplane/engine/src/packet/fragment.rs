@@ -8,6 +8,17 @@ use crate::verdict::Reason;
 /// The longest datagram, in IPv4 with its header, in IPv6 without the fixed one.
 const MAX_DATAGRAM: usize = 65_535;
 
+/// What a fragment holds of its datagram, in units of 8 bytes; the end of the last one is rounded up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// Its first unit.
+    pub start: u16,
+    /// One past its last unit; zero in a packet that is no fragment.
+    pub end: u16,
+    /// Nothing follows it.
+    pub last: bool,
+}
+
 /// Which part of a datagram a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fragment {
@@ -38,6 +49,18 @@ impl Fragment {
             0 => Ok(Self::First),
             1 if protocol == tcp::PROTOCOL => Err(Reason::FragmentOffsetOne),
             _ => Ok(Self::Later),
+        }
+    }
+
+    /// What a fragment with these fields holds; nothing for a whole datagram. It has been judged: the end fits.
+    #[inline(always)]
+    pub(super) fn piece(self, units: u16, more: bool, data: usize) -> Piece {
+        match self {
+            Self::Whole => Piece::default(),
+            Self::First | Self::Later => {
+                let length = u16::try_from(data.div_ceil(8)).unwrap_or(u16::MAX);
+                Piece { start: units, end: units.saturating_add(length), last: !more }
+            }
         }
     }
 
@@ -83,5 +106,14 @@ mod tests {
     fn offset_one_is_malformed_in_tcp_only() {
         assert_eq!(Fragment::judge(1, true, 20, 8, 6), Err(Reason::FragmentOffsetOne));
         assert_eq!(Fragment::judge(1, true, 20, 8, 17), Ok(Fragment::Later));
+    }
+
+    #[test]
+    fn a_piece_ends_with_the_unit_that_holds_its_last_byte() {
+        let piece = |units, more, data| Fragment::judge(units, more, 20, data, 17).unwrap().piece(units, more, data);
+        assert_eq!(piece(0, true, 16), Piece { start: 0, end: 2, last: false });
+        assert_eq!(piece(2, false, 9), Piece { start: 2, end: 4, last: true });
+        assert_eq!(piece(8189, false, 3), Piece { start: 8189, end: 8190, last: true });
+        assert_eq!(piece(0, false, 900), Piece::default());
     }
 }

@@ -60,11 +60,13 @@ pub(super) fn parse(
     };
     bits.set(Bits::CHECKSUM_BAD, !is_right);
 
-    let fragment = Fragment::judge(control & OFFSET, control & MORE_FRAGMENTS != 0, after - at, end - after, protocol)?;
+    let (units, more, data) = (control & OFFSET, control & MORE_FRAGMENTS != 0, end - after);
+    let fragment = Fragment::judge(units, more, after - at, data, protocol)?;
     lanes.set(Lane::Bits, (bits | fragment.bits()).bits());
     let identification = u16::from_be_bytes([id0, id1]).into();
     let is_land = [s0, s1, s2, s3] == [d0, d1, d2, d3];
-    Ok(Datagram { protocol, at: after, end, fragment, identification, is_land })
+    let piece = fragment.piece(units, more, data);
+    Ok(Datagram { protocol, at: after, end, fragment, identification, piece, is_land })
 }
 
 /// Where the transport header is after a header at `at` that need not be a valid one; `None` in later fragments.

@@ -2,7 +2,7 @@
 
 use levee_api::lane::{Bits, Lane};
 
-use super::fragment::Fragment;
+use super::fragment::{Fragment, Piece};
 use super::frame::{Frame, saturated};
 use super::{Datagram, Lanes};
 use crate::verdict::Reason;
@@ -62,8 +62,15 @@ pub(super) fn parse(
 /// Follows a chain of extension headers from `start` to the first header that is none, or to the end of what a later fragment
 /// knows.
 pub(super) fn follow(frame: &Frame<'_>, start: usize, end: usize, first: u8) -> Result<Datagram, Reason> {
-    let mut datagram =
-        Datagram { protocol: first, at: start, end, fragment: Fragment::Whole, identification: 0, is_land: false };
+    let mut datagram = Datagram {
+        protocol: first,
+        at: start,
+        end,
+        fragment: Fragment::Whole,
+        identification: 0,
+        piece: Piece::default(),
+        is_land: false,
+    };
     let mut fragmented = false;
     for _ in 0..=MAX_EXTENSIONS {
         let Datagram { protocol, at, .. } = datagram;
@@ -97,8 +104,10 @@ pub(super) fn follow(frame: &Frame<'_>, start: usize, end: usize, first: u8) -> 
             let [.., id0, id1, id2, id3] = *frame.header::<8>(at, end, missing)?;
             datagram.identification = u32::from_be_bytes([id0, id1, id2, id3]);
             let control = u16::from_be_bytes([b2, b3]);
-            let judged = Fragment::judge(control >> 3, control & 1 != 0, at - start, end - after, next)?;
+            let (units, more, data) = (control >> 3, control & 1 != 0, end - after);
+            let judged = Fragment::judge(units, more, at - start, data, next)?;
             datagram.fragment = judged;
+            datagram.piece = judged.piece(units, more, data);
             if judged == Fragment::Later {
                 return Ok(datagram);
             }

@@ -31,6 +31,7 @@ use levee_api::lane::{Bits, LANES, Lane};
 
 use self::ethernet::Content;
 use self::fragment::Fragment;
+pub use self::fragment::Piece;
 use self::frame::Frame;
 use crate::isa::{Isa, Level};
 use crate::verdict::Reason;
@@ -144,13 +145,26 @@ pub struct Layers {
     pub end: u16,
     /// Identification of the datagram that it is a fragment of; zero when it is none.
     pub fragment: u32,
+    /// What it holds of that datagram.
+    pub piece: Piece,
 }
 
 impl Layers {
+    /// Of a packet that has not been parsed.
+    pub const NONE: Self = Self {
+        kind: Kind::Other,
+        l3: 0,
+        l4: 0,
+        payload: 0,
+        end: 0,
+        fragment: 0,
+        piece: Piece { start: 0, end: 0, last: false },
+    };
+
     /// Everything at one offset: nothing was found after it.
     fn at(kind: Kind, offset: usize) -> Self {
         let offset = frame::offset(offset);
-        Self { kind, l3: offset, l4: offset, payload: offset, end: offset, fragment: 0 }
+        Self { kind, l3: offset, l4: offset, payload: offset, end: offset, ..Self::NONE }
     }
 
     /// The bytes after the transport header that are present in `head`, which is the head that was parsed.
@@ -205,6 +219,8 @@ struct Datagram {
     fragment: Fragment,
     /// Which datagram that is; meaningless for a whole one.
     identification: u32,
+    /// What of it this is; nothing for a whole one.
+    piece: Piece,
     /// Source and destination address are equal.
     is_land: bool,
 }
@@ -312,6 +328,7 @@ fn transport(frame: &Frame<'_>, datagram: &Datagram, lanes: &mut Lanes, layers: 
     layers.end = frame::offset(end);
     if datagram.fragment != Fragment::Whole {
         layers.fragment = datagram.identification;
+        layers.piece = datagram.piece;
     }
     lanes.set(Lane::PayloadLength, frame::saturated(datagram.length()));
 

@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 
 use levee_api::lane::{Bits, Lane, TcpFlags};
 
-use super::fragment::Fragment;
+use super::fragment::{Fragment, Piece};
 use super::{HEAD_BYTES, Kind, Lanes, Layers, Packet, ethernet, ipv4, tcp, udp};
 use crate::isa::Avx512;
 
@@ -165,11 +165,12 @@ fn ipv4(
     let protocol = octet(start, L3 + 9);
     let control = word(start, L3 + 6);
     let held = total - ipv4::HEADER;
-    let fragment = if control & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET) == 0 {
-        Fragment::Whole
+    let (fragment, piece) = if control & (ipv4::MORE_FRAGMENTS | ipv4::OFFSET) == 0 {
+        (Fragment::Whole, Piece::default())
     } else {
-        let more = control & ipv4::MORE_FRAGMENTS != 0;
-        Fragment::judge(control & ipv4::OFFSET, more, ipv4::HEADER, held, protocol).ok()?
+        let (units, more) = (control & ipv4::OFFSET, control & ipv4::MORE_FRAGMENTS != 0);
+        let fragment = Fragment::judge(units, more, ipv4::HEADER, held, protocol).ok()?;
+        (fragment, fragment.piece(units, more, held))
     };
     let has_transport = fragment != Fragment::Later;
     let is_tcp = protocol == tcp::PROTOCOL && has_transport;
@@ -224,6 +225,7 @@ fn ipv4(
         _ => Kind::LaterFragment,
     };
     layers.fragment = if fragment == Fragment::Whole { 0 } else { u32::from(word(start, L3 + 4)) };
+    layers.piece = piece;
     layers.l3 = low16(L3 + shift);
     layers.l4 = low16(L4_V4 + shift);
     layers.payload = low16(payload + shift);
@@ -287,6 +289,7 @@ fn ipv6(
     options(frame, L4_V6 + tcp::HEADER, payload, behind, lanes)?;
     layers.kind = kind;
     layers.fragment = 0;
+    layers.piece = Piece::default();
     layers.l3 = low16(L3 + shift);
     layers.l4 = low16(L4_V6 + shift);
     layers.payload = low16(payload + shift);

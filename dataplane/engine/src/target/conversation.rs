@@ -1,13 +1,16 @@
 //! What a packet is in its conversation: the role of inbound packets, and what outbound packets teach.
 
-use levee_api::lane::{Bits, Lane, TcpFlags};
+use levee_api::lane::{Lane, TcpFlags};
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
 use crate::detect::classify::amplification;
+use crate::isa::Isa;
 use crate::packet::{Kind, Lanes, Layers, Packet, udp};
+use crate::target::fragment::{Arrival, Fragments, Lead};
 use crate::target::keyed::Keyed;
 use crate::target::memory::{Conversation, Memory, State, lifetime};
+use crate::verdict::Reason;
 
 /// What an inbound packet turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,8 +19,8 @@ pub struct Judged {
     pub role: Role,
     /// It completed the handshake of its connection.
     pub handshake: bool,
-    /// It follows a first fragment that was dropped.
-    pub first_dropped: bool,
+    /// The first fragment that it follows.
+    pub lead: Lead,
 }
 
 /// What an outbound packet taught.
@@ -32,8 +35,7 @@ pub struct Learned {
 /// The memory of one worker.
 pub struct Conversations {
     memory: Memory,
-    fragments: Memory,
-    keyed: Keyed,
+    fragments: Fragments,
 }
 
 /// An acknowledgement of the SYN-ACK may already cover this much of the server's data, when the first one was lost.
@@ -42,7 +44,7 @@ const ACK_REACH: u32 = 1 << 20;
 impl Conversations {
     /// A memory of about `entries` conversations, and a sixteenth of that of fragmented datagrams.
     pub fn new(entries: usize, keyed: Keyed) -> Self {
-        Self { memory: Memory::new(entries), fragments: Memory::new(entries / 16), keyed }
+        Self { memory: Memory::new(entries), fragments: Fragments::new(entries / 16, keyed) }
     }
 
     /// Living conversations that had to make room so far.
@@ -61,137 +63,58 @@ impl Conversations {
         self.memory.prefetch(key);
     }
 
-    /// The role of an inbound packet. `key`: of its conversation; `served`: its UDP destination port is served.
+    /// Begins an inbound burst, and asks for what is remembered of the datagrams of its fragments. `which`: a bit for each
+    /// packet that is one.
     #[inline]
+    pub fn locate_fragments(&mut self, isa: Isa, which: u64, lanes: &[Lanes], layers: &[Layers]) {
+        self.fragments.locate(isa, which, lanes, layers);
+    }
+
+    /// The role of the inbound packet at position `at` of the burst; a fragment that overlaps others becomes malformed.
+    /// `key`: of its conversation; `served`: its UDP destination port is served.
+    #[inline]
+    #[expect(clippy::too_many_arguments, reason = "all that a role depends on")]
     pub fn inbound(
         &mut self,
+        at: usize,
         packet: &Packet<'_>,
         lanes: &Lanes,
-        layers: &Layers,
+        layers: &mut Layers,
         key: u64,
         served: bool,
         now: Timestamp,
     ) -> Judged {
-        match layers.kind {
-            Kind::Tcp => {
-                let judged = self.tcp_in(packet, lanes, layers, key, now);
-                self.note_fragment(lanes, layers, judged.role, now);
+        let Self { memory, fragments } = self;
+        if layers.piece.end == 0 || matches!(layers.kind, Kind::Malformed { .. }) {
+            return judge(memory, packet, lanes, layers, key, served, now);
+        }
+        match fragments.arrive(at, layers.piece, now) {
+            Arrival::Overlap => {
+                layers.kind = Kind::Malformed { reason: Reason::FragmentOverlap, addressed: true };
+                Judged::of(Role::Malformed)
+            }
+            Arrival::First(first) => {
+                let judged = judge(memory, packet, lanes, layers, key, served, now);
+                // What has a limit of its own is not an opening for fragments that nothing limits.
+                if !matches!(layers.kind, Kind::IcmpError | Kind::Discovery) {
+                    first.leads(judged.role);
+                }
                 judged
             }
-            Kind::Udp => {
-                let judged = self.udp_in(lanes, key, served, now);
-                self.note_fragment(lanes, layers, judged.role, now);
-                judged
-            }
-            Kind::LaterFragment => self.later_fragment(lanes, layers, now),
-            Kind::IcmpOther => Judged::of(Role::IcmpOther),
-            Kind::OtherProtocol => {
-                let role = Role::OtherProtocol;
-                self.note_fragment(lanes, layers, role, now);
-                Judged::of(role)
-            }
-            Kind::Malformed { .. } => Judged::of(Role::Malformed),
-            // Error messages quote a packet of the target, discovery is link-local: each has its own limit.
-            Kind::IcmpError | Kind::Discovery | Kind::Other | Kind::Heartbeat | Kind::TooDeep => {
-                Judged::of(Role::Established)
-            }
+            Arrival::Later { role, lead } => Judged { lead, ..Judged::of(role) },
         }
     }
 
+    /// The first fragment at this position of the burst was dropped: the others follow it.
     #[inline]
-    fn tcp_in(&mut self, packet: &Packet<'_>, lanes: &Lanes, layers: &Layers, key: u64, now: Timestamp) -> Judged {
-        let flags = TcpFlags::from_bits_truncate(lanes.get(Lane::TcpFlags));
-        if flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::ACK) {
-            return Judged::of(Role::Syn);
-        }
-        let Some(mut known) = self.memory.find(key, now) else {
-            let role = if flags.contains(TcpFlags::SYN) { Role::UnsolicitedSynAck } else { Role::OutOfState };
-            return Judged::of(role);
-        };
-        let state = known.state();
-        if flags.contains(TcpFlags::SYN) && !state.contains(State::INSIDE_SYN) {
-            return Judged::of(Role::UnsolicitedSynAck);
-        }
-        let mut judged = Judged::of(Role::Established);
-        if state.contains(State::INSIDE_SYN_ACK) && !state.contains(State::PROVEN) && !flags.contains(TcpFlags::RST) {
-            // Only who received our sequence number can acknowledge it.
-            let acknowledged = tcp_acknowledgement(packet, layers).wrapping_sub(known.note());
-            if !flags.contains(TcpFlags::ACK) || acknowledged == 0 || acknowledged > ACK_REACH {
-                return Judged::of(Role::OutOfState);
-            }
-            known.mark(State::PROVEN);
-            judged.handshake = true;
-        }
-        let proven = known.state();
-        if lanes.get(Lane::PayloadLength) > 0
-            && proven.contains(State::INSIDE_SYN_ACK | State::PROVEN)
-            && !proven.contains(State::REQUEST)
-        {
-            known.mark(State::REQUEST);
-            judged.role = Role::Request;
-        }
-        go_on(&mut known, flags, now);
-        judged
+    pub fn first_fragment_dropped(&mut self, at: usize) {
+        self.fragments.first_dropped(at);
     }
 
+    /// True when a later fragment follows a first that was dropped, even one of the same burst, which has been judged.
     #[inline]
-    fn udp_in(&mut self, lanes: &Lanes, key: u64, served: bool, now: Timestamp) -> Judged {
-        if let Some(mut known) = self.memory.find(key, now) {
-            if known.state().contains(State::ANSWERED) {
-                known.mark(State::CONTINUED);
-            }
-            known.keep(now, lifetime::DATAGRAMS);
-            return Judged::of(Role::Established);
-        }
-        let role = if amplification::answer_of(lanes).is_some() {
-            Role::UnsolicitedResponse
-        } else if served {
-            Role::UdpOpen
-        } else {
-            Role::UdpUnserved
-        };
-        Judged::of(role)
-    }
-
-    /// Remembers a first fragment, so that the others follow it.
-    #[inline]
-    fn note_fragment(&mut self, lanes: &Lanes, layers: &Layers, role: Role, now: Timestamp) {
-        if !lanes.bits().contains(Bits::FIRST_FRAGMENT) {
-            return;
-        }
-        let key = self.keyed.fragments(lanes, layers.fragment);
-        if let Some((mut entry, new)) = self.fragments.find_or_create(key, now) {
-            if new {
-                entry.set_note(u32::from(role as u8));
-            }
-            entry.keep(now, lifetime::FRAGMENTS);
-        }
-    }
-
-    fn later_fragment(&mut self, lanes: &Lanes, layers: &Layers, now: Timestamp) -> Judged {
-        let key = self.keyed.fragments(lanes, layers.fragment);
-        match self.fragments.find(key, now) {
-            Some(first) if first.state().contains(State::DROPPED) => {
-                let role = usize::try_from(first.note()).ok().and_then(|at| Role::ALL.get(at)).copied();
-                Judged { first_dropped: true, ..Judged::of(role.unwrap_or(Role::LaterFragment)) }
-            }
-            Some(_) => Judged::of(Role::Established),
-            None => Judged::of(Role::LaterFragment),
-        }
-    }
-
-    /// A first fragment was dropped: the others follow it.
-    pub fn first_fragment_dropped(&mut self, lanes: &Lanes, layers: &Layers, now: Timestamp) {
-        let key = self.keyed.fragments(lanes, layers.fragment);
-        if let Some(mut entry) = self.fragments.find(key, now) {
-            entry.mark(State::DROPPED);
-        }
-    }
-
-    /// True when a later fragment follows a first that was dropped.
-    pub fn follows_dropped(&mut self, lanes: &Lanes, layers: &Layers, now: Timestamp) -> bool {
-        let key = self.keyed.fragments(lanes, layers.fragment);
-        self.fragments.find(key, now).is_some_and(|first| first.state().contains(State::DROPPED))
+    pub fn follows_dropped(&self, judged: &Judged) -> bool {
+        self.fragments.follows_dropped(judged.lead)
     }
 
     /// Learns from an outbound packet. `key`: of its conversation; `served`: its UDP source port is served, so that it can
@@ -278,9 +201,97 @@ impl Conversations {
 }
 
 impl Judged {
-    fn of(role: Role) -> Self {
-        Self { role, handshake: false, first_dropped: false }
+    /// A packet of a role, and nothing else.
+    pub const fn of(role: Role) -> Self {
+        Self { role, handshake: false, lead: Lead::None }
     }
+}
+
+/// The role of an inbound packet by what is remembered of its conversation.
+#[inline]
+fn judge(
+    memory: &mut Memory,
+    packet: &Packet<'_>,
+    lanes: &Lanes,
+    layers: &Layers,
+    key: u64,
+    served: bool,
+    now: Timestamp,
+) -> Judged {
+    match layers.kind {
+        Kind::Tcp => tcp_in(memory, packet, lanes, layers, key, now),
+        Kind::Udp => udp_in(memory, lanes, key, served, now),
+        Kind::LaterFragment => Judged::of(Role::LaterFragment),
+        Kind::IcmpOther => Judged::of(Role::IcmpOther),
+        Kind::OtherProtocol => Judged::of(Role::OtherProtocol),
+        Kind::Malformed { .. } => Judged::of(Role::Malformed),
+        // Error messages quote a packet of the target, discovery is link-local: each has its own limit.
+        Kind::IcmpError | Kind::Discovery | Kind::Other | Kind::Heartbeat | Kind::TooDeep => {
+            Judged::of(Role::Established)
+        }
+    }
+}
+
+#[inline]
+fn tcp_in(
+    memory: &mut Memory,
+    packet: &Packet<'_>,
+    lanes: &Lanes,
+    layers: &Layers,
+    key: u64,
+    now: Timestamp,
+) -> Judged {
+    let flags = TcpFlags::from_bits_truncate(lanes.get(Lane::TcpFlags));
+    if flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::ACK) {
+        return Judged::of(Role::Syn);
+    }
+    let Some(mut known) = memory.find(key, now) else {
+        let role = if flags.contains(TcpFlags::SYN) { Role::UnsolicitedSynAck } else { Role::OutOfState };
+        return Judged::of(role);
+    };
+    let state = known.state();
+    if flags.contains(TcpFlags::SYN) && !state.contains(State::INSIDE_SYN) {
+        return Judged::of(Role::UnsolicitedSynAck);
+    }
+    let mut judged = Judged::of(Role::Established);
+    if state.contains(State::INSIDE_SYN_ACK) && !state.contains(State::PROVEN) && !flags.contains(TcpFlags::RST) {
+        // Only who received our sequence number can acknowledge it.
+        let acknowledged = tcp_acknowledgement(packet, layers).wrapping_sub(known.note());
+        if !flags.contains(TcpFlags::ACK) || acknowledged == 0 || acknowledged > ACK_REACH {
+            return Judged::of(Role::OutOfState);
+        }
+        known.mark(State::PROVEN);
+        judged.handshake = true;
+    }
+    let proven = known.state();
+    if lanes.get(Lane::PayloadLength) > 0
+        && proven.contains(State::INSIDE_SYN_ACK | State::PROVEN)
+        && !proven.contains(State::REQUEST)
+    {
+        known.mark(State::REQUEST);
+        judged.role = Role::Request;
+    }
+    go_on(&mut known, flags, now);
+    judged
+}
+
+#[inline]
+fn udp_in(memory: &mut Memory, lanes: &Lanes, key: u64, served: bool, now: Timestamp) -> Judged {
+    if let Some(mut known) = memory.find(key, now) {
+        if known.state().contains(State::ANSWERED) {
+            known.mark(State::CONTINUED);
+        }
+        known.keep(now, lifetime::DATAGRAMS);
+        return Judged::of(Role::Established);
+    }
+    let role = if amplification::answer_of(lanes).is_some() {
+        Role::UnsolicitedResponse
+    } else if served {
+        Role::UdpOpen
+    } else {
+        Role::UdpUnserved
+    };
+    Judged::of(role)
 }
 
 /// A segment of either side keeps its connection alive, or ends it.

@@ -1,8 +1,7 @@
 //! Memory of conversations: fixed-size, keyed, ageing, evicting; created by outbound packets only, or a flood would
 //! enter itself.
 //!
-//! TCP connections on which inside has sent (a RST does not count), UDP tuples that inside answered or opened, and, in a
-//! table of their own, the firsts of fragmented packets. One worker owns one memory; a symmetric hash over the addresses
+//! TCP connections on which inside has sent (a RST does not count) and UDP tuples that inside answered or opened. One worker owns one memory; a symmetric hash over the addresses
 //! steers both directions to the same worker. A bucket is one cache line of four entries. When it is full the victim is
 //! an expired entry, else one that never got past its first exchange (what a flood leaves behind), else the oldest.
 
@@ -30,8 +29,6 @@ bitflags::bitflags! {
         const ANSWERED = 1 << 5;
         /// UDP: the client went on after the answer.
         const CONTINUED = 1 << 6;
-        /// Fragments: the first was dropped.
-        const DROPPED = 1 << 7;
     }
 }
 
@@ -54,8 +51,6 @@ pub mod lifetime {
     pub const CLOSING: Duration = Duration::from_secs(30);
     /// A UDP tuple: what home routers keep at least (RFC 4787 asks for two minutes).
     pub const DATAGRAMS: Duration = Duration::from_secs(120);
-    /// Fragments follow their first at once, or after a reordering.
-    pub const FRAGMENTS: Duration = Duration::from_secs(2);
 }
 
 const WAYS: usize = 4;

@@ -264,13 +264,19 @@ pub(crate) fn icmp_error(to: [u8; 4], n: u64) -> Vec<u8> {
 
 /// A datagram in two fragments.
 pub(crate) fn fragments(to: [u8; 4], n: u64, port: u16) -> [Vec<u8>; 2] {
-    let mut first = udp(to, n, port, 16);
+    [fragment(to, n, port, MORE), fragment(to, n, port, 3)]
+}
+
+/// More fragments follow, beside an offset in units of 8 bytes.
+pub(crate) const MORE: u16 = 0x2000;
+
+/// Three units of the datagram.
+pub(crate) fn fragment(to: [u8; 4], n: u64, port: u16, control: u16) -> Vec<u8> {
+    let mut frame = udp(to, n, port, 16);
     let identification = u16::try_from(n & 0xffff).unwrap().to_be_bytes();
-    first[18..20].copy_from_slice(&identification);
-    let mut later = first.clone();
-    first[20..22].copy_from_slice(&0x2000_u16.to_be_bytes());
-    later[20..22].copy_from_slice(&3_u16.to_be_bytes());
-    [first, later]
+    frame[18..20].copy_from_slice(&identification);
+    frame[20..22].copy_from_slice(&control.to_be_bytes());
+    frame
 }
 
 pub(crate) fn arp() -> Vec<u8> {

@@ -3,6 +3,7 @@
 //!
 //! A burst is hashed side by side ([`sip`]): a nanosecond a packet instead of ten.
 
+mod fragment;
 mod sip;
 mod source;
 
@@ -51,21 +52,6 @@ impl Keyed {
         for ((key, long), lanes) in keys.iter_mut().zip(long).zip(lanes) {
             *key = if lanes.bits().contains(Bits::IPV6) { long } else { *key };
         }
-    }
-
-    /// Key of the fragments of one datagram.
-    pub fn fragments(&self, lanes: &Lanes, identification: u32) -> u64 {
-        // In IPv6 the protocol after the headers of a first fragment need not be what its later fragments say (RFC 8200).
-        let is_v6 = lanes.bits().contains(Bits::IPV6);
-        let protocol = if is_v6 { 0 } else { lanes.get(Lane::Protocol) };
-        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
-        hasher.write_u64(1 << 63 | u64::from(identification) << 16 | u64::from(protocol));
-        if is_v6 {
-            addresses6(lanes, Direction::Inbound).into_iter().for_each(|word| hasher.write_u64(word));
-        } else {
-            hasher.write_u64(addresses4(lanes, Direction::Inbound));
-        }
-        hasher.finish()
     }
 
     /// Key of an address.
