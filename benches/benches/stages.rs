@@ -94,7 +94,7 @@ fn account(c: &mut Criterion) {
             b.iter_custom(|packets| {
                 fastest(packets, || {
                     for burst in &bursts {
-                        tuples.read(Direction::Inbound, &burst.lanes, |_, _, _| {});
+                        tuples.read(Direction::Inbound, &burst.lanes);
                         keyed.conversations(isa, Direction::Inbound, &tuples, &burst.lanes, &mut keys);
                         black_box(&keys);
                     }
@@ -119,7 +119,7 @@ fn account(c: &mut Criterion) {
         .iter()
         .map(|burst| {
             let (mut tuples, mut keys) = (Tuples::default(), [0; BURST]);
-            tuples.read(Direction::Inbound, &burst.lanes, |_, _, _| {});
+            tuples.read(Direction::Inbound, &burst.lanes);
             keyed.conversations(Isa::detect(), Direction::Inbound, &tuples, &burst.lanes, &mut keys);
             keys
         })

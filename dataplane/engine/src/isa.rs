@@ -125,3 +125,16 @@ pub fn prefetch<T>(at: &T) {
     }
     let _ = at;
 }
+
+/// Asks for the cache line of a value that will be written, and that another thread may have read since it last was: to ask for
+/// it only to read would wait for the others twice.
+#[inline(always)]
+pub fn prefetch_to_write<T>(at: &T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a hint; no address can make it fault, and CPUs without it take it for no operation. Compilers know it only for
+    // CPUs that they are told of.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) std::ptr::from_ref(at), options(nostack, preserves_flags, readonly));
+    }
+    let _ = at;
+}

@@ -241,16 +241,17 @@ impl Stages {
         let own = if direction == Direction::Inbound { Lane::Dst0 } else { Lane::Src0 };
         let counters = link.counters.view();
         let (mut special, mut hashed, mut fragments) = (0, 0, 0);
-        tuples.read(direction, lanes, |at, lanes, ipv4| {
-            let (Some(layers), Some(place)) = (layers.get(at), places.get_mut(at)) else { return };
+        tuples.read(direction, lanes);
+        let parsed = lanes.iter().zip(&*layers).zip(tuples.inside()).zip(&mut *places);
+        for (at, (((lanes, layers), ipv4), at_place)) in parsed.enumerate() {
             special |= u64::from(is_special(layers)) << at;
             fragments |= u64::from(layers.piece.end > 0) << at;
-            *place = match ipv4 {
-                _ if !has_addresses(layers) => None,
-                Some(address) => tables.plan.place4(address),
-                None => tables.plan.place(lanes, own),
+            *at_place = match has_addresses(layers) {
+                false => None,
+                true if lanes.bits().contains(Bits::IPV6) => tables.plan.place(lanes, own),
+                true => tables.plan.place4(ipv4),
             };
-            let Some(place) = place else { return };
+            let Some(place) = at_place else { continue };
             hashed |= u64::from(place.hashed) << at;
             match direction {
                 Direction::Inbound => {
@@ -259,7 +260,7 @@ impl Stages {
                 }
                 Direction::Outbound => counters.prefetch_fates(place.slot),
             }
-        });
+        }
         for at in set_bits(hashed) {
             if let (Some(Some(place)), Some(lanes)) = (places.get_mut(at), lanes.get(at)) {
                 lodge(place, lanes, own, hosts, link);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use levee_api::time::Timestamp;
 
-use crate::isa::prefetch;
+use crate::isa::prefetch_to_write;
 
 /// Counters of all filters in one worker. The worker is the only writer; they only grow, so a reader subtracts.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl FilterCounters {
     #[inline]
     pub fn prefetch(&self, index: u32) {
         if let Some(counter) = self.at(index) {
-            prefetch(counter);
+            prefetch_to_write(counter);
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use levee_api::role::Role;
 
-use crate::isa::prefetch;
+use crate::isa::{prefetch, prefetch_to_write};
 
 /// Roles that have a counter: all but [`Role::Established`], which is the rest.
 pub const COUNTED_ROLES: usize = Role::COUNT - 1;
@@ -251,7 +251,7 @@ impl View<'_> {
     #[inline]
     pub fn prefetch(self, slot: u32) {
         if let Some(slot) = self.slot(slot) {
-            prefetch(&slot.arrivals);
+            prefetch_to_write(&slot.arrivals);
         }
     }
 
@@ -259,7 +259,16 @@ impl View<'_> {
     #[inline]
     pub fn prefetch_fates(self, slot: u32) {
         if let Some(slot) = self.slot(slot) {
-            prefetch(&slot.fates);
+            prefetch_to_write(&slot.fates);
+        }
+    }
+
+    /// Asks for both cache lines of a slot, for a reader that is not the worker.
+    #[inline]
+    pub fn prefetch_to_read(self, slot: u32) {
+        if let Some(Slot { arrivals, fates }) = self.slot(slot) {
+            prefetch(arrivals);
+            prefetch(fates);
         }
     }
 

@@ -41,8 +41,7 @@ impl Detector {
             }
             for (index, slot) in dirty.iter().enumerate() {
                 if let (Some(feed), Some(ahead)) = (self.feeds.get(worker), dirty.get(index + AHEAD)) {
-                    feed.end.counters.view().prefetch(*ahead);
-                    feed.end.counters.view().prefetch_fates(*ahead);
+                    feed.end.counters.view().prefetch_to_read(*ahead);
                     self.slots.prefetch(worker, *ahead);
                 }
                 self.read(worker, *slot, now);

@@ -77,19 +77,22 @@ impl Default for Tuples {
 }
 
 impl Tuples {
-    /// Reads the packets of a burst, and hands each on with the address inside, if it is IPv4.
-    #[inline(always)]
-    pub fn read(&mut self, direction: Direction, lanes: &[Lanes], mut each: impl FnMut(usize, &Lanes, Option<u32>)) {
-        self.any_v6 = false;
-        let columns = self.ports.iter_mut().zip(&mut self.addresses);
-        for (at, (lanes, (port, address))) in lanes.iter().zip(columns).enumerate() {
+    /// Reads the packets of a burst.
+    #[inline]
+    pub fn read(&mut self, direction: Direction, lanes: &[Lanes]) {
+        let mut bits = Bits::empty();
+        for (lanes, (port, address)) in lanes.iter().zip(self.ports.iter_mut().zip(&mut self.addresses)) {
             *port = ports(lanes, direction);
             *address = addresses4(lanes, direction);
-            let is_v6 = lanes.bits().contains(Bits::IPV6);
-            self.any_v6 |= is_v6;
-            let inside = u32::try_from(*address >> 32).unwrap_or(0).rotate_left(16);
-            each(at, lanes, (!is_v6).then_some(inside));
+            bits |= lanes.bits();
         }
+        self.any_v6 = bits.contains(Bits::IPV6);
+    }
+
+    /// The addresses inside, for packets that are IPv4.
+    #[inline]
+    pub fn inside(&self) -> impl Iterator<Item = u32> {
+        self.addresses.iter().map(|both| u32::try_from(*both >> 32).unwrap_or(0).rotate_left(16))
     }
 }
 
@@ -161,7 +164,7 @@ mod tests {
                 let expected: Vec<_> = lanes.iter().map(|lanes| plain(lanes, direction)).collect();
                 for isa in Isa::available() {
                     let (mut tuples, mut keys) = (Tuples::default(), [0; BURST]);
-                    tuples.read(direction, &lanes, |_, _, _| {});
+                    tuples.read(direction, &lanes);
                     KEYED.conversations(isa, direction, &tuples, &lanes, &mut keys);
                     prop_assert_eq!(&keys[..lanes.len()], &expected, "{}", isa);
                 }
@@ -177,7 +180,7 @@ mod tests {
             outbound.swap(16, 17);
             let key = |lanes, direction| {
                 let (mut tuples, mut keys) = (Tuples::default(), [0; BURST]);
-                tuples.read(direction, &[Lanes(lanes)], |_, _, _| {});
+                tuples.read(direction, &[Lanes(lanes)]);
                 KEYED.conversations(Isa::detect(), direction, &tuples, &[Lanes(lanes)], &mut keys);
                 keys[0]
             };
