@@ -48,7 +48,7 @@ const CONTROL_PPS: u32 = 2_000;
 /// Limiters of each kind of control message, which hosts share by their slots: the limit is generous enough for that.
 const CONTROL_LIMITERS: u32 = 1 << 12;
 /// Limiters of frames that are not IP, which wires would share beyond so many.
-const NON_IP_LIMITERS: u32 = 1 << 6;
+const NON_IP_LIMITERS: usize = 1 << 6;
 
 /// Sources that a worker can limit, and verified sources that it remembers: 8 MiB each.
 const SOURCES: usize = 1 << 20;
@@ -70,6 +70,8 @@ struct Stages {
     tap: Tap,
     limits: Limits,
     control: Limiters,
+    /// Of each wire. Not shared among workers: the first one sees all that is not IP.
+    non_ip: Limiters,
     conversations: Conversations,
     hosts: Hosts,
     scratch: Box<Scratch>,
@@ -134,6 +136,7 @@ impl Pipeline {
                 verified: VerifiedSources::new(SOURCES),
             },
             control: Limiters::new(Limited::COUNT, workers),
+            non_ip: Limiters::new(NON_IP_LIMITERS, NonZeroU32::MIN),
             scratch: Box::new(Scratch {
                 lanes: [Lanes::default(); BURST],
                 layers: [Layers::NONE; BURST],
@@ -371,7 +374,7 @@ impl Stages {
         now: Timestamp,
         verdicts: &mut [Verdict],
     ) {
-        let Self { link, limits, control, conversations, scratch, .. } = self;
+        let Self { link, limits, control, non_ip, conversations, scratch, .. } = self;
         let Scratch { lanes, layers, keys, places, judged, classes, reasons, .. } = &mut **scratch;
         reasons.fill(None);
         for at in set_bits(which) {
@@ -381,7 +384,7 @@ impl Stages {
             let (Some(place), Some(judged)) = (places.get(at), judged.get(at)) else { continue };
             let (Some(packet), Some(verdict)) = (packets.get(at), verdicts.get_mut(at)) else { continue };
             let Some(place) = place else {
-                *verdict = unprotected(wire, layers, tables, control, now);
+                *verdict = unprotected(wire, layers, tables, non_ip, now);
                 continue;
             };
             let class = classes.get(at).copied().unwrap_or(0);
@@ -611,10 +614,11 @@ fn lodge(place: &mut Place, lanes: &Lanes, from: Lane, hosts: &mut Hosts, link: 
 }
 
 /// What becomes of packets to nobody that is protected: they pass as on a wire.
-fn unprotected(wire: usize, layers: &Layers, tables: &Tables, control: &mut Limiters, now: Timestamp) -> Verdict {
+fn unprotected(wire: usize, layers: &Layers, tables: &Tables, non_ip: &mut Limiters, now: Timestamp) -> Verdict {
     let enforce = tables.ceiling == Mode::Enforce;
+    let index = u32::try_from(wire % NON_IP_LIMITERS).unwrap_or(0);
     match layers.kind {
-        Kind::Other if over(control, Limited::NonIp(wire), NON_IP_PPS, now) && enforce => {
+        Kind::Other if !non_ip.allow(index, NON_IP_PPS, NON_IP_PPS, now) && enforce => {
             Verdict::Drop(Reason::NonIpLimit)
         }
         Kind::TooDeep if enforce && tables.too_deep == OnFailure::Drop => Verdict::Drop(Reason::EncapsulationTooDeep),
@@ -626,19 +630,17 @@ fn unprotected(wire: usize, layers: &Layers, tables: &Tables, control: &mut Limi
 
 /// What has a limit of its own besides filters. Kinds share no limiter, or a flood of one would stop another.
 enum Limited {
-    NonIp(usize),
     Error(u32),
     Discovery(u32),
 }
 
 impl Limited {
-    const COUNT: usize = (NON_IP_LIMITERS + 2 * CONTROL_LIMITERS) as usize;
+    const COUNT: usize = 2 * CONTROL_LIMITERS as usize;
 
     fn index(self) -> u32 {
         match self {
-            Self::NonIp(wire) => u32::try_from(wire).unwrap_or(0) % NON_IP_LIMITERS,
-            Self::Error(slot) => NON_IP_LIMITERS + slot % CONTROL_LIMITERS,
-            Self::Discovery(slot) => NON_IP_LIMITERS + CONTROL_LIMITERS + slot % CONTROL_LIMITERS,
+            Self::Error(slot) => slot % CONTROL_LIMITERS,
+            Self::Discovery(slot) => CONTROL_LIMITERS + slot % CONTROL_LIMITERS,
         }
     }
 }

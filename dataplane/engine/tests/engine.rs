@@ -342,6 +342,17 @@ fn an_icmp_error_flood_to_one_host_stops_no_arp_and_no_other_host() {
 }
 
 #[test]
+fn the_limit_of_what_is_not_ip_is_the_same_with_any_number_of_workers() {
+    // All of it meets the first worker.
+    let passed = |workers| {
+        let mut site = Site::new(&[zone()], workers);
+        (0..12_000).filter(|_| site.send(Inbound, &arp()) == Verdict::Forward).count()
+    };
+    assert_eq!(passed(16), 10_000);
+    assert_eq!(passed(1), 10_000);
+}
+
+#[test]
 fn what_was_learned_survives_a_restart_and_damage_changes_nothing() {
     let mut old = Site::learned(&[zone()]);
     old.tick();
