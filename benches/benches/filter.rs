@@ -13,7 +13,8 @@ use levee_api::filter::{Action, HeaderBox, Rule, Side};
 use levee_api::lane::{Bits, LANES, Lane};
 use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
-use levee_engine::filter::{Entry, Kernel, Limiters, List};
+use levee_engine::filter::{Entry, Limiters, List};
+use levee_engine::isa::Isa;
 use levee_engine::packet::Lanes;
 
 /// Packets of a burst, as the pipeline judges them.
@@ -57,7 +58,7 @@ fn packet(length: u16) -> Lanes {
     Lanes(lanes)
 }
 
-fn judge(list: &List, kernel: Kernel, lanes: &Lanes) -> u32 {
+fn judge(list: &List, isa: Isa, lanes: &Lanes) -> u32 {
     list.find(kernel, black_box(lanes), 0, Role::UnsolicitedResponse, &[], Timestamp(1))
         .map_or(0, |entry| entry.counter)
 }
@@ -76,8 +77,7 @@ fn fastest(packets: u64, mut burst: impl FnMut()) -> Duration {
 }
 
 fn find(c: &mut Criterion) {
-    for (rules, kernel) in
-        [1, 10, 64].into_iter().flat_map(|rules| Kernel::available().map(move |kernel| (rules, kernel)))
+    for (rules, kernel) in [1, 10, 64].into_iter().flat_map(|rules| Isa::available().map(move |kernel| (rules, kernel)))
     {
         let hot = list(0, rules);
         let lists: Vec<_> = (0..10_048).map(|number| list(number, rules)).collect();

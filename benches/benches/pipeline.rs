@@ -15,7 +15,7 @@ use levee_api::time::Timestamp;
 use levee_api::zone::{Mode, Service, Visibility, Zone};
 use levee_engine::detect::detector::TICK;
 use levee_engine::engine::{Engine, Settings};
-use levee_engine::filter::Kernel;
+use levee_engine::isa::Isa;
 use levee_engine::packet::{Direction, Packet};
 use levee_engine::pipeline::{BURST, Pipeline};
 use levee_engine::tables::OnFailure;
@@ -55,7 +55,7 @@ impl Site {
             evicted: OnFailure::Pass,
             spare_slots: 0,
             learn_only: false,
-            kernel: Kernel::detect(),
+            isa: Isa::detect(),
         };
         let (engine, paths) =
             Engine::build(&[zone], &[], settings, START).unwrap_or_else(|error| unreachable!("{error}"));

@@ -19,7 +19,8 @@ use levee_api::time::Timestamp;
 use levee_api::zone::{Mode, Service, Visibility, Zone};
 use levee_engine::detect::detector::TICK;
 use levee_engine::engine::{Engine, Settings};
-use levee_engine::filter::{Kernel, Rank, TableBuilder};
+use levee_engine::filter::{Rank, TableBuilder};
+use levee_engine::isa::Isa;
 use levee_engine::packet::{Direction, Packet};
 use levee_engine::pipeline::BURST;
 use levee_engine::tables::OnFailure;
@@ -101,7 +102,7 @@ fn ticks() {
             evicted: OnFailure::Pass,
             spare_slots: 0,
             learn_only: false,
-            kernel: Kernel::detect(),
+            isa: Isa::detect(),
         };
         let mut now = Timestamp(1_000_000_000_000);
         let (mut engine, paths) =

@@ -154,7 +154,7 @@ impl Site {
             too_deep: OnFailure::Pass,
             spare_slots: 0,
             learn_only: false,
-            kernel: isa,
+            isa,
         };
         let text = format!("schema = 1\n{}", site::zone_text());
         let config = Config::parse("levee.toml", &text).unwrap_or_else(|error| unreachable!("{error:?}"));

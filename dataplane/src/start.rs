@@ -92,7 +92,7 @@ pub fn build_engine(
         too_deep: on_failure(config.exceptions.encapsulation_too_deep),
         spare_slots: SPARE_SLOTS,
         learn_only: false,
-        kernel: instructions(config.dataplane.simd),
+        isa: instructions(config.dataplane.simd),
     };
     let (mut engine, pipelines) = Engine::build(&before.policy.zones, &before.policy.protected, settings, now)?;
     restore_baseline(&mut engine, state, now);

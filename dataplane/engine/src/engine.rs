@@ -50,7 +50,7 @@ pub struct Settings {
     /// Only learn: nothing is ever an attack.
     pub learn_only: bool,
     /// Which instructions the data path may use.
-    pub kernel: Isa,
+    pub isa: Isa,
 }
 
 /// What decides, apart from the workers: ticks the detector and publishes its tables.
@@ -102,7 +102,7 @@ impl Engine {
             .map(|link| {
                 Pipeline::new(Parts {
                     tables: published.reader(),
-                    isa: settings.kernel,
+                    isa: settings.isa,
                     keyed,
                     link,
                     workers: settings.workers,

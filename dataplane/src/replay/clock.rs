@@ -92,7 +92,7 @@ mod tests {
 
     use levee_api::zone::Mode;
     use levee_engine::engine::Settings;
-    use levee_engine::filter::Kernel;
+    use levee_engine::isa::Isa;
     use levee_engine::tables::OnFailure;
 
     use super::*;
@@ -109,7 +109,7 @@ mod tests {
             too_deep: OnFailure::Pass,
             spare_slots: 0,
             learn_only: false,
-            kernel: Kernel::detect(),
+            isa: Isa::detect(),
         };
         let (engine, _) = Engine::build(&[], &[], settings, Timestamp::ZERO).unwrap();
         Clock::new(engine, Incidents::default())

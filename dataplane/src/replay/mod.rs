@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use levee_api::config::{Config, ConfigError};
 use levee_engine::detect::snapshot;
 use levee_engine::engine::{Engine, Settings};
-use levee_engine::filter::Kernel;
+use levee_engine::isa::Isa;
 use levee_engine::packet::{Direction, Packet};
 use levee_engine::pipeline::Pipeline;
 use levee_engine::target::plan::PlanError;
@@ -129,7 +129,7 @@ pub fn replay(arguments: &Arguments) -> Result<(), ReplayError> {
         too_deep: on_failure(config.exceptions.encapsulation_too_deep),
         spare_slots: 0,
         learn_only: arguments.learn,
-        kernel: Kernel::detect(),
+        isa: Isa::detect(),
     };
     let (mut engine, pipelines) = Engine::build(&config.zones, &config.guardrails.protected_prefixes, settings, start)
         .map_err(|reason| ReplayError::Plan { path: arguments.config.clone(), reason })?;

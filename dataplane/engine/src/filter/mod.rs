@@ -18,7 +18,6 @@ pub mod source_limiter;
 pub mod sources;
 pub mod table;
 
-pub use crate::isa::Isa as Kernel;
 pub use builder::{Rank, TableBuilder};
 pub use counters::FilterCounters;
 pub use limiter::Limiters;

@@ -266,7 +266,7 @@ mod tests {
     use proptest::prelude::*;
     use proptest::sample::select;
 
-    use super::super::{Kernel, Rank, TableBuilder};
+    use super::super::{Rank, TableBuilder};
     use super::*;
     use crate::target::plan::Plan;
 
@@ -340,7 +340,7 @@ mod tests {
     fn found(table: &FilterTable, to: &str, ttl: u16) -> Option<u32> {
         let lanes = packet(to, ttl);
         let list = table.list_for(PLAN.destination(&lanes)?, &lanes)?;
-        list.find(Kernel::detect(), &lanes, 0, Role::Syn, &[], Timestamp::ZERO).map(|entry| entry.counter)
+        list.find(Isa::detect(), &lanes, 0, Role::Syn, &[], Timestamp::ZERO).map(|entry| entry.counter)
     }
 
     #[test]
@@ -503,7 +503,7 @@ mod tests {
                     let to = if on.is_empty() { "203.0.113.9" } else { on.split('/').next().unwrap() };
                     let lanes = packet(to, *ttl);
                     let list = table.list_for(plan.destination(&lanes)?, &lanes)?;
-                    let found = list.find(Kernel::detect(), &lanes, 0, Role::Syn, &[], Timestamp::ZERO);
+                    let found = list.find(Isa::detect(), &lanes, 0, Role::Syn, &[], Timestamp::ZERO);
                     found.map(|entry| entry.counter)
                 }).collect()
             };

@@ -8,7 +8,7 @@ use levee_api::zone::{Mode, Service, Visibility, Zone};
 use levee_engine::detect::detector::{Outcome, TICK};
 use levee_engine::detect::event::{Event, What};
 use levee_engine::engine::{Engine, Settings};
-use levee_engine::filter::Kernel;
+use levee_engine::isa::Isa;
 use levee_engine::packet::Direction::{Inbound, Outbound};
 use levee_engine::packet::{Direction, Packet};
 use levee_engine::pipeline::{BURST, Pipeline};
@@ -51,7 +51,7 @@ impl Site {
             evicted: OnFailure::Pass,
             spare_slots: 1 << 10,
             learn_only: false,
-            kernel: Kernel::detect(),
+            isa: Isa::detect(),
         };
         let (engine, paths) = Engine::build(zones, protected, settings, now).unwrap();
         Self { engine, paths, now, events: Vec::new(), lost_of_clients: 0, running: None, ticks: 0 }
