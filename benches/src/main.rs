@@ -102,10 +102,9 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
     let layer = arguments.layer.or(if arguments.rows.is_empty() { None } else { Some(Layer::Program) });
     if layer != Some(Layer::Program) {
         println!("\n{}", report::case_header());
-        pin(&plan.place);
         for case in pipeline::cases() {
             let length = plan.interval.length.div_f64(if arguments.quick { 10.0 } else { 2.0 });
-            let outcome = pipeline::measure(&case, plan.times.max(3), length);
+            let outcome = plan.place.on_worker(|| pipeline::measure(&case, plan.times.max(3), length));
             println!("{}", report::case(&outcome));
             report.pipeline.push(outcome);
             interrupt.pause(Duration::ZERO)?;
@@ -146,12 +145,4 @@ fn place(arguments: &Arguments) -> Result<Place, Box<dyn std::error::Error>> {
     };
     let other = cpus.first().copied().ok_or("the system does not say which CPUs there are")?;
     Ok(Place { workers: cpus.into_iter().rev().collect(), other, programs })
-}
-
-/// The data path alone runs where the programs forward.
-fn pin(place: &Place) {
-    let worker = place.workers.first().map(|id| core_affinity::CoreId { id: *id });
-    if !worker.is_some_and(core_affinity::set_for_current) {
-        eprintln!("levee-bench: cannot stay on one CPU: figures of the data path alone may vary");
-    }
 }

@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::machine::require_hugepages;
-use crate::program::{Interrupt, Interval, MeasureError, Place, hugepages_mib, levee, testpmd, while_doing};
+use crate::pipeline;
+use crate::program::levee::{self, Quantiles};
+use crate::program::{Interrupt, Interval, MeasureError, Place, hugepages_mib, testpmd, while_doing};
 use crate::row::{Reference, Row, Setup};
-use crate::traffic::{Kind, Traffic};
+use crate::sources;
+use crate::traffic::Traffic;
 
 /// How rows are run.
 #[derive(Clone, Debug)]
@@ -43,7 +46,7 @@ pub struct Outcome {
 }
 
 /// Rates of a row, in millions of packets per second.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Figures {
     /// What was measured, one each time.
     pub subject: Vec<f64>,
@@ -53,6 +56,10 @@ pub struct Figures {
     pub dropped: BTreeMap<String, f64>,
     /// Anomalies that were open at the end of the last run.
     pub anomalies: usize,
+    /// Generations of tables published per second in the last run, on request of the row.
+    pub generations: f64,
+    /// What bursts took in the last run, in nanoseconds.
+    pub burst: Option<Quantiles>,
 }
 
 impl Figures {
@@ -103,14 +110,17 @@ fn limited(setup: Setup, plan: &Plan) -> Setup {
 
 fn figures(row: &Row, plan: &Plan, interrupt: Interrupt) -> Result<Figures, MeasureError> {
     let subject = limited(row.subject, plan);
+    if row.reference == Reference::EmptyTables {
+        return plan.place.on_worker(|| pipeline::full_against_empty(subject.traffic, plan, interrupt));
+    }
     let captures = Captures::write(subject, "subject", plan)?;
     let reference = match row.reference {
         Reference::Levee(setup) => {
             Some((limited(setup, plan), Captures::write(limited(setup, plan), "reference", plan)?))
         }
-        Reference::Testpmd(_) | Reference::Nothing => None,
+        Reference::Testpmd(_) | Reference::EmptyTables | Reference::Nothing => None,
     };
-    let mut figures = Figures { subject: Vec::new(), reference: Vec::new(), dropped: BTreeMap::new(), anomalies: 0 };
+    let mut figures = Figures::default();
     for _ in 0..plan.times {
         if let Some((setup, captures)) = &reference {
             figures.reference.push(levee::rate(*setup, captures, &plan.place, plan.interval, interrupt)?.mpps);
@@ -124,6 +134,8 @@ fn figures(row: &Row, plan: &Plan, interrupt: Interrupt) -> Result<Figures, Meas
         figures.subject.push(rate.mpps);
         figures.dropped = rate.dropped;
         figures.anomalies = rate.anomalies;
+        figures.generations = rate.generations;
+        figures.burst = rate.burst;
     }
     Ok(figures)
 }
@@ -138,28 +150,28 @@ pub fn levee_rate(setup: Setup, plan: &Plan, interrupt: Interrupt) -> Result<f64
     Ok(levee::rate(setup, &captures, &plan.place, plan.interval, interrupt)?.mpps)
 }
 
-/// The packets of a setup, in files.
+/// The files of a setup.
 #[derive(Clone, Debug)]
 pub struct Captures {
     /// What comes from outside.
     pub outside: PathBuf,
-    /// What comes from inside, once, if anything does.
-    pub inside: Option<PathBuf>,
+    /// The set of source prefixes.
+    pub prefixes: PathBuf,
 }
 
 impl Captures {
     fn write(setup: Setup, name: &str, plan: &Plan) -> Result<Self, MeasureError> {
         let mib = hugepages_mib(setup.traffic.packets, setup.workers);
         require_hugepages(mib).map_err(MeasureError::Skipped)?;
-        let write = |traffic: Traffic, name: String| {
-            let path = plan.folder.join(name);
-            traffic.write(&path).map_err(while_doing(path.display().to_string())).map(|()| path)
-        };
-        let inside = setup.opened.map(|packets| {
-            let traffic = Traffic { packets, kind: Kind::FromInside, ..setup.traffic };
-            write(traffic, format!("{name}-inside.pcap"))
-        });
-        Ok(Self { outside: write(setup.traffic, format!("{name}.pcap"))?, inside: inside.transpose()? })
+        let outside = plan.folder.join(name).with_extension("pcap");
+        setup.traffic.write(&outside).map_err(while_doing(outside.display().to_string()))?;
+        let family = setup.traffic.family;
+        // Written once: it takes longer than a measurement.
+        let prefixes = plan.folder.join(format!("{family:?}-{}.netset", setup.prefixes));
+        if !prefixes.exists() {
+            sources::write(&prefixes, family, setup.prefixes).map_err(while_doing(prefixes.display().to_string()))?;
+        }
+        Ok(Self { outside, prefixes })
     }
 }
 

@@ -67,8 +67,8 @@ pub fn machine(machine: &Machine) -> String {
 /// Titles of the columns.
 pub fn header() -> String {
     format!(
-        "{:<14} {:>9} {:>7} {:>7} {:>7} {:>7} {:>6} {:>6}  {}",
-        "row", "packets", "Mpps", "against", "value", "best", "must", "aim", "what it shows"
+        "{:<14} {:>9} {:>7} {:>7} {:>7} {:>7} {:>6} {:>6} {:>9}  {}",
+        "row", "packets", "Mpps", "against", "value", "best", "must", "aim", "p99.9 us", "what it shows"
     )
 }
 
@@ -84,14 +84,20 @@ pub fn row(outcome: &Outcome) -> String {
             let missed = outcome.must.is_some_and(|must| figures.value() < must);
             write!(
                 line,
-                "{:>7.2} {:>7} {:>7.3} {:>7.3} {:>6} {:>6}  {}{}{}",
+                "{:>7.2} {:>7} {:>7.3} {:>7.3} {:>6} {:>6} {:>9}  {}{}{}{}",
                 median(&figures.subject),
                 against,
                 figures.value(),
                 figures.best(),
                 promise(outcome.must),
                 promise(outcome.aim),
+                figures.burst.map_or(String::new(), |burst| format!("{:.1}", burst.p999 as f64 / 1e3)),
                 outcome.what,
+                if figures.generations > 0.0 {
+                    format!(" ({:.0} generations/s)", figures.generations)
+                } else {
+                    String::new()
+                },
                 if missed { " (missed)" } else { "" },
                 if figures.anomalies > 0 { format!(" ({} anomalies open)", figures.anomalies) } else { String::new() },
             )

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use levee_api::filter::{Action, HeaderBox, Rule, Target};
+use levee_api::filter::{Action, HeaderBox, Per, Rule, Target};
 use levee_api::grpc::FilterRequest;
 use levee_api::lane::Lane;
 use levee_api::prefix::Prefix;
@@ -19,6 +19,11 @@ pub const PREFIX6: &str = "2001:db8::/32";
 pub const FIRST_PORT: u16 = 1024;
 /// Name of the zone.
 pub const ZONE: &str = "bench";
+
+/// In no list: payloads that begin with it, or with more, match nothing.
+pub const NO_LIST: u16 = 0x8000;
+/// What limits let pass: less than comes to most of them.
+const LIMIT_PPS: u32 = 10;
 
 const FIRST_HOST4: u32 = 0xc612_0000;
 const FIRST_HOST6: u128 = 0x2001_0db8 << 96;
@@ -43,27 +48,30 @@ pub struct Mitigations {
     pub filters: u16,
     /// Different lists among them.
     pub lists: u32,
-    /// The filters of one list, on the whole zone: as few filters as there can be for the same packets.
-    pub on_zone: bool,
+    /// Targets are spread evenly over the first so many hosts.
+    pub among: u32,
+    /// The filters of one list in place of all, on the prefix of those hosts: as few filters as can match the same packets.
+    pub on_prefix: bool,
 }
 
 impl Mitigations {
     /// No host is a target.
-    pub const NONE: Self = Self { targets: 0, filters: 10, lists: 1, on_zone: false };
+    pub const NONE: Self = Self { targets: 0, filters: 10, lists: 1, among: HOSTS, on_prefix: false };
 
     /// The list of a target.
     pub fn list(self, target: u32) -> u16 {
         u16::try_from(target % self.lists.max(1)).unwrap_or(u16::MAX)
     }
 
-    /// Number of the host that is a target: targets lie spread among the hosts.
+    /// Number of the host that is a target.
     pub fn host(self, target: u32) -> u32 {
-        target * (HOSTS / self.targets.max(1))
+        let host = u64::from(target) * u64::from(self.among) / u64::from(self.targets.max(1));
+        u32::try_from(host).unwrap_or(u32::MAX)
     }
 
     /// All filters, target by target.
     pub fn requests(self, family: Family) -> Vec<FilterRequest> {
-        let targets = if self.on_zone { 1 } else { self.targets };
+        let targets = if self.on_prefix { self.targets.min(1) } else { self.targets };
         (0..targets)
             .flat_map(|target| (0..self.filters).map(move |position| self.request(family, target, position)))
             .collect()
@@ -73,26 +81,52 @@ impl Mitigations {
     pub fn request(self, family: Family, target: u32, position: u16) -> FilterRequest {
         FilterRequest {
             owner: "levee-bench".to_owned(),
-            target: Target {
-                zone: ZONE.to_owned(),
-                prefix: (!self.on_zone).then(|| Prefix::host(address(family, self.host(target)))),
-            },
+            target: Target { zone: ZONE.to_owned(), prefix: Some(self.prefix(family, target)) },
             roles: RoleSet::FILTERABLE,
-            rule: Rule::of(signature(self.list(target), position)),
-            action: Action::Drop,
+            rule: Rule::of(self.signature(target, position)),
+            action: action(position),
             ttl: FILTER_TTL,
             witness: "measurement".to_owned(),
         }
     }
+
+    /// What the filters of a target are on.
+    fn prefix(self, family: Family, target: u32) -> Prefix {
+        let host = address(family, self.host(target));
+        if !self.on_prefix {
+            return Prefix::host(host);
+        }
+        let bits = u8::try_from(self.among.next_power_of_two().trailing_zeros()).unwrap_or(0);
+        let shortest = match family {
+            Family::V4 => 32,
+            Family::V6 => 64,
+        };
+        Prefix::containing(host, shortest - bits)
+    }
+
+    /// The signature at a position of a target's list: four conditions, as extraction finds them. What stands for all
+    /// lists asks for a payload of any of them.
+    fn signature(self, target: u32, position: u16) -> HeaderBox {
+        let shape = HeaderBox::any()
+            .exact(Lane::Protocol, protocol(position).into())
+            .range(Lane::Ttl, 30, 200)
+            .exact(Lane::SrcPort, FIRST_PORT + position);
+        if self.on_prefix {
+            shape.range(Lane::Payload0, 0, NO_LIST - 1)
+        } else {
+            shape.exact(Lane::Payload0, self.list(target))
+        }
+    }
 }
 
-/// The signature at a position of a list: four conditions, as extraction finds them.
-fn signature(list: u16, position: u16) -> HeaderBox {
-    HeaderBox::any()
-        .exact(Lane::Protocol, protocol(position).into())
-        .range(Lane::Ttl, 30, 200)
-        .exact(Lane::SrcPort, FIRST_PORT + position)
-        .exact(Lane::Payload0, list)
+/// What the filter at a position of a list does.
+fn action(position: u16) -> Action {
+    match position % 10 {
+        3 => Action::Limit { pps: LIMIT_PPS, per: Per::Target },
+        6 => Action::Limit { pps: LIMIT_PPS, per: Per::Source },
+        9 => Action::Limit { pps: LIMIT_PPS, per: Per::SourcePrefix },
+        _ => Action::Drop,
+    }
 }
 
 /// Half of a list is about UDP, half about TCP.

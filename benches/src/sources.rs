@@ -5,9 +5,10 @@
 //! known without the list.
 
 use std::io::{self, BufWriter, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 
+use levee_api::prefix::Prefix;
 use rand::{Rng, RngExt};
 
 use crate::site::Family;
@@ -40,6 +41,7 @@ const GATHER: u32 = inverse(SCATTER);
 pub const PREFIXES: u32 = 1_000_000;
 /// IPv6: the IPv4 address in the first bits behind 2600::/8.
 const V6_FIRST: u128 = 0x26 << 120;
+const V6_LONGER: u8 = 8;
 
 /// Newton's iteration: each step doubles the number of right bits, of which an odd number has three.
 const fn inverse(odd: u32) -> u32 {
@@ -72,22 +74,30 @@ impl Band {
     }
 }
 
-/// Writes the prefixes, one a line.
+/// Writes so many of the prefixes, one a line.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write(path: &Path, family: Family) -> io::Result<()> {
+pub fn write(path: &Path, family: Family, count: u32) -> io::Result<()> {
     let mut out = BufWriter::new(std::fs::File::create(path)?);
-    for band in BANDS {
-        for number in 0..band.members {
-            let first = band.member(number);
-            match family {
-                Family::V4 => writeln!(out, "{}/{}", Ipv4Addr::from(first), band.length)?,
-                Family::V6 => writeln!(out, "{}/{}", widened(first), band.length + 8)?,
-            }
-        }
+    for prefix in prefixes(family, count) {
+        writeln!(out, "{prefix}")?;
     }
     out.flush()
+}
+
+/// So many of the prefixes, each length in its proportion.
+pub fn prefixes(family: Family, count: u32) -> impl Iterator<Item = Prefix> {
+    BANDS.into_iter().flat_map(move |band| {
+        let share = u64::from(band.members) * u64::from(count.min(PREFIXES)) / u64::from(PREFIXES);
+        (0..u32::try_from(share).unwrap_or(band.members)).map(move |number| {
+            let length = match family {
+                Family::V4 => band.length,
+                Family::V6 => band.length + V6_LONGER,
+            };
+            Prefix::containing(address(family, band.member(number)), length)
+        })
+    })
 }
 
 /// An address of a member, each member as often.
@@ -142,6 +152,8 @@ mod tests {
             BANDS.iter().flat_map(|band| (0..band.members).map(|number| band.member(number))).collect();
         assert_eq!(all.len(), PREFIXES as usize);
         assert_eq!(BANDS.iter().map(|band| band.members).sum::<u32>(), PREFIXES);
+        assert_eq!(prefixes(Family::V6, PREFIXES).count(), PREFIXES as usize);
+        assert_eq!(prefixes(Family::V4, 1_000).count(), 1_000);
     }
 
     #[test]

@@ -27,7 +27,7 @@ const SWEEPS: &[Sweep] = &[
         values: &[1, 2, 5, 10, 20, 50],
         setup: |setup, filters| {
             let filters = u16::try_from(filters).unwrap_or(u16::MAX);
-            with(setup, Mitigations { targets: 1_000, filters, lists: 1_000, on_zone: false })
+            with(setup, Mitigations { targets: 1_000, filters, lists: 1_000, ..setup.traffic.mitigations })
         },
     },
     Sweep {
@@ -35,7 +35,14 @@ const SWEEPS: &[Sweep] = &[
         title: "10 filters for each target, lists all different",
         x: "targets",
         values: &[1, 10, 100, 1_000, 10_000],
-        setup: |setup, targets| with(setup, Mitigations { targets, filters: 10, lists: targets, on_zone: false }),
+        setup: |setup, targets| with(setup, Mitigations { targets, lists: targets, ..setup.traffic.mitigations }),
+    },
+    Sweep {
+        name: "sources",
+        title: "source prefixes in a set that drops, of which no packet comes",
+        x: "prefixes",
+        values: &[1_000, 10_000, 100_000, 1_000_000],
+        setup: |setup, prefixes| Setup { prefixes, ..setup },
     },
     Sweep {
         name: "working-set",

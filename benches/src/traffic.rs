@@ -10,7 +10,7 @@ use levee_tests::frame::{self, Link, Tcp, flags};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::site::{FIRST_PORT, Family, HOSTS, Mitigations, address, protocol};
+use crate::site::{FIRST_PORT, Family, HOSTS, Mitigations, NO_LIST, address, protocol};
 use crate::sources;
 
 const SEED: u64 = 0x6c_6576_6565;
@@ -18,8 +18,6 @@ const SEED: u64 = 0x6c_6576_6565;
 const SHORTEST: usize = 60;
 /// Captures need a time; nothing looks at it.
 const SOME_TIME_NS: u64 = 1_700_000_000_000_000_000;
-/// In no list: payloads that begin with it match nothing.
-const NO_LIST: u16 = 0x8000;
 const ETHERNET: usize = 14;
 const IDENTIFICATION: usize = ETHERNET + 4;
 /// Cuts a datagram behind 24 bytes: the whole UDP header and some payload in the first, the rest in the second.

@@ -20,6 +20,8 @@ use crate::site;
 const NAME: &str = "levee-dataplane";
 /// How often a generation is published in rows about that.
 const CHURN: Duration = Duration::from_millis(10);
+/// As many of them must be, for the row to show what it says.
+const ON_TIME: f64 = 0.9;
 
 /// What was seen in an interval.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -30,12 +32,30 @@ pub struct Rate {
     pub dropped: BTreeMap<String, f64>,
     /// Anomalies that were open at the end: detection should have been at rest.
     pub anomalies: usize,
+    /// Generations of tables that were published per second on request.
+    pub generations: f64,
+    /// What the bursts of a worker took since it started, in nanoseconds.
+    pub burst: Option<Quantiles>,
+}
+
+/// Values that so many of the measured ones are at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Quantiles {
+    /// Half of them.
+    pub p50: u64,
+    /// 99 %.
+    pub p99: u64,
+    /// 99.9 %.
+    pub p999: u64,
+    /// All.
+    pub max: u64,
 }
 
 /// A running dataplane.
 #[derive(Debug)]
 struct Levee {
     runtime: Runtime,
+    interrupt: Interrupt,
     dataplane: Dataplane,
     // Last: the connection closes first.
     program: Running,
@@ -53,25 +73,34 @@ pub fn rate(
     interrupt: Interrupt,
 ) -> Result<Rate, MeasureError> {
     let mut levee = Levee::start(setup, captures, place, interrupt)?;
-    levee.await_opened(setup.opened.unwrap_or(0).into(), interrupt)?;
     interrupt.pause(interval.warm_up)?;
     let (before, began) = levee.counters()?;
-    if setup.churn {
-        levee.churn(setup, interval.length, interrupt)?;
+    let generations = if setup.churn {
+        levee.churn(setup, interval.length)?
     } else {
         interrupt.pause(interval.length)?;
-    }
+        0
+    };
     let (after, ended) = levee.counters()?;
+    let wanted = interval.length.div_duration_f64(CHURN);
+    if setup.churn && f64::from(generations) < wanted * ON_TIME {
+        return Err(levee
+            .program
+            .failed(format!("published {generations} generations where {wanted:.0} were asked for")));
+    }
     levee.program.check()?;
     let packets = after.received.saturating_sub(before.received) as f64;
     let share = |(reason, count): (String, u64)| {
         let dropped = count.saturating_sub(before.dropped.get(&reason).copied().unwrap_or(0));
         (dropped > 0).then(|| (reason, dropped as f64 / packets.max(1.0)))
     };
+    let seconds = (ended - began).as_secs_f64();
     Ok(Rate {
-        mpps: packets / (ended - began).as_secs_f64() / 1e6,
+        mpps: packets / seconds / 1e6,
         dropped: after.dropped.into_iter().filter_map(share).collect(),
         anomalies: levee.anomalies()?,
+        generations: f64::from(generations) / seconds,
+        burst: after.burst,
     })
 }
 
@@ -107,30 +136,25 @@ impl Levee {
         let filters = setup.traffic.mitigations.requests(setup.traffic.family);
         if !filters.is_empty() {
             let generation = Generation { zones: &config.zones, protected: &[], filters: &filters };
-            runtime.block_on(dataplane.upload(generation))?;
+            ask(&runtime, interrupt, dataplane.upload(generation))??;
         }
-        Ok(Self { runtime, dataplane, program })
-    }
-
-    /// Waits until everything has come from inside.
-    fn await_opened(&mut self, packets: u64, interrupt: Interrupt) -> Result<(), MeasureError> {
-        let deadline = Instant::now() + START_WITHIN;
-        while self.counters()?.0.from_inside < packets {
-            if Instant::now() > deadline {
-                return Err(self.program.failed(format!("took in less than {packets} packets from inside")));
-            }
-            interrupt.pause(LOOK)?;
-        }
-        Ok(())
+        Ok(Self { runtime, interrupt, dataplane, program })
     }
 
     fn counters(&mut self) -> Result<(Count, Instant), MeasureError> {
-        let answer = self.runtime.block_on(self.dataplane.client.counters(contract::CountersRequest {}));
+        let request = self.dataplane.client.counters(contract::CountersRequest {});
+        let answer = ask(&self.runtime, self.interrupt, request)?;
         let at = Instant::now();
         let answer = answer.map_err(|status| call("Counters", status))?.into_inner();
-        let mut count = Count::default();
+        let first = answer.workers.first().and_then(|worker| worker.burst);
+        let burst = first.map(|times| Quantiles {
+            p50: times.p50_ns,
+            p99: times.p99_ns,
+            p999: times.p999_ns,
+            max: times.max_ns,
+        });
+        let mut count = Count { burst, ..Count::default() };
         for wire in answer.wires {
-            count.from_inside += wire.outbound.map_or(0, |direction| direction.received);
             let inbound = wire.inbound.unwrap_or_default();
             count.received += inbound.received;
             for (reason, dropped) in inbound.dropped {
@@ -141,45 +165,54 @@ impl Levee {
     }
 
     fn anomalies(&mut self) -> Result<usize, MeasureError> {
-        Ok(self.runtime.block_on(self.dataplane.snapshot())?.anomalies.len())
+        Ok(ask(&self.runtime, self.interrupt, self.dataplane.snapshot())??.anomalies.len())
     }
 
-    /// Installs and removes a filter by turns: each is a generation of tables.
-    fn churn(&mut self, setup: Setup, length: Duration, interrupt: Interrupt) -> Result<(), MeasureError> {
+    /// Installs and removes a filter by turns: each is a generation of tables, in force when the answer comes. Returns how
+    /// many there were.
+    fn churn(&mut self, setup: Setup, length: Duration) -> Result<u32, MeasureError> {
         // On a host that is no target and at a list that nothing else has.
         let mut filter: FilterRequest = setup.traffic.mitigations.request(setup.traffic.family, 0, 0);
         filter.target.prefix = Some(levee_api::prefix::Prefix::host(site::address(setup.traffic.family, 1)));
         let begin = Instant::now();
         let mut installed: Vec<u64> = Vec::new();
-        for turn in 0_u32.. {
-            let due = CHURN * turn;
-            if due >= length {
-                break;
-            }
-            interrupt.pause(due.saturating_sub(begin.elapsed()))?;
+        let mut turn = 0;
+        while begin.elapsed() < length {
+            self.interrupt.pause((CHURN * turn).saturating_sub(begin.elapsed()))?;
             if installed.is_empty() {
                 let request = contract::InstallFiltersRequest {
                     request_id: format!("bench-{turn}"),
                     filters: vec![v1::FilterRequest::from(&filter)],
                 };
-                let answer = self.runtime.block_on(self.dataplane.client.install_filters(request));
+                let answer = ask(&self.runtime, self.interrupt, self.dataplane.client.install_filters(request))?;
                 installed = answer.map_err(|status| call("InstallFilters", status))?.into_inner().ids;
             } else {
                 let request =
                     contract::RemoveFiltersRequest { owner: filter.owner.clone(), ids: std::mem::take(&mut installed) };
-                let answer = self.runtime.block_on(self.dataplane.client.remove_filters(request));
+                let answer = ask(&self.runtime, self.interrupt, self.dataplane.client.remove_filters(request))?;
                 answer.map_err(|status| call("RemoveFilters", status))?;
             }
+            turn += 1;
         }
-        Ok(())
+        Ok(turn)
     }
 }
 
 #[derive(Debug, Default)]
 struct Count {
     received: u64,
-    from_inside: u64,
     dropped: BTreeMap<String, u64>,
+    burst: Option<Quantiles>,
+}
+
+/// Waits for an answer, or a signal.
+fn ask<T>(runtime: &Runtime, interrupt: Interrupt, answer: impl Future<Output = T>) -> Result<T, MeasureError> {
+    runtime.block_on(async {
+        tokio::select! {
+            answer = answer => Ok(answer),
+            () = interrupt.wait() => Err(MeasureError::Interrupted),
+        }
+    })
 }
 
 fn call(call: &'static str, status: tonic::Status) -> DataplaneError {
@@ -188,7 +221,7 @@ fn call(call: &'static str, status: tonic::Status) -> DataplaneError {
 
 fn configuration(setup: Setup, captures: &Captures, place: &Place, folder: &Path) -> String {
     let packets = setup.traffic.packets;
-    let [outside, inside] = vdevs(&captures.outside, setup.workers, captures.inside.as_deref());
+    let [outside, inside] = vdevs(&captures.outside, setup.workers);
     let workers: Vec<String> = place.workers.iter().take(setup.workers.into()).map(usize::to_string).collect();
     let mut text = format!(
         "schema = 1\n\n[appliance]\nname = \"bench\"\nstate_dir = \"{folder}/state\"\nmode = \"enforce\"\n\n\
@@ -204,5 +237,9 @@ fn configuration(setup: Setup, captures: &Captures, place: &Place, folder: &Path
     );
     text.push('\n');
     text.push_str(&site::zone_text());
+    text.push_str(&format!(
+        "\n[[address_set]]\nname = \"known\"\nfiles = [\"{}\"]\naction = \"drop\"\n",
+        captures.prefixes.display()
+    ));
     text
 }

@@ -69,6 +69,24 @@ pub struct Place {
     pub programs: PathBuf,
 }
 
+impl Place {
+    /// Runs something in this process where programs forward: on a thread of its own, for programs inherit the CPUs of
+    /// the thread that starts them.
+    pub fn on_worker<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        let worker = self.workers.first().map(|id| core_affinity::CoreId { id: *id });
+        let pinned = move || {
+            if !worker.is_some_and(core_affinity::set_for_current) {
+                eprintln!("levee-bench: cannot stay on one CPU: figures of the data path alone may vary");
+            }
+            work()
+        };
+        std::thread::scope(|scope| match scope.spawn(pinned).join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+}
+
 /// How long to look.
 #[derive(Clone, Copy, Debug)]
 pub struct Interval {
@@ -110,6 +128,13 @@ impl Interrupt {
                 return Ok(());
             }
             std::thread::sleep(left.min(LOOK));
+        }
+    }
+
+    /// Comes to an end only when a signal comes.
+    async fn wait(self) {
+        while !self.0.load(Ordering::Relaxed) {
+            tokio::time::sleep(LOOK).await;
         }
     }
 }
@@ -180,14 +205,10 @@ impl Drop for Running {
 }
 
 /// The pair of ports that every program gets: what comes in is copied from a capture, by each queue for itself and without
-/// end, as a card would write it into buffers; what is sent is taken and freed. From inside comes nothing, or a capture once.
-fn vdevs(outside: &Path, queues: u8, inside: Option<&Path>) -> [String; 2] {
+/// end, as a card would write it into buffers; what is sent is taken and freed. From inside comes nothing.
+fn vdevs(outside: &Path, queues: u8) -> [String; 2] {
     let files = format!(",rx_pcap={}", outside.display()).repeat(queues.into());
-    let inside = match inside {
-        None => "net_null1,no-rx=1".to_owned(),
-        Some(capture) => format!("net_pcap1,rx_pcap={}", capture.display()),
-    };
-    [format!("net_pcap0{files},infinite_rx=1"), inside]
+    [format!("net_pcap0{files},infinite_rx=1"), "net_null1,no-rx=1".to_owned()]
 }
 
 /// Buffers of the pool: captures stay in some of them, the others are what Levee has for each worker. One less than a power
