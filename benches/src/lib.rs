@@ -4,6 +4,7 @@
 //! with. [`measure`] runs it with the programs of [`program`] by turns; [`report`] makes one table of all rows.
 
 pub mod instructions;
+pub mod latency;
 pub mod machine;
 pub mod measure;
 pub mod pipeline;

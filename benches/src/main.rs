@@ -10,7 +10,7 @@ use levee_benches::measure::{Plan, measure};
 use levee_benches::program::{Interrupt, Interval, Place};
 use levee_benches::report::{self, Report};
 use levee_benches::row::{self, ROWS, Row};
-use levee_benches::{pipeline, sweep};
+use levee_benches::{latency, pipeline, sweep};
 
 /// A layer of the measurement, usable alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -19,6 +19,8 @@ enum Layer {
     Pipeline,
     /// levee-dataplane against dpdk-testpmd and itself.
     Program,
+    /// What levee-dataplane adds to the way of a packet.
+    Latency,
 }
 
 /// Measures levee-dataplane against dpdk-testpmd and against itself.
@@ -27,7 +29,7 @@ enum Layer {
 struct Arguments {
     /// Rows of the program to measure, all by default; --list names them.
     rows: Vec<String>,
-    /// Only this layer; both by default, and the program's if rows are named.
+    /// Only this layer; all by default, and the program's if rows are named.
     #[arg(long)]
     layer: Option<Layer>,
     /// Also draws rates over filters, targets and working set, as SVG into a folder.
@@ -84,7 +86,7 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
     let plan = Plan {
         place: place(arguments)?,
         interval: Interval {
-            warm_up: Duration::from_millis(if arguments.quick { 200 } else { 500 }),
+            warm_up: Duration::from_millis(if arguments.quick { 500 } else { 1000 }),
             length: Duration::try_from_secs_f64(seconds)?,
         },
         times: arguments.times.unwrap_or(if arguments.quick { 1 } else { 5 }).max(1),
@@ -96,11 +98,13 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
         machine: Machine::here(),
         pipeline: Vec::new(),
         rows: Vec::new(),
+        latency: Vec::new(),
         plots: Vec::new(),
     };
     println!("{}", report::machine(&report.machine));
-    let layer = arguments.layer.or(if arguments.rows.is_empty() { None } else { Some(Layer::Program) });
-    if layer != Some(Layer::Program) {
+    let only = arguments.layer.or(if arguments.rows.is_empty() { None } else { Some(Layer::Program) });
+    let wanted = |layer| only.is_none_or(|only| only == layer);
+    if wanted(Layer::Pipeline) {
         println!("\n{}", report::case_header());
         for case in pipeline::cases() {
             let length = plan.interval.length.div_f64(if arguments.quick { 10.0 } else { 2.0 });
@@ -110,13 +114,18 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
             interrupt.pause(Duration::ZERO)?;
         }
     }
-    if layer != Some(Layer::Pipeline) {
+    if wanted(Layer::Program) {
         println!("\n{}", report::header());
         for row in rows {
             let outcome = measure(row, &plan, interrupt)?;
             println!("{}", report::row(&outcome));
             report.rows.push(outcome);
         }
+    }
+    if wanted(Layer::Latency) {
+        println!("\n{}", report::latency_header());
+        report.latency = latency::measure(&plan, interrupt)?;
+        println!("{}", report::latency(&report.latency));
     }
     if let Some(folder) = &arguments.plots {
         std::fs::create_dir_all(folder)?;

@@ -4,10 +4,12 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use crate::latency::{self, Between};
 use crate::machine::Machine;
 use crate::measure::{Outcome, median};
 use crate::pipeline;
 use crate::plot::Plot;
+use crate::program::levee::Quantiles;
 
 /// Everything that was measured.
 #[derive(Clone, Debug, Serialize)]
@@ -20,6 +22,8 @@ pub struct Report {
     pub pipeline: Vec<pipeline::Outcome>,
     /// The programs.
     pub rows: Vec<Outcome>,
+    /// What the box adds to the way of a packet.
+    pub latency: Vec<latency::Outcome>,
     /// The programs over something that grows.
     pub plots: Vec<Plot>,
 }
@@ -62,6 +66,40 @@ pub fn machine(machine: &Machine) -> String {
         machine.hugepages.1,
         machine.hugepages.0,
     )
+}
+
+/// Titles of the columns of latencies.
+pub fn latency_header() -> String {
+    format!(
+        "{:<9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>6} {:>9}",
+        "between", "p50 us", "p99 us", "p99.9 us", "+ p50", "+ p99", "+ p99.9", "lost", "idle CPU"
+    )
+}
+
+/// One line each: from socket to socket, and how much more that is than without the box.
+pub fn latency(outcomes: &[latency::Outcome]) -> String {
+    let figures = |outcome: &latency::Outcome| outcome.result.clone().ok();
+    let wire = outcomes.iter().find(|outcome| outcome.between == Between::Wire).and_then(figures);
+    let lines = outcomes.iter().map(|outcome| {
+        let name = format!("{:?}", outcome.between).to_lowercase();
+        let figures = match &outcome.result {
+            Ok(figures) => figures,
+            Err(reason) => return format!("{name:<9} not measured: {reason}"),
+        };
+        let all = |times: Quantiles| [times.p50, times.p99, times.p999].map(|nanos| nanos as f64 / 1e3);
+        let mut line = format!("{name:<9}");
+        for micros in all(figures.one_way) {
+            line.push_str(&format!(" {micros:>9.1}"));
+        }
+        let compared = wire.as_ref().filter(|_| outcome.between != Between::Wire);
+        for (index, micros) in all(figures.one_way).into_iter().enumerate() {
+            let before = compared.and_then(|wire| all(wire.one_way).get(index).copied());
+            line.push_str(&before.map_or(format!(" {:>9}", ""), |before| format!(" {:>9.1}", micros - before)));
+        }
+        let idle = figures.idle_cpu.map_or(String::new(), |share| format!("{:.0}%", share * 100.0));
+        format!("{line} {:>6} {idle:>9}", figures.lost)
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Titles of the columns.

@@ -17,7 +17,7 @@ use crate::measure::Captures;
 use crate::row::Setup;
 use crate::site;
 
-const NAME: &str = "levee-dataplane";
+pub(crate) const NAME: &str = "levee-dataplane";
 /// How often a generation is published in rows about that.
 const CHURN: Duration = Duration::from_millis(10);
 /// As many of them must be, for the row to show what it says.

@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// How long a program may take to start.
-const START_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const START_WITHIN: Duration = Duration::from_secs(30);
 /// How long a program may take to end before it is killed.
 const END_WITHIN: Duration = Duration::from_secs(10);
 /// How often a wait looks whether it is over.
@@ -145,14 +145,19 @@ const FIRST: &str = "echo -20 2>/dev/null >/proc/self/autogroup; exec nice -n -2
 
 /// A running program. It is ended when dropped, and by the kernel if this process is killed.
 #[derive(Debug)]
-struct Running {
+pub(crate) struct Running {
     name: &'static str,
     child: Child,
     log: PathBuf,
 }
 
 impl Running {
-    fn start(name: &'static str, program: &Path, words: &[String], log: &Path) -> Result<Self, MeasureError> {
+    pub(crate) fn start(
+        name: &'static str,
+        program: &Path,
+        words: &[String],
+        log: &Path,
+    ) -> Result<Self, MeasureError> {
         let out = File::create(log).map_err(while_doing(log.display().to_string()))?;
         let errors = out.try_clone().map_err(while_doing(log.display().to_string()))?;
         let child = Command::new("setsid")
@@ -167,6 +172,11 @@ impl Running {
             .spawn()
             .map_err(while_doing(format!("cannot start {}", program.display())))?;
         Ok(Self { name, child, log: log.to_owned() })
+    }
+
+    /// Its number. What starts it becomes it, by `exec`.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     fn failed(&self, what: impl Into<String>) -> MeasureError {
