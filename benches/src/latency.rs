@@ -22,7 +22,7 @@ use crate::program::{Interrupt, MeasureError, Running, START_WITHIN, while_doing
 use crate::site;
 
 /// Between two datagrams: an idle worker has gone to sleep by then.
-const GAP: Duration = Duration::from_micros(200);
+const GAP: Duration = Duration::from_micros(500);
 /// A datagram that takes longer is lost.
 const LOST_AFTER: Duration = Duration::from_millis(50);
 const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -89,7 +89,7 @@ fn figures(between: Between, plan: &Plan, interrupt: Interrupt) -> Result<Figure
     let (one_way, lost) = std::thread::scope(|scope| {
         let paced = || {
             core_affinity::set_for_current(other);
-            datagrams(&sockets.0, &sockets.1, plan.interval.length * 2, interrupt)
+            datagrams(&sockets.0, &sockets.1, plan.interval.length * 4, interrupt)
         };
         scope.spawn(paced).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })?;

@@ -168,34 +168,52 @@ impl Levee {
         Ok(ask(&self.runtime, self.interrupt, self.dataplane.snapshot())??.anomalies.len())
     }
 
-    /// Installs and removes a filter by turns: each is a generation of tables, in force when the answer comes. Returns how
-    /// many there were.
+    /// Has generations of tables published and returns how many were. Two filters come and go independently: an
+    /// answer waits for a tick, so that one alone would be late whenever its client is.
     fn churn(&mut self, setup: Setup, length: Duration) -> Result<u32, MeasureError> {
-        // On a host that is no target and at a list that nothing else has.
-        let mut filter: FilterRequest = setup.traffic.mitigations.request(setup.traffic.family, 0, 0);
-        filter.target.prefix = Some(levee_api::prefix::Prefix::host(site::address(setup.traffic.family, 1)));
+        let filter = |host| {
+            // At a list that nothing else has, and on a host that is no target.
+            let mut filter: FilterRequest = setup.traffic.mitigations.request(setup.traffic.family, 0, 0);
+            filter.target.prefix = Some(levee_api::prefix::Prefix::host(site::address(setup.traffic.family, host)));
+            filter
+        };
         let begin = Instant::now();
-        let mut installed: Vec<u64> = Vec::new();
-        let mut turn = 0;
-        while begin.elapsed() < length {
-            self.interrupt.pause((CHURN * turn).saturating_sub(begin.elapsed()))?;
-            if installed.is_empty() {
-                let request = contract::InstallFiltersRequest {
-                    request_id: format!("bench-{turn}"),
-                    filters: vec![v1::FilterRequest::from(&filter)],
-                };
-                let answer = ask(&self.runtime, self.interrupt, self.dataplane.client.install_filters(request))?;
-                installed = answer.map_err(|status| call("InstallFilters", status))?.into_inner().ids;
-            } else {
-                let request =
-                    contract::RemoveFiltersRequest { owner: filter.owner.clone(), ids: std::mem::take(&mut installed) };
-                let answer = ask(&self.runtime, self.interrupt, self.dataplane.client.remove_filters(request))?;
-                answer.map_err(|status| call("RemoveFilters", status))?;
-            }
-            turn += 1;
-        }
-        Ok(turn)
+        let turns = |filter, begin| turns(self.dataplane.clone(), filter, begin, length);
+        let both = async { tokio::try_join!(turns(filter(1), begin), turns(filter(2), begin + CHURN)) };
+        let (one, other) = ask(&self.runtime, self.interrupt, both)??;
+        Ok(one + other)
     }
+}
+
+/// Installs and removes a filter by turns, every second [`CHURN`]: each is a generation of tables, in force when the answer
+/// comes. Returns how many there were within `length`.
+async fn turns(
+    mut dataplane: Dataplane,
+    filter: FilterRequest,
+    begin: Instant,
+    length: Duration,
+) -> Result<u32, DataplaneError> {
+    let mut installed: Vec<u64> = Vec::new();
+    for turn in 0_u32.. {
+        tokio::time::sleep_until((begin + 2 * CHURN * turn).into()).await;
+        if begin.elapsed() >= length {
+            return Ok(turn);
+        }
+        if installed.is_empty() {
+            let request = contract::InstallFiltersRequest {
+                request_id: format!("bench-{:?}-{turn}", filter.target.prefix),
+                filters: vec![v1::FilterRequest::from(&filter)],
+            };
+            let answer = dataplane.client.install_filters(request).await;
+            installed = answer.map_err(|status| call("InstallFilters", status))?.into_inner().ids;
+        } else {
+            let request =
+                contract::RemoveFiltersRequest { owner: filter.owner.clone(), ids: std::mem::take(&mut installed) };
+            let answer = dataplane.client.remove_filters(request).await;
+            answer.map_err(|status| call("RemoveFilters", status))?;
+        }
+    }
+    Ok(0)
 }
 
 #[derive(Debug, Default)]
