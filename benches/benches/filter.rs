@@ -59,8 +59,7 @@ fn packet(length: u16) -> Lanes {
 }
 
 fn judge(list: &List, isa: Isa, lanes: &Lanes) -> u32 {
-    list.find(kernel, black_box(lanes), 0, Role::UnsolicitedResponse, &[], Timestamp(1))
-        .map_or(0, |entry| entry.counter)
+    list.find(isa, black_box(lanes), 0, Role::UnsolicitedResponse, &[], Timestamp(1)).map_or(0, |entry| entry.counter)
 }
 
 /// What `packets` packets take when all go as fast as the fastest run of bursts.
