@@ -23,7 +23,7 @@ use crate::filter::{Limiters, SourceLimiters};
 use crate::generation::Reader;
 use crate::isa::Isa;
 use crate::link::{Notice, WorkerEnd};
-use crate::packet::{Direction, Kind, Lanes, Layers, Packet, dns, parse_burst};
+use crate::packet::{Direction, Kind, Lanes, Layers, Packet, address, dns, parse_burst};
 use crate::sample::{SAMPLE_PAYLOAD, Sample};
 use crate::tables::{OnFailure, Tables};
 use crate::target::conversation::{Conversations, Judged};
@@ -265,8 +265,19 @@ impl Stages {
             }
         }
         for at in set_bits(hashed) {
-            if let (Some(Some(place)), Some(lanes)) = (places.get_mut(at), lanes.get(at)) {
-                lodge(place, lanes, own, hosts, link);
+            let (Some(lanes), Some(key)) = (lanes.get(at), keys.get_mut(at)) else { continue };
+            *key = hosts.key(address_of(lanes, own));
+            hosts.prefetch(*key);
+            tables.filters.prefetch_address(lanes);
+        }
+        for at in set_bits(hashed) {
+            let (Some(Some(place)), Some(lanes), Some(key)) = (places.get_mut(at), lanes.get(at), keys.get(at)) else {
+                continue;
+            };
+            lodge(place, *key, lanes, own, hosts, link);
+            match direction {
+                Direction::Inbound => link.counters.view().prefetch(place.slot),
+                Direction::Outbound => link.counters.view().prefetch_fates(place.slot),
             }
         }
         keyed.conversations(*isa, direction, tuples, lanes, keys);
@@ -593,20 +604,21 @@ fn has_addresses(layers: &Layers) -> bool {
     }
 }
 
+/// The address inside, as a number.
+#[inline(always)]
+fn address_of(lanes: &Lanes, from: Lane) -> u128 {
+    address(if from == Lane::Src0 { lanes.source() } else { lanes.destination() })
+}
+
 /// Gives a host without a computed slot one of the hashed slots.
-fn lodge(place: &mut Place, lanes: &Lanes, from: Lane, hosts: &mut Hosts, link: &mut WorkerEnd) {
-    if !place.hashed {
-        return;
-    }
-    let pieces = if from == Lane::Src0 { lanes.source() } else { lanes.destination() };
-    let address = pieces.into_iter().fold(0_u128, |sum, piece| sum << 16 | u128::from(piece));
-    let Some(lodging) = hosts.lodge(address, from == Lane::Src0) else { return };
+fn lodge(place: &mut Place, key: u64, lanes: &Lanes, from: Lane, hosts: &mut Hosts, link: &mut WorkerEnd) {
+    let Some(lodging) = hosts.lodge(key, from == Lane::Src0) else { return };
     if lodging.new {
-        let ipv6 = lanes.bits().contains(Bits::IPV6);
+        let (address, ipv6) = (address_of(lanes, from), lanes.bits().contains(Bits::IPV6));
         let totals = link.counters.read(lodging.slot);
         if !link.notice(Notice::Lodged { slot: lodging.slot, address, ipv6, totals }) {
             // Untold, its packets would count for the tenant before. They count for the prefix, until it can be told.
-            hosts.leave(address);
+            hosts.leave(key);
             return;
         }
     }

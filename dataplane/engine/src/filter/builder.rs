@@ -440,7 +440,6 @@ impl TableBuilder {
         self.owners = vec![0; plan.slots()];
         self.table.slots = Paged::default();
         self.table.by_prefix = Arc::default();
-        self.table.lengths = Arc::default();
         self.table.zones = vec![ListId::ZONE; plan.zones().len()];
         self.protect(plan);
         let placed: Vec<(Reach, Option<ListId>)> =
@@ -531,18 +530,10 @@ impl TableBuilder {
 
     fn set_prefix(&mut self, prefix: Prefix, list: ListId, by: u8) {
         let by_prefix = Arc::make_mut(&mut self.table.by_prefix);
-        let known = by_prefix.len();
         if by == 0 {
             by_prefix.remove(&prefix);
         } else {
-            by_prefix.insert(prefix, Reached { list, by });
-        }
-        if by_prefix.len() != known {
-            let lengths = |ipv4| {
-                let prefixes = by_prefix.keys().filter(|prefix| prefix.is_ipv4() == ipv4);
-                prefixes.map(Prefix::length).collect::<BTreeSet<_>>().into_iter().rev().collect()
-            };
-            self.table.lengths = Arc::new((lengths(true), lengths(false)));
+            by_prefix.insert(&prefix, Reached { list, by });
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod limiter;
 pub mod list;
 mod paged;
+mod prefixes;
 pub mod shares;
 pub mod source_limiter;
 pub mod sources;

@@ -12,21 +12,21 @@
 //! MB. A filter on a zone is in the list of each host that has filters of its own: 64 rules on 100 000 such hosts take
 //! 205 MB.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use levee_api::filter::Target;
-use levee_api::prefix::Prefix;
+use levee_api::lane::Bits;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
 use super::kernel::{Block, Hits, Lists, compare_burst};
 use super::list::{Compiled, ListRef, MAX_EXCEPTIONS, MAX_RULES, Rests};
 use super::paged::Paged;
+use super::prefixes::Prefixes;
 use crate::isa::{Isa, prefetch};
-use crate::packet::Lanes;
+use crate::packet::{Lanes, address};
 use crate::pipeline::BURST;
-use crate::target::plan::{Place, destination_address};
+use crate::target::plan::Place;
 
 /// Entries are stored in steps of this many: two cache lines.
 pub(super) const ENTRY_STEP: usize = 4;
@@ -36,10 +36,8 @@ pub(super) const ENTRY_STEP: usize = 4;
 pub struct FilterTable {
     /// The list of each host slot.
     pub(super) slots: Paged<ListId, 1024>,
-    /// Lists of hosts and prefixes without slots. The hasher's key is random.
-    pub(super) by_prefix: Arc<HashMap<Prefix, Reached>>,
-    /// Lengths of the prefixes in there, the longest first: IPv4, IPv6.
-    pub(super) lengths: Arc<(Vec<u8>, Vec<u8>)>,
+    /// Lists of hosts and prefixes without slots.
+    pub(super) by_prefix: Arc<Prefixes>,
     /// The list of each zone, for hosts that no filter of a host or prefix reaches.
     pub(super) zones: Vec<ListId>,
     pub(super) blocks: Paged<Block, 64>,
@@ -104,6 +102,13 @@ impl FilterTable {
         if let Some(id) = self.slots.get(place.slot) {
             prefetch(id);
         }
+    }
+
+    /// The same for a packet to a host without a slot.
+    #[inline]
+    pub fn prefetch_address(&self, lanes: &Lanes) {
+        let is_v4 = !lanes.bits().contains(Bits::IPV6);
+        self.by_prefix.prefetch(address(lanes.destination()), is_v4);
     }
 
     /// Which list judges packets to a place of the same plan that the table was built for; the address is only read from
@@ -179,13 +184,8 @@ impl FilterTable {
     }
 
     fn of_address(&self, lanes: &Lanes) -> ListId {
-        if self.by_prefix.is_empty() {
-            return ListId::ZONE;
-        }
-        let address = destination_address(lanes);
-        let lengths = if address.is_ipv4() { &self.lengths.0 } else { &self.lengths.1 };
-        let mut prefixes = lengths.iter().map(|length| Prefix::containing(address, *length));
-        prefixes.find_map(|prefix| self.by_prefix.get(&prefix)).map_or(ListId::ZONE, |reached| reached.list)
+        let is_v4 = !lanes.bits().contains(Bits::IPV6);
+        self.by_prefix.longest(address(lanes.destination()), is_v4).map_or(ListId::ZONE, |reached| reached.list)
     }
 }
 
@@ -258,7 +258,8 @@ mod tests {
     use std::sync::LazyLock;
 
     use levee_api::filter::{Action, Filter, HeaderBox, Origin, Rule};
-    use levee_api::lane::{Bits, Lane};
+    use levee_api::lane::Lane;
+    use levee_api::prefix::Prefix;
     use levee_api::role::{Role, RoleSet};
     use levee_api::time::Timestamp;
     use levee_api::zone::{Mode, Visibility, Zone};

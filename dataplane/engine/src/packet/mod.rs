@@ -127,6 +127,12 @@ impl Lanes {
     }
 }
 
+/// An address as a number: IPv4 in the low 32 bits.
+#[inline(always)]
+pub fn address(pieces: [u16; 8]) -> u128 {
+    pieces.into_iter().fold(0, |sum, piece| sum << 16 | u128::from(piece))
+}
+
 /// What parsing found besides the lanes. Offsets are in bytes from the start of the head, within its first
 /// [`HEAD_BYTES`], and never decrease from `l3` to `end`. Where parsing stopped early (not IP, malformed), those that it did
 /// not reach are equal to the last one it did.

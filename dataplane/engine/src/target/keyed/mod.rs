@@ -18,7 +18,7 @@ use crate::packet::{Direction, Lanes};
 use crate::pipeline::BURST;
 
 /// Hashes with a secret.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Keyed {
     secret: (u64, u64),
 }

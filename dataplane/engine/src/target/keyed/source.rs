@@ -1,4 +1,4 @@
-//! Keys of sources, for what is asked for every packet over a limit: two multiplications with the secret instead of a
+//! Keys of sources, hosts and prefixes, for what is asked for packet by packet: two multiplications with the secret instead of a
 //! SipHash. Nobody outside sees the result.
 
 use levee_api::filter::Per;
@@ -20,6 +20,20 @@ impl Keyed {
         };
         let (k0, k1) = self.secret;
         fold(fold(high ^ k1, u64::from(purpose) ^ k0) ^ low, k1 | 1)
+    }
+
+    /// Key of a host.
+    #[inline]
+    pub fn host(&self, address: u128) -> u64 {
+        self.prefix(address, 0)
+    }
+
+    /// Key of a prefix: its address, and what else tells it from others.
+    #[inline]
+    pub fn prefix(&self, address: u128, rest: u64) -> u64 {
+        let [high, low] = [address >> 64, address & u128::from(u64::MAX)].map(|half| u64::try_from(half).unwrap_or(0));
+        let (k0, k1) = self.secret;
+        fold(fold(high ^ k1, rest ^ k0) ^ low, k1 | 1)
     }
 
     /// Key of the pair of a packet's target and source.
