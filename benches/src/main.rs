@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use levee_benches::machine::{Machine, cpus};
+use levee_benches::machine::{Machine, Precedence, cpus};
 use levee_benches::measure::{Plan, measure};
 use levee_benches::program::{Interrupt, Interval, Place};
 use levee_benches::report::{self, Report};
@@ -81,6 +81,7 @@ fn run(arguments: &Arguments) -> Result<bool, Box<dyn std::error::Error>> {
     let rows = arguments.rows.iter().map(|name| find(name)).collect::<Result<Vec<&Row>, _>>()?;
     let rows = if rows.is_empty() { ROWS.iter().collect() } else { rows };
     let interrupt = Interrupt::listen()?;
+    let _first = Precedence::take();
     let folder = tempfile::Builder::new().prefix("levee-bench-").tempdir()?;
     let seconds = arguments.seconds.unwrap_or(if arguments.quick { 0.4 } else { 1.0 });
     let plan = Plan {
