@@ -32,7 +32,7 @@ struct Arguments {
     /// Only this layer; all by default, and the program's if rows are named.
     #[arg(long)]
     layer: Option<Layer>,
-    /// Also draws rates over filters, targets and working set, as SVG into a folder.
+    /// Also draws rates over filters, targets, sources and working set, as SVG into a folder.
     #[arg(long, value_name = "DIR")]
     plots: Option<PathBuf>,
     /// Names the rows.

@@ -72,7 +72,7 @@ impl Plot {
             power += 1.0;
         }
         add(text((f64::midpoint(left, SIZE.0 - right), SIZE.1 - below + 38.0), "middle", self.x));
-        add(text((left - 8.0, above - 8.0), "end", self.y));
+        add(text((left - 8.0, above - 14.0), "end", self.y));
         let mut legend = left;
         for (curve, colour) in self.curves.iter().zip(COLOURS) {
             let path: Vec<String> =

@@ -39,7 +39,7 @@ const SWEEPS: &[Sweep] = &[
     },
     Sweep {
         name: "sources",
-        title: "source prefixes in a set that drops, of which no packet comes",
+        title: "Source prefixes in a set that drops, of which no packet comes",
         x: "prefixes",
         values: &[1_000, 10_000, 100_000, 1_000_000],
         setup: |setup, prefixes| Setup { prefixes, ..setup },
