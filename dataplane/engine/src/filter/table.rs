@@ -178,7 +178,7 @@ impl FilterTable {
     }
 
     /// The list that judges packets to a place: both steps in one.
-    #[inline]
+    #[cfg(test)]
     pub fn list_for(&self, place: Place, lanes: &Lanes) -> Option<ListRef<'_>> {
         self.locate(place, lanes).map(|id| self.list(id))
     }

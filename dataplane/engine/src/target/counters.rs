@@ -204,14 +204,14 @@ impl Counters {
 
     /// Counts a completed handshake; true when the slot was untouched in this epoch.
     pub fn handshake(&self, slot: u32, epoch: u32) -> bool {
-        let Some(line) = self.arrivals(slot) else { return false };
+        let Some(Slot { arrivals: line, .. }) = self.view().slot(slot) else { return false };
         add(line, HANDSHAKES, 1);
         first_of_epoch(line, epoch)
     }
 
     /// Counts a first answer; true when the slot was untouched in this epoch.
     pub fn answer(&self, slot: u32, epoch: u32) -> bool {
-        let Some(line) = self.arrivals(slot) else { return false };
+        let Some(Slot { arrivals: line, .. }) = self.view().slot(slot) else { return false };
         add(line, ANSWERS, 1);
         first_of_epoch(line, epoch)
     }
@@ -219,7 +219,7 @@ impl Counters {
     /// Counts an outbound packet.
     #[inline]
     pub fn outbound(&self, slot: u32) {
-        if let Some(line) = self.fates(slot) {
+        if let Some(Slot { fates: line, .. }) = self.view().slot(slot) {
             add(line, OUTBOUND, 1);
         }
     }
@@ -232,7 +232,7 @@ impl Counters {
     /// Reads a slot whole; its epoch is left out.
     #[inline]
     pub fn reading(&self, slot: u32) -> Reading {
-        let Some(slot) = self.slot(slot) else { return Reading::default() };
+        let Some(slot) = self.view().slot(slot) else { return Reading::default() };
         let load = |line: &Line| line.0.each_ref().map(|counter| counter.load(Ordering::Relaxed));
         let mut reading = Reading { arrivals: load(&slot.arrivals), fates: load(&slot.fates) };
         if let Some(epoch) = reading.arrivals.get_mut(EPOCH) {
@@ -246,7 +246,7 @@ impl Counters {
 #[derive(Clone, Copy)]
 pub struct View<'a>(&'a [Slot]);
 
-impl View<'_> {
+impl<'a> View<'a> {
     /// Asks for the cache line in which arrivals of a slot are counted.
     #[inline]
     pub fn prefetch(self, slot: u32) {
@@ -290,25 +290,8 @@ impl View<'_> {
     }
 
     #[inline]
-    fn slot(&self, slot: u32) -> Option<&Slot> {
+    fn slot(self, slot: u32) -> Option<&'a Slot> {
         self.0.get(usize::try_from(slot).ok()?)
-    }
-}
-
-impl Counters {
-    #[inline]
-    fn slot(&self, slot: u32) -> Option<&Slot> {
-        self.0.get(usize::try_from(slot).ok()?)
-    }
-
-    #[inline]
-    fn arrivals(&self, slot: u32) -> Option<&Line> {
-        self.slot(slot).map(|slot| &slot.arrivals)
-    }
-
-    #[inline]
-    fn fates(&self, slot: u32) -> Option<&Line> {
-        self.slot(slot).map(|slot| &slot.fates)
     }
 }
 

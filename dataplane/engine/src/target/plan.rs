@@ -205,12 +205,6 @@ impl Plan {
         self.place(lanes, Lane::Dst0)
     }
 
-    /// Zone and slot of the source of a packet (of outbound traffic); none: not protected.
-    #[inline]
-    pub fn source(&self, lanes: &Lanes) -> Option<Place> {
-        self.place(lanes, Lane::Src0)
-    }
-
     /// Zone and slot of an address of a packet that begins at a lane.
     #[inline]
     pub fn place(&self, lanes: &Lanes, from: Lane) -> Option<Place> {
