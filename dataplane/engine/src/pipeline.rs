@@ -5,32 +5,32 @@
 //! so a full table costs little more than an empty one. Nothing here allocates, locks, makes a system call or waits; all
 //! scratch space is made once.
 
+mod judge;
+mod limits;
+
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use levee_api::filter::{Action, Per};
 use levee_api::lane::{Bits, Lane};
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
-use levee_api::zone::Mode;
 
+use self::judge::{Limited, NON_IP_LIMITERS};
+use self::limits::Limits;
 use crate::capture::{Offer, Tap};
-use crate::detect::track::relies_on_memory;
-use crate::filter::limiter::Rate;
+use crate::filter::Limiters;
 use crate::filter::list::{Compiled, Hits};
 use crate::filter::table::ListId;
-use crate::filter::{Limiters, SourceLimiters};
 use crate::generation::Reader;
 use crate::isa::Isa;
 use crate::link::{Notice, WorkerEnd};
 use crate::packet::{Direction, Kind, Lanes, Layers, Packet, address, dns, parse_burst};
 use crate::sample::{SAMPLE_PAYLOAD, Sample};
-use crate::tables::{OnFailure, Tables};
+use crate::tables::Tables;
 use crate::target::conversation::{Conversations, Judged};
 use crate::target::hosts::Hosts;
 use crate::target::keyed::{Keyed, Tuples};
 use crate::target::plan::Place;
-use crate::target::verified::VerifiedSources;
 use crate::verdict::{Reason, Verdict};
 
 /// Most packets of one burst.
@@ -41,21 +41,6 @@ const TICK_NS: u64 = 10_000_000;
 const PEACE_SAMPLES: u32 = 256;
 /// 2 048 per 100 ms for each of several targets, and enough for a first extraction in the first tick.
 const WATCHED_SAMPLES: u32 = 1024;
-/// Frames that are not IP, per wire and direction from outside, and ICMP errors and neighbour discovery per host: well
-/// above what a network needs.
-const NON_IP_PPS: u32 = 10_000;
-const CONTROL_PPS: u32 = 2_000;
-/// Limiters of each kind of control message, which hosts share by their slots: the limit is generous enough for that.
-const CONTROL_LIMITERS: u32 = 1 << 12;
-/// Limiters of frames that are not IP, which wires would share beyond so many.
-const NON_IP_LIMITERS: usize = 1 << 6;
-
-/// Sources that a worker can limit, and verified sources that it remembers: 8 MiB each.
-const SOURCES: usize = 1 << 20;
-/// A verified source is exempt from a shared limit up to this part of it, and at least [`OWN_PPS`].
-const OWN_PART: u32 = 16;
-const OWN_PPS: u32 = 10;
-
 /// One worker's data path.
 pub struct Pipeline {
     tables: Reader<Tables>,
@@ -91,17 +76,10 @@ struct Scratch {
     classes: [u16; BURST],
     lists: [ListId; BURST],
     hits: [Hits; BURST],
+    /// What limits know each packet by.
+    limit_keys: [u64; BURST],
     /// Why each is dropped, or would be if its zone were enforced.
     reasons: [Option<Reason>; BURST],
-}
-
-/// What the action limit needs.
-struct Limits {
-    keyed: Keyed,
-    workers: NonZeroU32,
-    shared: Limiters,
-    sources: SourceLimiters,
-    verified: VerifiedSources,
 }
 
 /// What a worker's data path is made of.
@@ -128,13 +106,7 @@ impl Pipeline {
         let Parts { tables, isa, keyed, link, workers, conversations, hosts } = parts;
         let unknown = Judged::of(Role::Established);
         let stages = Stages {
-            limits: Limits {
-                keyed,
-                workers,
-                shared: Limiters::shared(Arc::clone(&link.shares)),
-                sources: SourceLimiters::new(SOURCES),
-                verified: VerifiedSources::new(SOURCES),
-            },
+            limits: Limits::new(keyed, workers, Arc::clone(&link.shares)),
             control: Limiters::new(Limited::COUNT, workers),
             non_ip: Limiters::new(NON_IP_LIMITERS, NonZeroU32::MIN),
             scratch: Box::new(Scratch {
@@ -147,6 +119,7 @@ impl Pipeline {
                 classes: [0; BURST],
                 lists: [ListId::default(); BURST],
                 hits: [Hits::NONE; BURST],
+                limit_keys: [0; BURST],
                 reasons: [None; BURST],
             }),
             isa,
@@ -179,15 +152,14 @@ impl Pipeline {
         stages.parse(packets);
         match direction {
             Direction::Inbound => {
-                let mut found = [None; BURST];
                 let special = stages.locate(tables, direction, packets.len());
                 stages.account(tables, packets, now);
                 let members = stages.classify(tables, packets.len());
-                let filtered = stages.compare(tables, members, packets, now, &mut found);
+                let met = stages.compare(tables, members, packets, now);
                 verdicts.fill(Verdict::Forward);
-                stages.judge(tables, special | members | filtered, &found, wire, packets, now, verdicts);
+                stages.judge(tables, special | members, &met, wire, packets, now, verdicts);
                 stages.sample(packets, now);
-                stages.capture(&found, wire, direction, packets, now, verdicts);
+                stages.capture(&met.filters, wire, direction, packets, now, verdicts);
             }
             Direction::Outbound => {
                 stages.locate(tables, direction, packets.len());
@@ -306,7 +278,7 @@ impl Stages {
             }
             if judged.handshake {
                 link.counters.handshake(place.slot, *epoch);
-                limits.verified.insert(limits.keyed.pair(lanes), now);
+                limits.verify(lanes, now);
                 link.notice(Notice::Proven(*key));
             }
         }
@@ -323,130 +295,6 @@ impl Stages {
             return 0;
         }
         of_burst.iter().enumerate().fold(0, |members, (at, class)| members | u64::from(*class != 0) << at)
-    }
-
-    /// The filter that applies to each packet: from its destination to a list, from the list to the boxes that contain the
-    /// packet, from those to the first that applies. A bit for each packet that one applies to.
-    #[inline(never)]
-    fn compare<'t>(
-        &mut self,
-        tables: &'t Tables,
-        members: u64,
-        packets: &[Packet<'_>],
-        now: Timestamp,
-        found: &mut [Option<&'t Compiled>; BURST],
-    ) -> u64 {
-        if tables.filters.is_empty() {
-            return 0;
-        }
-        let Self { isa, link, limits, scratch, .. } = self;
-        let Scratch { lanes, layers, places, judged, classes, lists, hits, .. } = &mut **scratch;
-        let counters = link.counters.view();
-        let mut listed = 0;
-        for (at, (((lanes, place), list), _)) in lanes.iter().zip(&*places).zip(&mut *lists).zip(packets).enumerate() {
-            let Some(place) = place else { continue };
-            let Some(id) = tables.filters.locate(*place, lanes) else { continue };
-            *list = id;
-            listed |= 1 << at;
-            tables.filters.prefetch_list(id);
-            counters.prefetch_fates(place.slot);
-        }
-        listed &= !passing(tables, members, places, classes);
-        let some = tables.filters.compare(*isa, listed, lists, lanes, classes, hits);
-        let mut filtered = 0;
-        for at in set_bits(some) {
-            let (Some(id), Some(hits), Some(lanes)) = (lists.get(at), hits.get(at), lanes.get(at)) else { continue };
-            let (Some(layers), Some(judged), Some(packet)) = (layers.get(at), judged.get(at), packets.get(at)) else {
-                continue;
-            };
-            let class = classes.get(at).copied().unwrap_or(0);
-            let payload = layers.payload(packet.head);
-            let entry = tables.filters.choose(*isa, *id, hits, lanes, class, judged.role, payload, now);
-            let (Some(entry), Some(found)) = (entry, found.get_mut(at)) else { continue };
-            *found = Some(entry);
-            filtered |= 1 << at;
-            link.hits.prefetch(entry.counter);
-            limits.prefetch(entry, lanes);
-        }
-        filtered
-    }
-
-    /// Cheapest first: sanity, address sets, what follows a dropped first fragment, own limits of control messages, filters.
-    /// `which`: a bit for each packet that anything of this can apply to; the others pass.
-    #[inline(never)]
-    #[expect(clippy::too_many_arguments, reason = "all that a verdict depends on")]
-    fn judge(
-        &mut self,
-        tables: &Tables,
-        which: u64,
-        found: &[Option<&Compiled>; BURST],
-        wire: usize,
-        packets: &[Packet<'_>],
-        now: Timestamp,
-        verdicts: &mut [Verdict],
-    ) {
-        let Self { link, limits, control, non_ip, conversations, scratch, .. } = self;
-        let Scratch { lanes, layers, keys, places, judged, classes, reasons, .. } = &mut **scratch;
-        reasons.fill(None);
-        for at in set_bits(which) {
-            let (Some(lanes), Some(layers), Some(key)) = (lanes.get(at), layers.get(at), keys.get(at)) else {
-                continue;
-            };
-            let (Some(place), Some(judged)) = (places.get(at), judged.get(at)) else { continue };
-            let (Some(packet), Some(verdict)) = (packets.get(at), verdicts.get_mut(at)) else { continue };
-            let Some(place) = place else {
-                *verdict = unprotected(wire, layers, tables, non_ip, now);
-                continue;
-            };
-            let class = classes.get(at).copied().unwrap_or(0);
-            if class != 0 {
-                link.source_hits.hit(class);
-            }
-            let dropped = match layers.kind {
-                Kind::Malformed { reason, .. } => Some(reason),
-                _ if class != 0 && tables.sources.used_by(place.zone).drops(class) => Some(Reason::SourceSet),
-                Kind::LaterFragment if conversations.follows_dropped(judged) => Some(Reason::Filter),
-                Kind::IcmpError => {
-                    over(control, Limited::Error(place.slot), CONTROL_PPS, now).then_some(Reason::IcmpErrorLimit)
-                }
-                Kind::Discovery => {
-                    over(control, Limited::Discovery(place.slot), CONTROL_PPS, now).then_some(Reason::DiscoveryLimit)
-                }
-                _ => found.get(at).copied().flatten().and_then(|entry| {
-                    link.hits.hit(entry.counter, packet.wire_len, now);
-                    match entry.action {
-                        Action::Pass => None,
-                        Action::Drop => Some(Reason::Filter),
-                        Action::Limit { pps, per } => {
-                            (!limits.allow(entry.counter, pps, per, lanes, now)).then_some(Reason::Limit)
-                        }
-                    }
-                }),
-            };
-            let Some(mut reason) = dropped else { continue };
-            if matches!(reason, Reason::Filter | Reason::Limit)
-                && relies_on_memory(judged.role)
-                && layers.kind != Kind::LaterFragment
-                && conversations.is_incomplete(*key, now)
-            {
-                if tables.evicted == OnFailure::Pass {
-                    continue;
-                }
-                reason = Reason::StateEvicted;
-            }
-            if let Some(why) = reasons.get_mut(at) {
-                *why = Some(reason);
-            }
-            if matches!(reason, Reason::Filter | Reason::Limit | Reason::StateEvicted | Reason::SourceSet) {
-                link.counters.view().dropped(place.slot, judged.role);
-                if lanes.bits().contains(Bits::FIRST_FRAGMENT) {
-                    conversations.first_fragment_dropped(at);
-                }
-            }
-            if tables.plan.enforces(place.zone) {
-                *verdict = Verdict::Drop(reason);
-            }
-        }
     }
 
     /// Copies of headers for the detector: in peace as many as the budget allows of what conversations do not explain,
@@ -532,43 +380,6 @@ impl Stages {
     }
 }
 
-impl Limits {
-    /// Asks for what [`Self::allow`] reads.
-    #[inline]
-    fn prefetch(&self, entry: &Compiled, lanes: &Lanes) {
-        if let Action::Limit { per, .. } = entry.action {
-            self.shared.prefetch(entry.counter);
-            match per {
-                Per::Target => {}
-                Per::Source | Per::SourcePrefix => self.sources.prefetch(self.keyed.source(entry.counter, per, lanes)),
-            }
-        }
-    }
-
-    /// True when a packet is within its limit. A verified source that others have left nothing of a shared limit has a
-    /// rate of its own, so that a flood of forged sources does not stop it, and it cannot be the flood.
-    #[inline]
-    fn allow(&mut self, limiter: u32, pps: u32, per: Per, lanes: &Lanes, now: Timestamp) -> bool {
-        let within = match per {
-            Per::Target => self.shared.allow(limiter, pps, burst_of(pps), now),
-            Per::Source => {
-                let rate = Rate::of(pps, burst_of(pps));
-                return self.sources.allow(self.keyed.source(limiter, per, lanes), rate, now);
-            }
-            Per::SourcePrefix => {
-                let rate = Rate::of(pps, burst_of(pps)).shared_by(self.workers);
-                self.sources.allow(self.keyed.source(limiter, per, lanes), rate, now)
-            }
-        };
-        within || self.verified.contains(self.keyed.pair(lanes), now) && self.allow_own(limiter, pps, lanes, now)
-    }
-
-    fn allow_own(&mut self, limiter: u32, pps: u32, lanes: &Lanes, now: Timestamp) -> bool {
-        let own = (pps / OWN_PART).max(OWN_PPS).min(pps);
-        self.sources.allow(self.keyed.source(limiter, Per::Source, lanes), Rate::of(own, burst_of(own)), now)
-    }
-}
-
 /// Positions of the bits that are set, the lowest first.
 #[inline(always)]
 pub(crate) fn set_bits(mut bits: u64) -> impl Iterator<Item = usize> {
@@ -577,16 +388,6 @@ pub(crate) fn set_bits(mut bits: u64) -> impl Iterator<Item = usize> {
         bits &= bits.wrapping_sub(1);
         at
     })
-}
-
-/// Of the members of address sets those that meet no filter in their zone.
-fn passing(tables: &Tables, members: u64, places: &[Option<Place>; BURST], classes: &[u16; BURST]) -> u64 {
-    let passes = |at: &usize| {
-        let place = places.get(*at).copied().flatten();
-        let class = classes.get(*at).copied().unwrap_or(0);
-        place.is_some_and(|place| tables.sources.used_by(place.zone).passes(class))
-    };
-    set_bits(members).filter(passes).fold(0, |bits, at| bits | 1 << at)
 }
 
 /// Whether more than filters and address sets decide about a packet.
@@ -623,48 +424,6 @@ fn lodge(place: &mut Place, key: u64, lanes: &Lanes, from: Lane, hosts: &mut Hos
         }
     }
     place.slot = lodging.slot;
-}
-
-/// What becomes of packets to nobody that is protected: they pass as on a wire.
-fn unprotected(wire: usize, layers: &Layers, tables: &Tables, non_ip: &mut Limiters, now: Timestamp) -> Verdict {
-    let enforce = tables.ceiling == Mode::Enforce;
-    let index = u32::try_from(wire % NON_IP_LIMITERS).unwrap_or(0);
-    match layers.kind {
-        Kind::Other if !non_ip.allow(index, NON_IP_PPS, NON_IP_PPS, now) && enforce => {
-            Verdict::Drop(Reason::NonIpLimit)
-        }
-        Kind::TooDeep if enforce && tables.too_deep == OnFailure::Drop => Verdict::Drop(Reason::EncapsulationTooDeep),
-        // Nobody can be the destination of a packet whose destination cannot be read.
-        Kind::Malformed { reason, addressed: false } if enforce => Verdict::Drop(reason),
-        _ => Verdict::Forward,
-    }
-}
-
-/// What has a limit of its own besides filters. Kinds share no limiter, or a flood of one would stop another.
-enum Limited {
-    Error(u32),
-    Discovery(u32),
-}
-
-impl Limited {
-    const COUNT: usize = 2 * CONTROL_LIMITERS as usize;
-
-    fn index(self) -> u32 {
-        match self {
-            Self::Error(slot) => slot % CONTROL_LIMITERS,
-            Self::Discovery(slot) => CONTROL_LIMITERS + slot % CONTROL_LIMITERS,
-        }
-    }
-}
-
-/// True when a control message is above its own limit.
-fn over(control: &mut Limiters, what: Limited, pps: u32, now: Timestamp) -> bool {
-    !control.allow(what.index(), pps, pps, now)
-}
-
-/// A tenth of a second at the rate, at least eight packets.
-fn burst_of(pps: u32) -> u32 {
-    (pps / 10).max(8)
 }
 
 /// What a packet looks like; what became of it is for the caller to say.

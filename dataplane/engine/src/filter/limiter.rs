@@ -24,8 +24,9 @@ pub struct Limiters {
     shared: Option<Arc<Shares>>,
 }
 
-/// A limiter, and what it was last used with: to divide for each packet would cost more than all the rest.
+/// A limiter, and what it was last used with: to divide for each packet would cost more than all the rest. One cache line.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 struct Limiter {
     arrival: Arrival,
     share: Share,
@@ -95,11 +96,14 @@ impl Limiters {
         Self { limiters, shared: Some(shares) }
     }
 
-    /// Asks for a limiter.
+    /// Asks for a limiter, and for its share.
     #[inline]
     pub fn prefetch(&self, index: u32) {
         if let Some(limiter) = usize::try_from(index).ok().and_then(|index| self.limiters.get(index)) {
             prefetch(limiter);
+        }
+        if let Some(shares) = &self.shared {
+            shares.prefetch(index);
         }
     }
 

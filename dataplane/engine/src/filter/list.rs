@@ -72,25 +72,27 @@ pub struct Compiled {
 }
 
 impl Compiled {
+    /// Applies to nothing.
+    pub(crate) const NONE: Self = Self {
+        deadline: Timestamp::ZERO,
+        holes: 0,
+        action: Action::Pass,
+        counter: 0,
+        roles: RoleSet::NONE,
+        packed: 0,
+        has_rest: false,
+    };
+
     /// True when it certainly applies to a packet that its box contains, `hits` the boxes of its block: the usual case.
-    #[inline]
-    pub(super) fn applies_at_once(&self, hits: &Hits, role: Role, now: Timestamp) -> bool {
+    #[inline(always)]
+    pub(crate) fn applies_at_once(&self, hits: &Hits, role: Role, now: Timestamp) -> bool {
         (hits.boxes & self.holes == 0) & self.roles.contains(role) & (now < self.deadline) & !self.has_rest
     }
 }
 
 impl Default for Compiled {
-    /// Applies to nothing.
     fn default() -> Self {
-        Self {
-            deadline: Timestamp::ZERO,
-            holes: 0,
-            action: Action::Pass,
-            counter: 0,
-            roles: RoleSet::NONE,
-            packed: 0,
-            has_rest: false,
-        }
+        Self::NONE
     }
 }
 

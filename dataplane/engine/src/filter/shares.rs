@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::FilterCounters;
+use crate::isa::prefetch;
 
 /// The whole of a rate.
 pub const WHOLE: u32 = 1 << 16;
@@ -75,6 +76,14 @@ impl Shares {
     #[inline(always)]
     pub fn get(&self, index: u32) -> Share {
         Share(self.at(index).map_or(1, |share| share.load(Ordering::Relaxed)))
+    }
+
+    /// Asks for the share of a limit.
+    #[inline(always)]
+    pub fn prefetch(&self, index: u32) {
+        if let Some(share) = self.at(index) {
+            prefetch(share);
+        }
     }
 
     fn change(&self, index: u32, part: u32) {

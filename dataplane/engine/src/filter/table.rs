@@ -12,20 +12,18 @@
 //! MB. A filter on a zone is in the list of each host that has filters of its own: 64 rules on 100 000 such hosts take
 //! 205 MB.
 
+use std::hint::select_unpredictable;
 use std::sync::Arc;
 
 use levee_api::filter::Target;
 use levee_api::lane::Bits;
-use levee_api::role::Role;
-use levee_api::time::Timestamp;
 
-use super::kernel::{Block, Hits, Lists, compare_burst};
+use super::kernel::{Block, Hits};
 use super::list::{Compiled, ListRef, MAX_EXCEPTIONS, MAX_RULES, Rests};
 use super::paged::Paged;
 use super::prefixes::Prefixes;
-use crate::isa::{Isa, prefetch};
+use crate::isa::prefetch;
 use crate::packet::{Lanes, address};
-use crate::pipeline::BURST;
 use crate::target::plan::Place;
 
 /// Entries are stored in steps of this many: two cache lines.
@@ -111,14 +109,15 @@ impl FilterTable {
         self.by_prefix.prefetch(address(lanes.destination()), is_v4);
     }
 
-    /// Which list judges packets to a place of the same plan that the table was built for; the address is only read from
-    /// `lanes` for hosts without a slot.
+    /// Which list judges packets to a place of the same plan that the table was built for, if one does; the address is only
+    /// read from `lanes` for hosts without a slot.
     #[inline]
-    pub fn locate(&self, place: Place, lanes: &Lanes) -> Option<ListId> {
+    pub fn locate(&self, place: Place, lanes: &Lanes) -> ListId {
         let own =
             if place.hashed { self.of_address(lanes) } else { self.slots.get(place.slot).copied().unwrap_or_default() };
-        let id = if own == ListId::ZONE { *self.zones.get(usize::from(place.zone))? } else { own };
-        id.is_list().then_some(id)
+        let of_zone = self.zones.get(usize::from(place.zone)).copied().unwrap_or_default();
+        // Whether a host has filters of its own, nobody can guess.
+        select_unpredictable(own == ListId::ZONE, of_zone, own)
     }
 
     /// A list of this table.
@@ -134,80 +133,28 @@ impl FilterTable {
         }
     }
 
-    /// Asks for the cache lines that a compare with a list begins with.
+    /// What a compare with a list begins with; a block without boxes if it is none.
     #[inline]
-    pub fn prefetch_list(&self, id: ListId) {
-        if let Some(block) = self.blocks.get(id.blocks().0) {
-            block.prefetch();
-        }
+    pub(crate) fn first_block(&self, id: ListId) -> &Block {
+        self.blocks.get(id.blocks().0).unwrap_or(&Block::EMPTY)
     }
 
-    /// Compares packets of a burst with their lists, as far as it can be done at once: those whose bit is set in `listed`, each
-    /// with the list at its position in `ids`. A bit for each that something may apply to; [`Self::choose`] says what.
+    /// The entry of the first rule of a list that matches, `hits` the boxes of its first block: the one that applies, most
+    /// often.
     #[inline]
-    pub fn compare(
-        &self,
-        isa: Isa,
-        listed: u64,
-        ids: &[ListId; BURST],
-        lanes: &[Lanes; BURST],
-        classes: &[u16; BURST],
-        hits: &mut [Hits; BURST],
-    ) -> u64 {
-        compare_burst(isa, &Listed { table: self, ids }, listed, lanes, classes, hits)
-    }
-
-    /// The entry that applies to a packet, after [`Self::compare`].
-    #[inline]
-    #[expect(clippy::too_many_arguments, reason = "what is known of a packet, side by side")]
-    pub fn choose(
-        &self,
-        isa: Isa,
-        id: ListId,
-        hits: &Hits,
-        lanes: &Lanes,
-        class: u16,
-        role: Role,
-        payload: &[u8],
-        now: Timestamp,
-    ) -> Option<&Compiled> {
-        match self.entries.get(id.entries().0 + hits.first) {
-            Some(entry) if hits.any() && entry.applies_at_once(hits, role, now) => Some(entry),
-            _ => self.list(id).choose(isa, *hits, lanes, class, role, payload, now),
-        }
+    pub(crate) fn first_entry(&self, id: ListId, hits: &Hits) -> Option<&Compiled> {
+        self.entries.get(id.entries().0 + hits.first)
     }
 
     /// The list that judges packets to a place: both steps in one.
     #[cfg(test)]
     pub fn list_for(&self, place: Place, lanes: &Lanes) -> Option<ListRef<'_>> {
-        self.locate(place, lanes).map(|id| self.list(id))
+        Some(self.locate(place, lanes)).filter(|id| id.is_list()).map(|id| self.list(id))
     }
 
     fn of_address(&self, lanes: &Lanes) -> ListId {
         let is_v4 = !lanes.bits().contains(Bits::IPV6);
         self.by_prefix.longest(address(lanes.destination()), is_v4).map_or(ListId::ZONE, |reached| reached.list)
-    }
-}
-
-/// The lists of a burst.
-struct Listed<'a> {
-    table: &'a FilterTable,
-    ids: &'a [ListId; BURST],
-}
-
-impl Lists for Listed<'_> {
-    #[inline(always)]
-    fn first_block(&self, at: usize) -> Option<&Block> {
-        self.table.blocks.get(self.ids.get(at)?.blocks().0)
-    }
-
-    #[inline(always)]
-    fn note(&self, at: usize, hits: &Hits) -> bool {
-        let Some(id) = self.ids.get(at) else { return false };
-        if let Some(entry) = self.table.entries.get(id.entries().0 + hits.first) {
-            prefetch(entry);
-        }
-        hits.any() | id.has_more_blocks()
     }
 }
 
@@ -225,13 +172,15 @@ impl ListId {
         }
     }
 
+    /// False when it stands for no list at all.
     #[inline]
-    pub(super) fn is_list(self) -> bool {
+    pub fn is_list(self) -> bool {
         self.blocks != 0
     }
 
+    /// True when the first block is not all of it.
     #[inline]
-    fn has_more_blocks(self) -> bool {
+    pub(crate) fn has_more_blocks(self) -> bool {
         self.blocks >> 26 != 0
     }
 
@@ -269,6 +218,7 @@ mod tests {
 
     use super::super::{Rank, TableBuilder};
     use super::*;
+    use crate::isa::Isa;
     use crate::target::plan::Plan;
 
     fn zone(name: &str, prefixes: &[&str]) -> Zone {

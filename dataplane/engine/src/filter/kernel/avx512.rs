@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use levee_api::lane::Lane;
 
-use super::{Block, Hits, LAST, Lists, OWN};
+use super::{Block, Hits, LAST, OWN};
 use crate::isa::Avx512;
 use crate::packet::Lanes;
 use crate::pipeline::BURST;
@@ -19,27 +19,29 @@ pub(super) fn hits(_: Avx512, block: &Block, lanes: &Lanes, class: u16) -> Hits 
 
 /// See [`super::compare_burst`].
 #[inline]
-pub(super) fn compare_burst<L: Lists>(
+pub(super) fn compare_burst(
     _: Avx512,
-    lists: &L,
     listed: u64,
+    blocks: &[&Block; BURST],
     lanes: &[Lanes; BURST],
     classes: &[u16; BURST],
     hits: &mut [Hits; BURST],
+    note: impl FnMut(usize, &Hits),
 ) -> u64 {
     // SAFETY: the token is only made after the CPU said that it has these features.
-    unsafe { of_burst(lists, listed, lanes, classes, hits) }
+    unsafe { of_burst(listed, blocks, lanes, classes, hits, note) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1,bmi2,lzcnt")]
-fn of_burst<L: Lists>(
-    lists: &L,
+fn of_burst(
     listed: u64,
+    blocks: &[&Block; BURST],
     lanes: &[Lanes; BURST],
     classes: &[u16; BURST],
     hits: &mut [Hits; BURST],
+    note: impl FnMut(usize, &Hits),
 ) -> u64 {
-    super::each(lists, listed, lanes, classes, hits, |block, lanes, class| of_packet(block, lanes, class))
+    super::each(listed, blocks, lanes, classes, hits, |block, lanes, class| of_packet(block, lanes, class), note)
 }
 
 #[inline]

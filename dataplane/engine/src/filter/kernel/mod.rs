@@ -47,11 +47,11 @@ impl Default for Block {
 
 impl Block {
     /// A block without boxes.
-    pub(super) const EMPTY: Self = Self { tags: [0; SLOTS], lo: [0; SLOTS], hi: [0; SLOTS], ignore: [0; SLOTS / 2] };
+    pub(crate) const EMPTY: Self = Self { tags: [0; SLOTS], lo: [0; SLOTS], hi: [0; SLOTS], ignore: [0; SLOTS / 2] };
 
     /// Asks for its cache lines.
-    #[inline]
-    pub(super) fn prefetch(&self) {
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
         prefetch(&self.tags);
         let (lo, hi) = (self.lo.as_chunks::<32>().0, self.hi.as_chunks::<32>().0);
         lo.iter().chain(hi).for_each(prefetch);
@@ -102,7 +102,7 @@ impl Hits {
 
     /// True when a rule's own box contains the packet.
     #[inline(always)]
-    pub(super) const fn any(&self) -> bool {
+    pub(crate) const fn any(&self) -> bool {
         self.boxes & self.own != 0
     }
 
@@ -130,55 +130,48 @@ pub(super) fn hits(isa: Isa, block: &Block, lanes: &Lanes, class: u16) -> Hits {
     }
 }
 
-/// What the packets of a burst are compared with: the first block of each one's list.
-pub(super) trait Lists {
-    /// The first block of the list of the packet at this position; none: it has no list.
-    fn first_block(&self, at: usize) -> Option<&Block>;
-    /// What its block said: asks for the entry that will probably apply, and says whether one can.
-    fn note(&self, at: usize, hits: &Hits) -> bool;
-}
-
-/// Compares those packets of a burst whose bit is set in `listed`; a bit for each that something may apply to.
+/// Compares those packets of a burst whose bit is set in `listed`, each with its block; a bit for each that a rule's own box
+/// contains. `note` is told what each block said, to ask meanwhile for what is read next.
 #[inline]
-pub(super) fn compare_burst<L: Lists>(
+pub(crate) fn compare_burst(
     isa: Isa,
-    lists: &L,
     listed: u64,
+    blocks: &[&Block; BURST],
     lanes: &[Lanes; BURST],
     classes: &[u16; BURST],
     hits: &mut [Hits; BURST],
+    note: impl FnMut(usize, &Hits),
 ) -> u64 {
     match isa.level() {
         Level::Scalar => {
-            each(lists, listed, lanes, classes, hits, |block, lanes, class| scalar_hits(block, &classed(lanes, class)))
+            let compare = |block: &Block, lanes: &Lanes, class| scalar_hits(block, &classed(lanes, class));
+            each(listed, blocks, lanes, classes, hits, compare, note)
         }
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2(cpu) => avx2::compare_burst(cpu, lists, listed, lanes, classes, hits),
+        Level::Avx2(cpu) => avx2::compare_burst(cpu, listed, blocks, lanes, classes, hits, note),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512(cpu) => avx512::compare_burst(cpu, lists, listed, lanes, classes, hits),
+        Level::Avx512(cpu) => avx512::compare_burst(cpu, listed, blocks, lanes, classes, hits, note),
     }
 }
 
 /// Inlined into each of the above, to be compiled for its CPU.
 #[inline(always)]
-fn each<L: Lists>(
-    lists: &L,
+fn each(
     listed: u64,
+    blocks: &[&Block; BURST],
     lanes: &[Lanes; BURST],
     classes: &[u16; BURST],
     hits: &mut [Hits; BURST],
     compare: impl Fn(&Block, &Lanes, u16) -> Hits,
+    mut note: impl FnMut(usize, &Hits),
 ) -> u64 {
     let mut some = 0;
     for at in set_bits(listed) {
-        let (Some(block), Some(lanes), Some(class)) = (lists.first_block(at), lanes.get(at), classes.get(at)) else {
-            continue;
-        };
-        let found = compare(block, lanes, *class);
-        some |= u64::from(lists.note(at, &found)) << at;
-        if let Some(hits) = hits.get_mut(at) {
-            *hits = found;
-        }
+        let (Some(block), Some(lanes)) = (blocks.get(at), lanes.get(at)) else { continue };
+        let (Some(class), Some(hits)) = (classes.get(at), hits.get_mut(at)) else { continue };
+        *hits = compare(block, lanes, *class);
+        some |= u64::from(hits.any()) << at;
+        note(at, hits);
     }
     some
 }
@@ -198,22 +191,40 @@ pub(super) fn classed(lanes: &Lanes, class: u16) -> Lanes {
     lanes
 }
 
+/// A quarter of a block after the other, without a branch on what holds, so that compilers use what vectors there are.
 fn scalar_hits(block: &Block, lanes: &Lanes) -> Hits {
-    let bounds = block.lo.iter().zip(&block.hi);
-    let ignore = block.ignore.iter().flat_map(|even| [*even, 0]);
-    let (mut hits, mut inside) = (Hits::NONE, true);
-    for (slot, ((tag, (lo, hi)), ignore)) in block.tags.iter().zip(bounds).zip(ignore).enumerate() {
-        // Once outside, the rest of the run is only walked over.
-        if inside {
-            let value = lanes.0.get(usize::from(tag & LANE)).copied().unwrap_or(0) & !ignore;
-            inside = (*lo..=*hi).contains(&value);
+    const QUARTER: usize = 16;
+    let bounds = block.lo.as_chunks::<QUARTER>().0.iter().zip(block.hi.as_chunks::<QUARTER>().0);
+    let ignored = block.ignore.as_chunks::<{ QUARTER / 2 }>().0;
+    let (mut hold, mut last, mut own) = (0, 0, 0);
+    for (quarter, ((tags, (lo, hi)), ignore)) in
+        block.tags.as_chunks::<QUARTER>().0.iter().zip(bounds).zip(ignored).enumerate()
+    {
+        if *tags == [0; QUARTER] {
+            break;
         }
-        if tag & LAST != 0 {
-            hits.boxes |= u64::from(inside) << slot;
-            hits.own |= u64::from(tag & OWN != 0) << slot;
-            inside = true;
+        let mut values = tags.map(|tag| lanes.0.get(usize::from(tag & LANE)).copied().unwrap_or(0));
+        for (even, ignore) in values.iter_mut().step_by(2).zip(ignore) {
+            *even &= !ignore;
         }
+        let slots = values.iter().zip(lo.iter().zip(hi)).enumerate();
+        let holding = slots.fold(0_u16, |bits, (slot, (value, (lo, hi)))| {
+            bits | if (lo <= value) & (value <= hi) { 1 << slot } else { 0 }
+        });
+        let (low, high) = (|tag: &[u8; 8]| u64::from_le_bytes(*tag), 8);
+        let [first, second] = tags.as_chunks::<8>().0 else { break };
+        let bits = |of: u8| gathered(low(first), of) | gathered(low(second), of) << high;
+        let shift = quarter * QUARTER;
+        hold |= u64::from(holding) << shift;
+        last |= bits(LAST) << shift;
+        own |= bits(OWN) << shift;
     }
-    hits.first = before(hits.own, hits.boxes & hits.own);
-    hits
+    Hits::of(hold, last, own)
+}
+
+/// One bit of each of eight bytes, side by side.
+#[inline(always)]
+const fn gathered(bytes: u64, bit: u8) -> u64 {
+    // Byte n is moved to bit 56 + n; what else the product holds there is zero, since no two terms meet.
+    ((bytes >> bit.trailing_zeros()) & 0x0101_0101_0101_0101).wrapping_mul(0x0102_0408_1020_4080) >> 56
 }

@@ -1,0 +1,292 @@
+//! Behind the look-up of zone and host: which filter each packet meets, and what becomes of it.
+//!
+//! Both stages are passes over the packets that a step concerns, as bits of a word: each pass asks for what the next one reads,
+//! and no pass branches on what it finds, where that is anybody's guess.
+
+use std::hint::select_unpredictable;
+
+use levee_api::filter::Action;
+use levee_api::lane::Bits;
+use levee_api::time::Timestamp;
+use levee_api::zone::Mode;
+
+use super::limits::Limit;
+use super::{BURST, Scratch, Stages, set_bits};
+use crate::detect::track::relies_on_memory;
+use crate::filter::Limiters;
+use crate::filter::kernel::{Block, compare_burst};
+use crate::filter::list::Compiled;
+use crate::isa::prefetch;
+use crate::packet::{Kind, Layers, Packet};
+use crate::tables::{OnFailure, Tables};
+use crate::target::plan::Place;
+use crate::verdict::{Reason, Verdict};
+
+/// Frames that are not IP, per wire and direction from outside, and ICMP errors and neighbour discovery per host: well
+/// above what a network needs.
+const NON_IP_PPS: u32 = 10_000;
+const CONTROL_PPS: u32 = 2_000;
+/// Limiters of each kind of control message, which hosts share by their slots: the limit is generous enough for that.
+const CONTROL_LIMITERS: u32 = 1 << 12;
+/// Limiters of frames that are not IP, which wires would share beyond so many.
+pub(super) const NON_IP_LIMITERS: usize = 1 << 6;
+
+/// Which filters a burst meets.
+pub(super) struct Met<'t> {
+    /// The filter that applies to each packet.
+    pub(super) filters: [Option<&'t Compiled>; BURST],
+    /// A bit for each packet that one applies to.
+    any: u64,
+    /// A bit for each of them that it limits.
+    limited: u64,
+}
+
+impl Met<'_> {
+    const NONE: Self = Self { filters: [None; BURST], any: 0, limited: 0 };
+}
+
+impl Stages {
+    /// The filter that applies to each packet: from its destination to a list, from the list to the boxes that contain the
+    /// packet, from those to the first that applies. `members`: a bit for each packet whose source is in an address set.
+    #[inline(never)]
+    pub(super) fn compare<'t>(
+        &mut self,
+        tables: &'t Tables,
+        members: u64,
+        packets: &[Packet<'_>],
+        now: Timestamp,
+    ) -> Met<'t> {
+        let mut met = Met::NONE;
+        let filters = &tables.filters;
+        if filters.is_empty() {
+            return met;
+        }
+        let Self { isa, link, limits, scratch, .. } = self;
+        let Scratch { lanes, layers, places, judged, classes, lists, hits, limit_keys, .. } = &mut **scratch;
+        let (mut listed, mut long, mut blocks) = (0, 0, [&Block::EMPTY; BURST]);
+        let destinations = lanes.iter().zip(&*places).zip(&mut *lists).zip(&mut blocks).zip(packets);
+        for (at, ((((lanes, place), list), block), _)) in destinations.enumerate() {
+            let Some(place) = place else { continue };
+            *list = filters.locate(*place, lanes);
+            listed |= u64::from(list.is_list()) << at;
+            long |= u64::from(list.has_more_blocks()) << at;
+            *block = filters.first_block(*list);
+            block.prefetch();
+        }
+        listed &= !passing(tables, members, places, classes);
+        let mut firsts = [None; BURST];
+        let matched = compare_burst(*isa, listed, &blocks, lanes, classes, hits, |at, hits| {
+            let (Some(list), Some(first)) = (lists.get(at), firsts.get_mut(at)) else { return };
+            *first = filters.first_entry(*list, hits);
+            prefetch(select_unpredictable(hits.any(), first.unwrap_or(&Compiled::NONE), &Compiled::NONE));
+        });
+        let counters = link.counters.view();
+        for at in set_bits(matched | listed & long) {
+            let (Some(place), Some(judged), Some(found)) = (places.get(at), judged.get(at), met.filters.get_mut(at))
+            else {
+                continue;
+            };
+            let (Some(list), Some(hits), Some(first)) = (lists.get(at), hits.get(at), firsts.get(at)) else { continue };
+            *found = *first;
+            if !first.is_some_and(|first| matched >> at & 1 != 0 && first.applies_at_once(hits, judged.role, now)) {
+                let (Some(lanes), Some(layers), Some(packet)) = (lanes.get(at), layers.get(at), packets.get(at)) else {
+                    continue;
+                };
+                let class = classes.get(at).copied().unwrap_or(0);
+                let payload = layers.payload(packet.head);
+                *found = filters.list(*list).choose(*isa, *hits, lanes, class, judged.role, payload, now);
+            }
+            let (Some(found), Some(place)) = (found, place) else { continue };
+            met.any |= 1 << at;
+            met.limited |= u64::from(matches!(found.action, Action::Limit { .. })) << at;
+            link.hits.prefetch(found.counter);
+            counters.prefetch_fates(place.slot);
+        }
+        for at in set_bits(met.limited) {
+            let (Some(Some(found)), Some(lanes)) = (met.filters.get(at), lanes.get(at)) else { continue };
+            if let (Some(limit), Some(key)) = (limit(found), limit_keys.get_mut(at)) {
+                *key = limits.key(limit, lanes);
+            }
+        }
+        met
+    }
+
+    /// What becomes of each packet. Those that only filters concern are taken together; the others, `special`, one by one.
+    #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "all that a verdict depends on")]
+    pub(super) fn judge(
+        &mut self,
+        tables: &Tables,
+        special: u64,
+        met: &Met<'_>,
+        wire: usize,
+        packets: &[Packet<'_>],
+        now: Timestamp,
+        verdicts: &mut [Verdict],
+    ) {
+        self.scratch.reasons.fill(None);
+        for at in set_bits(special) {
+            self.judge_special(tables, at, met, wire, packets, now, verdicts);
+        }
+        let Self { link, limits, scratch, .. } = self;
+        let Scratch { lanes, limit_keys, .. } = &**scratch;
+        let (mut dropped, mut over) = (0, 0);
+        for at in set_bits(met.any & !special) {
+            let (Some(Some(found)), Some(packet)) = (met.filters.get(at), packets.get(at)) else { continue };
+            link.hits.hit(found.counter, packet.wire_len, now);
+            dropped |= u64::from(found.action == Action::Drop) << at;
+        }
+        for at in set_bits(met.limited & !special) {
+            let (Some(Some(found)), Some(lanes), Some(key)) = (met.filters.get(at), lanes.get(at), limit_keys.get(at))
+            else {
+                continue;
+            };
+            over |= u64::from(limit(found).is_some_and(|limit| !limits.allow(limit, *key, lanes, now))) << at;
+        }
+        for at in set_bits(dropped | over) {
+            let reason = if over >> at & 1 != 0 { Reason::Limit } else { Reason::Filter };
+            self.condemn(tables, at, reason, now, verdicts);
+        }
+    }
+
+    /// Cheapest first: sanity, address sets, what follows a dropped first fragment, own limits of control messages, filters.
+    #[expect(clippy::too_many_arguments, reason = "all that a verdict depends on")]
+    fn judge_special(
+        &mut self,
+        tables: &Tables,
+        at: usize,
+        met: &Met<'_>,
+        wire: usize,
+        packets: &[Packet<'_>],
+        now: Timestamp,
+        verdicts: &mut [Verdict],
+    ) {
+        let Self { link, limits, control, non_ip, conversations, scratch, .. } = self;
+        let Scratch { lanes, layers, places, judged, classes, limit_keys, .. } = &**scratch;
+        let (Some(lanes), Some(layers), Some(place)) = (lanes.get(at), layers.get(at), places.get(at)) else { return };
+        let (Some(judged), Some(packet)) = (judged.get(at), packets.get(at)) else { return };
+        let Some(place) = place else {
+            if let Some(verdict) = verdicts.get_mut(at) {
+                *verdict = unprotected(wire, layers, tables, non_ip, now);
+            }
+            return;
+        };
+        let class = classes.get(at).copied().unwrap_or(0);
+        if class != 0 {
+            link.source_hits.hit(class);
+        }
+        let reason = match layers.kind {
+            Kind::Malformed { reason, .. } => Some(reason),
+            _ if class != 0 && tables.sources.used_by(place.zone).drops(class) => Some(Reason::SourceSet),
+            Kind::LaterFragment if conversations.follows_dropped(judged) => Some(Reason::Filter),
+            Kind::IcmpError => {
+                over(control, Limited::Error(place.slot), CONTROL_PPS, now).then_some(Reason::IcmpErrorLimit)
+            }
+            Kind::Discovery => {
+                over(control, Limited::Discovery(place.slot), CONTROL_PPS, now).then_some(Reason::DiscoveryLimit)
+            }
+            _ => met.filters.get(at).copied().flatten().and_then(|found| {
+                link.hits.hit(found.counter, packet.wire_len, now);
+                let key = limit_keys.get(at).copied().unwrap_or(0);
+                match limit(found) {
+                    Some(limit) => (!limits.allow(limit, key, lanes, now)).then_some(Reason::Limit),
+                    None => (found.action == Action::Drop).then_some(Reason::Filter),
+                }
+            }),
+        };
+        if let Some(reason) = reason {
+            self.condemn(tables, at, reason, now, verdicts);
+        }
+    }
+
+    /// A packet to somebody who is protected is dropped, or would be if its zone were enforced, unless it may be for lack of
+    /// memory only that there is a reason.
+    #[inline(always)]
+    fn condemn(&mut self, tables: &Tables, at: usize, reason: Reason, now: Timestamp, verdicts: &mut [Verdict]) {
+        let Self { link, conversations, scratch, .. } = self;
+        let Scratch { lanes, layers, keys, places, judged, reasons, .. } = &mut **scratch;
+        let (Some(lanes), Some(layers), Some(key)) = (lanes.get(at), layers.get(at), keys.get(at)) else { return };
+        let (Some(Some(place)), Some(judged), Some(why)) = (places.get(at), judged.get(at), reasons.get_mut(at)) else {
+            return;
+        };
+        let mut reason = reason;
+        if matches!(reason, Reason::Filter | Reason::Limit)
+            && relies_on_memory(judged.role)
+            && layers.kind != Kind::LaterFragment
+            && conversations.is_incomplete(*key, now)
+        {
+            if tables.evicted == OnFailure::Pass {
+                return;
+            }
+            reason = Reason::StateEvicted;
+        }
+        *why = Some(reason);
+        if matches!(reason, Reason::Filter | Reason::Limit | Reason::StateEvicted | Reason::SourceSet) {
+            link.counters.view().dropped(place.slot, judged.role);
+            if lanes.bits().contains(Bits::FIRST_FRAGMENT) {
+                conversations.first_fragment_dropped(at);
+            }
+        }
+        if tables.plan.enforces(place.zone)
+            && let Some(verdict) = verdicts.get_mut(at)
+        {
+            *verdict = Verdict::Drop(reason);
+        }
+    }
+}
+
+/// The limit of a filter that limits.
+#[inline(always)]
+fn limit(filter: &Compiled) -> Option<Limit> {
+    match filter.action {
+        Action::Limit { pps, per } => Some(Limit { limiter: filter.counter, pps, per }),
+        Action::Pass | Action::Drop => None,
+    }
+}
+
+/// Of the members of address sets those that meet no filter in their zone.
+fn passing(tables: &Tables, members: u64, places: &[Option<Place>; BURST], classes: &[u16; BURST]) -> u64 {
+    let passes = |at: &usize| {
+        let place = places.get(*at).copied().flatten();
+        let class = classes.get(*at).copied().unwrap_or(0);
+        place.is_some_and(|place| tables.sources.used_by(place.zone).passes(class))
+    };
+    set_bits(members).filter(passes).fold(0, |bits, at| bits | 1 << at)
+}
+
+/// What becomes of packets to nobody that is protected: they pass as on a wire.
+fn unprotected(wire: usize, layers: &Layers, tables: &Tables, non_ip: &mut Limiters, now: Timestamp) -> Verdict {
+    let enforce = tables.ceiling == Mode::Enforce;
+    let index = u32::try_from(wire % NON_IP_LIMITERS).unwrap_or(0);
+    match layers.kind {
+        Kind::Other if !non_ip.allow(index, NON_IP_PPS, NON_IP_PPS, now) && enforce => {
+            Verdict::Drop(Reason::NonIpLimit)
+        }
+        Kind::TooDeep if enforce && tables.too_deep == OnFailure::Drop => Verdict::Drop(Reason::EncapsulationTooDeep),
+        // Nobody can be the destination of a packet whose destination cannot be read.
+        Kind::Malformed { reason, addressed: false } if enforce => Verdict::Drop(reason),
+        _ => Verdict::Forward,
+    }
+}
+
+/// What has a limit of its own besides filters. Kinds share no limiter, or a flood of one would stop another.
+pub(super) enum Limited {
+    Error(u32),
+    Discovery(u32),
+}
+
+impl Limited {
+    pub(super) const COUNT: usize = 2 * CONTROL_LIMITERS as usize;
+
+    fn index(self) -> u32 {
+        match self {
+            Self::Error(slot) => slot % CONTROL_LIMITERS,
+            Self::Discovery(slot) => CONTROL_LIMITERS + slot % CONTROL_LIMITERS,
+        }
+    }
+}
+
+/// True when a control message is above its own limit.
+fn over(control: &mut Limiters, what: Limited, pps: u32, now: Timestamp) -> bool {
+    !control.allow(what.index(), pps, pps, now)
+}

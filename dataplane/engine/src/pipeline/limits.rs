@@ -1,0 +1,100 @@
+//! The action limit: rates per target, which workers share, and rates per source and per source prefix.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use levee_api::filter::Per;
+use levee_api::time::Timestamp;
+
+use crate::filter::limiter::Rate;
+use crate::filter::shares::Shares;
+use crate::filter::{Limiters, SourceLimiters};
+use crate::packet::Lanes;
+use crate::target::keyed::Keyed;
+use crate::target::verified::VerifiedSources;
+
+/// Sources that a worker can limit, and verified sources that it remembers: 8 MiB each.
+const SOURCES: usize = 1 << 20;
+/// A verified source is exempt from a shared limit up to this part of it, and at least [`OWN_PPS`].
+const OWN_PART: u32 = 16;
+const OWN_PPS: u32 = 10;
+
+/// What the action limit needs.
+pub(super) struct Limits {
+    keyed: Keyed,
+    workers: NonZeroU32,
+    shared: Limiters,
+    sources: SourceLimiters,
+    verified: VerifiedSources,
+}
+
+/// A limit that a packet meets.
+#[derive(Clone, Copy)]
+pub(super) struct Limit {
+    /// Index of the filter's limiter.
+    pub(super) limiter: u32,
+    pub(super) pps: u32,
+    pub(super) per: Per,
+}
+
+impl Limits {
+    /// Limits of one of so many workers, that has met nothing yet.
+    pub(super) fn new(keyed: Keyed, workers: NonZeroU32, shares: Arc<Shares>) -> Self {
+        Self {
+            keyed,
+            workers,
+            shared: Limiters::shared(shares),
+            sources: SourceLimiters::new(SOURCES),
+            verified: VerifiedSources::new(SOURCES),
+        }
+    }
+
+    /// The source of a packet has shown its target that its address is its own.
+    pub(super) fn verify(&mut self, lanes: &Lanes, now: Timestamp) {
+        self.verified.insert(self.keyed.pair(lanes), now);
+    }
+
+    /// The key by which a limit knows a packet: to be given to [`Self::allow`], which reads what this asks for.
+    #[inline]
+    pub(super) fn key(&self, Limit { limiter, per, .. }: Limit, lanes: &Lanes) -> u64 {
+        match per {
+            Per::Target => {
+                let key = self.keyed.pair(lanes);
+                self.shared.prefetch(limiter);
+                self.verified.prefetch(key);
+                key
+            }
+            Per::Source | Per::SourcePrefix => {
+                let key = self.keyed.source(limiter, per, lanes);
+                self.sources.prefetch(key);
+                key
+            }
+        }
+    }
+
+    /// True when a packet is within its limit. A verified source that others have left nothing of a shared limit has a
+    /// rate of its own, so that a flood of forged sources does not stop it, and it cannot be the flood.
+    #[inline]
+    pub(super) fn allow(&mut self, limit: Limit, key: u64, lanes: &Lanes, now: Timestamp) -> bool {
+        let Limit { limiter, pps, per } = limit;
+        match per {
+            Per::Target => {
+                self.shared.allow(limiter, pps, burst_of(pps), now)
+                    || self.verified.contains(key, now) && self.allow_own(limiter, pps, lanes, now)
+            }
+            Per::Source => self.sources.allow(key, Rate::of(pps, burst_of(pps)), now),
+            Per::SourcePrefix => self.sources.allow(key, Rate::of(pps, burst_of(pps)).shared_by(self.workers), now),
+        }
+    }
+
+    #[cold]
+    fn allow_own(&mut self, limiter: u32, pps: u32, lanes: &Lanes, now: Timestamp) -> bool {
+        let own = (pps / OWN_PART).max(OWN_PPS).min(pps);
+        self.sources.allow(self.keyed.source(limiter, Per::Source, lanes), Rate::of(own, burst_of(own)), now)
+    }
+}
+
+/// A tenth of a second at the rate, at least eight packets.
+fn burst_of(pps: u32) -> u32 {
+    (pps / 10).max(8)
+}
