@@ -111,7 +111,8 @@ impl Engine {
                 })
             })
             .collect();
-        let detector = Detector::new(plan, detector_ends, watch, settings.filters, settings.learn_only, now);
+        let Settings { filters, learn_only, isa, .. } = settings;
+        let detector = Detector::new(plan, detector_ends, watch, filters, learn_only, isa, now);
         let sources = Arc::default();
         let (sets, described) = Default::default();
         let mut engine =

@@ -126,6 +126,18 @@ pub fn prefetch<T>(at: &T) {
     let _ = at;
 }
 
+/// Asks for all cache lines of a value.
+#[inline(always)]
+pub(crate) fn prefetch_whole<T>(at: &T) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    for line in (0..size_of::<T>()).step_by(64) {
+        let line = std::ptr::from_ref(at).cast::<i8>().wrapping_add(line);
+        // SAFETY: a hint; no address can make it fault.
+        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line) };
+    }
+    let _ = at;
+}
+
 /// Asks for the cache line of a value that will be written, and that another thread may have read since it last was: to ask for
 /// it only to read would wait for the others twice.
 #[inline(always)]

@@ -10,14 +10,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use levee_api::prefix::Prefix;
-use levee_api::role::Role;
+use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
 
 use crate::detect::event::Phase;
 use crate::detect::track::Track;
 use crate::detect::window::{Window, as_f32};
 use crate::detect::witness::Usual;
-use crate::isa::prefetch;
+use crate::isa::prefetch_whole;
 use crate::target::counters::{COUNTED_ROLES, Totals};
 
 /// Prefix levels that are summed, longest first.
@@ -69,8 +69,29 @@ pub struct Node {
     pub hot: bool,
     /// Workers know that it is alarmed.
     pub marked: bool,
+    /// Its roles that were out of their normal state when the last tick ended, so that its members need not look at each.
+    pub phases: Phases,
+    /// Its roles that a prefix around it decided about when it was last looked at.
+    pub covered: RoleSet,
     /// Members that were alarmed lately, per role.
     alarmed: Option<Box<Alarmed>>,
+}
+
+/// Roles by state, but for the normal one.
+#[derive(Clone, Copy, Debug)]
+pub struct Phases {
+    /// In WATCH.
+    pub watch: RoleSet,
+    /// In ATTACK.
+    pub attack: RoleSet,
+    /// In HOLD.
+    pub hold: RoleSet,
+}
+
+impl Default for Phases {
+    fn default() -> Self {
+        Self { watch: RoleSet::NONE, attack: RoleSet::NONE, hold: RoleSet::NONE }
+    }
 }
 
 /// Members that were alarmed and when, the newest last, per role.
@@ -175,6 +196,28 @@ impl Node {
         self.tracks.iter().flatten().all(|track| track.is_idle())
     }
 
+    /// The same, and what it receives needs none either as long as prefixes around it decide about it.
+    pub fn is_quiet(&self) -> bool {
+        let tracks = Role::ALL.into_iter().zip(&self.tracks);
+        tracks
+            .filter_map(|(role, track)| Some((role, track.as_ref()?)))
+            .all(|(role, track)| track.is_idle() || (track.phase == Phase::Normal && self.covered.contains(role)))
+    }
+
+    /// Notes which roles are out of their normal state.
+    pub fn note_phases(&mut self) {
+        self.phases = Phases::default();
+        for (role, track) in Role::ALL.into_iter().zip(&self.tracks) {
+            let of = match track.as_ref().map_or(Phase::Normal, |track| track.phase) {
+                Phase::Normal => continue,
+                Phase::Watch => &mut self.phases.watch,
+                Phase::Attack => &mut self.phases.attack,
+                Phase::Hold => &mut self.phases.hold,
+            };
+            *of = of.union(role.set());
+        }
+    }
+
     /// Takes over all that is known of the same target under another plan.
     pub fn take_over(&mut self, old: Self) {
         self.tracks = old.tracks;
@@ -208,14 +251,18 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// Asks for the part of a node that accounting begins with.
+    /// Asks for a node.
     pub(in crate::detect) fn prefetch(&self, id: NodeId) {
-        if let Some(node) = self.get(id) {
-            prefetch(node);
-            prefetch(&node.tracks);
-            prefetch(&node.window);
-            prefetch(&node.peace);
+        // Whether there is one is for later: to know it is to wait for it.
+        if let Some(node) = usize::try_from(id).ok().and_then(|at| self.all.get(at)) {
+            prefetch_whole(node);
         }
+    }
+
+    /// Asks for the tracks of a node, which has been asked for before.
+    pub(in crate::detect) fn prefetch_tracks(&self, id: NodeId) {
+        let tracks = self.get(id).into_iter().flat_map(|node| node.tracks.iter().flatten());
+        tracks.for_each(|track| prefetch_whole(&**track));
     }
 
     /// A node.
@@ -295,6 +342,8 @@ impl Nodes {
             slot: None,
             hot: false,
             marked: false,
+            phases: Phases::default(),
+            covered: RoleSet::NONE,
             alarmed: Default::default(),
         };
         let id = match self.free.pop() {

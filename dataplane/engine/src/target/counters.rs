@@ -18,9 +18,11 @@ const BYTES: usize = ROLES + Role::COUNT;
 const HANDSHAKES: usize = BYTES + 1;
 const ANSWERS: usize = HANDSHAKES + 1;
 const EPOCH: usize = ANSWERS + 1;
+/// In the word of the epoch: a packet was dropped in it.
+const ANY_DROPPED: u32 = 1 << 31;
 /// Among the fates: outbound packets, behind the packets dropped by role.
 const OUTBOUND: usize = COUNTED_ROLES + 1;
-const FIELDS: usize = 16;
+pub(crate) const FIELDS: usize = 16;
 const _: () = assert!(EPOCH < FIELDS);
 
 /// What is counted for a host, as a reader sees it: totals since the start, wrapping.
@@ -79,19 +81,72 @@ impl Totals {
     }
 }
 
-/// The counters of a slot as they stand, or what was added to them: two lines, as the worker keeps them, so that a
-/// reader with many slots subtracts and adds whole lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(128))]
-pub struct Reading {
-    arrivals: [u32; FIELDS],
-    fates: [u32; FIELDS],
+/// A line of counters as it stands, or what was added to it: in the order in which the worker keeps them, so that a reader
+/// with many slots subtracts and adds whole lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(align(64))]
+pub struct Counts(pub(crate) [u32; FIELDS]);
+
+impl Counts {
+    /// What was counted since `earlier`.
+    #[inline]
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut left = *self;
+        left.0.iter_mut().zip(&earlier.0).for_each(|(left, then)| *left = left.wrapping_sub(*then));
+        left
+    }
+
+    /// Adds other counts.
+    #[inline]
+    pub fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(&other.0).for_each(|(sum, more)| *sum = sum.wrapping_add(*more));
+    }
+
+    /// Of fates: those that can be these arrivals'.
+    #[must_use]
+    pub fn of_arrivals(&self, arrivals: &Self) -> Self {
+        let mut theirs = Self::default();
+        let dropped = self.0.iter().zip(&arrivals.0).take(Role::COUNT);
+        theirs.0.iter_mut().zip(dropped).for_each(|(out, (dropped, packets))| *out = *dropped.min(packets));
+        theirs
+    }
+
+    /// Of arrivals: true when there are any, or answers.
+    #[inline]
+    pub fn any_arrived(&self) -> bool {
+        let Self(counts) = self;
+        counts.iter().skip(BYTES).fold(0, |any, count| any | count) != 0
+    }
+
+    /// Of arrivals as they stand: whether a packet was dropped in the epoch of the newest of them. Forgets that.
+    #[inline]
+    pub(crate) fn take_any_dropped(&mut self) -> bool {
+        self.0.get_mut(EPOCH).is_some_and(|epoch| std::mem::take(epoch) & ANY_DROPPED != 0)
+    }
+
+    /// Of arrivals: true when no role has more packets than `most` allows it.
+    #[inline]
+    pub fn is_within(&self, most: &[u32; Role::COUNT]) -> bool {
+        self.0.iter().zip(most).fold(true, |within, (packets, most)| within & (packets <= most))
+    }
+
+    /// Of arrivals: the largest of the products of each role's packets, or `most` where that is less, with their weights.
+    #[inline]
+    pub fn largest_part(&self, most: &[u32; Role::COUNT], weights: &[u32; Role::COUNT]) -> u32 {
+        let weighed = self.0.iter().zip(most).zip(weights);
+        weighed.fold(0, |largest, ((packets, most), weight)| largest.max((*packets.min(most)).wrapping_mul(*weight)))
+    }
 }
 
-impl Default for Reading {
-    fn default() -> Self {
-        Self { arrivals: [0; FIELDS], fates: [0; FIELDS] }
-    }
+/// All counters of a slot as they stand, or what was added to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(128))]
+pub struct Reading {
+    /// Inbound packets, and what completes a conversation.
+    pub arrivals: Counts,
+    /// What became of them, and outbound packets.
+    pub fates: Counts,
 }
 
 impl Reading {
@@ -99,47 +154,14 @@ impl Reading {
     #[inline]
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
-        let minus = |now: &[u32; FIELDS], then: &[u32; FIELDS]| {
-            let mut left = *now;
-            left.iter_mut().zip(then).for_each(|(left, then)| *left = left.wrapping_sub(*then));
-            left
-        };
-        let mut left =
-            Self { arrivals: minus(&self.arrivals, &earlier.arrivals), fates: minus(&self.fates, &earlier.fates) };
-        if let Some(epoch) = left.arrivals.get_mut(EPOCH) {
-            *epoch = 0;
-        }
-        left
+        Self { arrivals: self.arrivals.since(&earlier.arrivals), fates: self.fates.since(&earlier.fates) }
     }
 
     /// Adds other counts.
     #[inline]
     pub fn add(&mut self, other: &Self) {
-        let plus = |sum: &mut [u32; FIELDS], more: &[u32; FIELDS]| {
-            sum.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.wrapping_add(*more));
-        };
-        plus(&mut self.arrivals, &other.arrivals);
-        plus(&mut self.fates, &other.fates);
-    }
-
-    /// A mark of the reader's own, where the worker keeps its epoch.
-    #[inline]
-    pub fn stamp(&self) -> u32 {
-        self.arrivals.get(EPOCH).copied().unwrap_or(0)
-    }
-
-    /// The same counts with another mark.
-    #[must_use]
-    pub fn stamped(mut self, stamp: u32) -> Self {
-        if let Some(epoch) = self.arrivals.get_mut(EPOCH) {
-            *epoch = stamp;
-        }
-        self
-    }
-
-    /// Its cache lines.
-    pub(crate) fn lines(&self) -> [&[u32; FIELDS]; 2] {
-        [&self.arrivals, &self.fates]
+        self.arrivals.add(&other.arrivals);
+        self.fates.add(&other.fates);
     }
 
     /// True when nothing was counted.
@@ -147,16 +169,10 @@ impl Reading {
         *self == Self::default()
     }
 
-    /// True when no role has more packets than `most` allows it.
-    #[inline]
-    pub fn is_within(&self, most: &[u32; Role::COUNT]) -> bool {
-        self.arrivals.iter().zip(most).fold(true, |within, (packets, most)| within & (packets <= most))
-    }
-
     /// By name.
     pub fn totals(&self) -> Totals {
-        let arrival = |at: usize| self.arrivals.get(at).copied().unwrap_or(0);
-        let fate = |at: usize| self.fates.get(at).copied().unwrap_or(0);
+        let arrival = |at: usize| self.arrivals.0.get(at).copied().unwrap_or(0);
+        let fate = |at: usize| self.fates.0.get(at).copied().unwrap_or(0);
         Totals {
             packets: (ROLES..ROLES + Role::COUNT).fold(0, |sum, role| sum.wrapping_add(arrival(role))),
             bytes: arrival(BYTES),
@@ -171,7 +187,15 @@ impl Reading {
 
 #[derive(Default)]
 #[repr(align(64))]
-struct Line([AtomicU32; FIELDS]);
+pub(crate) struct Line(pub(crate) [AtomicU32; FIELDS]);
+
+impl Line {
+    /// All counters, one after the other.
+    #[inline]
+    pub(crate) fn counts(&self) -> Counts {
+        Counts(self.0.each_ref().map(|counter| counter.load(Ordering::Relaxed)))
+    }
+}
 
 /// The counters of one worker. The worker writes, anybody reads.
 pub struct Counters(Box<[Slot]>);
@@ -229,16 +253,11 @@ impl Counters {
         self.reading(slot).totals()
     }
 
-    /// Reads a slot whole; its epoch is left out.
+    /// Reads a slot whole.
     #[inline]
     pub fn reading(&self, slot: u32) -> Reading {
-        let Some(slot) = self.view().slot(slot) else { return Reading::default() };
-        let load = |line: &Line| line.0.each_ref().map(|counter| counter.load(Ordering::Relaxed));
-        let mut reading = Reading { arrivals: load(&slot.arrivals), fates: load(&slot.fates) };
-        if let Some(epoch) = reading.arrivals.get_mut(EPOCH) {
-            *epoch = 0;
-        }
-        reading
+        let view = self.view();
+        Reading { arrivals: view.arrivals(slot), fates: view.fates(slot) }
     }
 }
 
@@ -263,13 +282,41 @@ impl<'a> View<'a> {
         }
     }
 
-    /// Asks for both cache lines of a slot, for a reader that is not the worker.
+    /// Asks for the cache line of [`Self::arrivals`], for a reader that is not the worker.
     #[inline]
     pub fn prefetch_to_read(self, slot: u32) {
-        if let Some(Slot { arrivals, fates }) = self.slot(slot) {
+        if let Some(Slot { arrivals, .. }) = self.slot(slot) {
             prefetch(arrivals);
+        }
+    }
+
+    /// Asks for the cache line of [`Self::fates`], for a reader that is not the worker.
+    #[inline]
+    pub fn prefetch_fates_to_read(self, slot: u32) {
+        if let Some(Slot { fates, .. }) = self.slot(slot) {
             prefetch(fates);
         }
+    }
+
+    /// Reads what arrived; the epoch is left out.
+    #[inline]
+    pub fn arrivals(self, slot: u32) -> Counts {
+        let Some(Slot { arrivals, .. }) = self.slot(slot) else { return Counts::default() };
+        let mut counts = arrivals.counts();
+        counts.take_any_dropped();
+        counts
+    }
+
+    /// The line that [`Self::arrivals`] reads.
+    #[inline]
+    pub(crate) fn arrivals_line(self, slot: u32) -> Option<&'a Line> {
+        Some(&self.slot(slot)?.arrivals)
+    }
+
+    /// Reads what became of it, and what was sent.
+    #[inline]
+    pub fn fates(self, slot: u32) -> Counts {
+        self.slot(slot).map(|slot| slot.fates.counts()).unwrap_or_default()
     }
 
     /// Counts an inbound packet; true when it is the first of its slot in this epoch.
@@ -284,8 +331,11 @@ impl<'a> View<'a> {
     /// Counts a packet that was dropped by a decision about its destination.
     #[inline]
     pub fn dropped(self, slot: u32, role: Role) {
-        if let Some(Slot { fates, .. }) = self.slot(slot) {
+        if let Some(Slot { fates, arrivals }) = self.slot(slot) {
             add(fates, role.index(), 1);
+            if let Some(epoch) = arrivals.0.get(EPOCH) {
+                epoch.store(epoch.load(Ordering::Relaxed) | ANY_DROPPED, Ordering::Relaxed);
+            }
         }
     }
 
@@ -304,7 +354,8 @@ fn add(line: &Line, field: usize, by: u32) {
 
 fn first_of_epoch(line: &Line, epoch: u32) -> bool {
     let Some(stamp) = line.0.get(EPOCH) else { return false };
-    if stamp.load(Ordering::Relaxed) == epoch {
+    let epoch = epoch & !ANY_DROPPED;
+    if stamp.load(Ordering::Relaxed) & !ANY_DROPPED == epoch {
         return false;
     }
     stamp.store(epoch, Ordering::Relaxed);

@@ -9,10 +9,11 @@ use levee_api::time::Timestamp;
 use crate::detect::detector::{Detector, Tenant};
 use crate::detect::node::{Node, NodeId};
 use crate::detect::reservoir::Admission;
+use crate::detect::slots::Pass;
 use crate::detect::zone::ZoneState;
 use crate::link::Notice;
 use crate::packet::Lanes;
-use crate::target::counters::{COUNTED_ROLES, Reading, Totals};
+use crate::target::counters::{COUNTED_ROLES, Counts, Reading, Totals};
 
 /// How many slots ahead of its turn one is fetched from memory.
 const AHEAD: usize = 12;
@@ -39,23 +40,15 @@ impl Detector {
             if let Some(feed) = self.feeds.get_mut(worker) {
                 dirty.extend(std::iter::from_fn(|| feed.end.dirty.pop().ok()));
             }
-            for (index, slot) in dirty.iter().enumerate() {
-                if let (Some(feed), Some(ahead)) = (self.feeds.get(worker), dirty.get(index + AHEAD)) {
-                    feed.end.counters.view().prefetch_to_read(*ahead);
-                    self.slots.prefetch(worker, *ahead);
-                }
-                self.read(worker, *slot, now);
-            }
-            dirty.clear();
-            self.dirty = dirty;
             if self.feeds.get(worker).is_some_and(|feed| feed.end.take_overflow()) {
                 let direct = u32::try_from(self.plan.slots()).unwrap_or(u32::MAX);
-                let hashed: Vec<u32> =
-                    self.feeds.get(worker).map(|feed| feed.tenants.keys().copied().collect()).unwrap_or_default();
-                for slot in (0..direct).chain(hashed) {
-                    self.read(worker, slot, now);
-                }
+                dirty.clear();
+                dirty.extend(0..direct);
+                dirty.extend(self.feeds.get(worker).into_iter().flat_map(|feed| feed.tenants.keys()));
             }
+            self.look_over(worker, &dirty, now);
+            dirty.clear();
+            self.dirty = dirty;
             while let Some(sample) = self.feeds.get_mut(worker).and_then(|feed| feed.end.samples.pop().ok()) {
                 if let Some(zone) = self.zone_of(&sample.lanes) {
                     zone.sample(sample);
@@ -106,42 +99,121 @@ impl Detector {
         self.nodes.host(address, place.zone, prefix, now)
     }
 
+    /// Reads the counters of slots with traffic.
+    fn look_over(&mut self, worker: usize, dirty: &[u32], now: Timestamp) {
+        let Some(feed) = self.feeds.get(worker) else { return };
+        let (counters, limits) = (feed.end.counters.view(), &self.limits);
+        let all_wait = self.looks_left == 0;
+        let pass = Pass { worker, counters, dirty, limits, with_fates: self.prefix_hot, all_wait };
+        let mut left = std::mem::take(&mut self.left);
+        self.slots.pass(self.isa, pass, &mut left);
+        let wait = left.over.len().saturating_sub(self.looks_left);
+        if wait > 0 {
+            // Those with the least excess.
+            let (waiting, _, _) = left.over.select_nth_unstable(wait);
+            let dirty: Vec<u32> = waiting.iter().map(|(_, slot)| *slot).collect();
+            self.slots.pass(self.isa, Pass { dirty: &dirty, all_wait: true, ..pass }, &mut left);
+        }
+        let over = left.over.drain(..).skip(wait);
+        self.looks_left -= over.len();
+        left.special.extend(over.map(|(_, slot)| slot));
+        for (index, slot) in left.special.iter().enumerate() {
+            if let Some(ahead) = left.special.get(index + AHEAD) {
+                self.slots.prefetch_wait(*ahead);
+                self.slots.node(*ahead).into_iter().for_each(|node| self.nodes.prefetch(node));
+            }
+            if let Some(ahead) = left.special.get(index + AHEAD / 2).and_then(|slot| self.slots.node(*slot)) {
+                self.nodes.prefetch_tracks(ahead);
+            }
+            self.read(worker, *slot, now);
+        }
+        left.special.clear();
+        self.left = left;
+    }
+
     /// Reads the counters of a slot and adds what is new to its node, or lets it wait while its host is quiet.
     fn read(&mut self, worker: usize, slot: u32, now: Timestamp) {
-        let Some(reading) = self.feeds.get(worker).map(|feed| feed.end.counters.reading(slot)) else { return };
+        let Some(feed) = self.feeds.get(worker) else { return };
         if !self.slots.contains(slot) {
-            return self.read_tenant(worker, slot, &reading.totals(), now);
+            let totals = feed.end.counters.read(slot);
+            return self.read_tenant(worker, slot, &totals, now);
         }
-        let Some(new) = self.slots.take(worker, slot, &reading) else { return };
-        if self.slots.is_hot(slot) {
-            return self.account(slot, &new, now);
+        if self.slots.is_hot(slot) || (self.slots.sum_of(slot).is_none() && !self.meet(slot, now)) {
+            // The slot of no host is always looked at.
+            return self.read_whole(worker, slot, now);
         }
-        let Some(sum) = self.slots.sum_of(slot).or_else(|| self.meet(slot, now)) else {
-            // No host's own: it is always looked at.
-            return self.account(slot, &new, now);
-        };
-        let Some(limits) = self.limits.get(self.slots.zone(sum)) else { return };
-        let Some(earlier) = self.slots.wait(slot, sum, &new, limits) else { return };
+        let Some(feed) = self.feeds.get(worker) else { return };
+        let arrivals = feed.end.counters.view().arrivals(slot);
+        if !self.slots.take_exactly(worker, slot, &arrivals, &self.limits) {
+            return self.end_quiet(worker, slot, &arrivals, now);
+        }
+        if self.prefix_hot {
+            let fates = self.take_fates(worker, slot);
+            self.sum_fates(slot, fates);
+        }
+    }
+
+    /// What has become of a slot's packets since a worker's counters of that were last read, and what was sent.
+    fn take_fates(&mut self, worker: usize, slot: u32) -> Counts {
+        let Some(feed) = self.feeds.get(worker) else { return Counts::default() };
+        self.slots.take_fates(worker, slot, &feed.end.counters.view().fates(slot))
+    }
+
+    /// The same, of all workers.
+    fn take_all_fates(&mut self, slot: u32) -> Counts {
+        (0..self.feeds.len()).fold(Counts::default(), |mut all, worker| {
+            all.add(&self.take_fates(worker, slot));
+            all
+        })
+    }
+
+    fn sum_fates(&mut self, slot: u32, fates: Counts) {
+        if let Some(sum) = self.slots.sum_of(slot) {
+            self.slots.sum(sum, &Reading { fates, ..Reading::default() });
+        }
+    }
+
+    /// A host has received more than a quiet one does: what waited, and what has come now, is its target's.
+    fn end_quiet(&mut self, worker: usize, slot: u32, arrivals: &Counts, now: Timestamp) {
+        let fates = self.take_all_fates(slot);
+        let mut earlier = self.slots.end_wait(slot);
+        let arrivals = self.slots.take_arrivals(worker, slot, arrivals);
+        self.slots.end_wait(slot);
+        let new = Reading { arrivals, fates: fates.of_arrivals(&arrivals) };
+        earlier.counts.fates = earlier.counts.fates.since(&new.fates);
+        self.sum_fates(slot, fates.since(&new.fates));
         match self.host_of(slot, now) {
             Some(host) => {
                 self.absorb(host, &earlier, now);
                 self.add(host, &new.totals(), now);
             }
             // There was no room for the host: its prefix stands for it, and for others.
-            None => self.slots.sum(sum, &new),
+            None => self.slots.sum_of(slot).into_iter().for_each(|sum| self.slots.sum(sum, &new)),
+        }
+    }
+
+    fn read_whole(&mut self, worker: usize, slot: u32, now: Timestamp) {
+        let Some(reading) = self.feeds.get(worker).map(|feed| feed.end.counters.reading(slot)) else { return };
+        if let Some(new) = self.slots.take_all(worker, slot, &reading) {
+            self.account(slot, &new, now);
         }
     }
 
     /// Looks at quiet hosts whose packets have waited long enough.
     fn end_waits(&mut self, now: Timestamp) {
-        let due = self.slots.begin(self.tick, self.last_tick);
+        self.slots.begin(self.tick, self.last_tick);
+        let due = self.slots.take_due();
         for (index, slot) in due.iter().enumerate() {
-            if let Some(ahead) = due.get(index + AHEAD).and_then(|slot| self.slots.node(*slot)) {
-                self.nodes.prefetch(ahead);
+            if let Some(ahead) = due.get(index + AHEAD) {
+                self.slots.prefetch_wait(*ahead);
+                self.feeds.iter().for_each(|feed| feed.end.counters.view().prefetch_fates_to_read(*ahead));
+                self.slots.node(*ahead).into_iter().for_each(|node| self.nodes.prefetch(node));
             }
-            if !self.slots.is_due(*slot) {
-                continue;
+            if let Some(ahead) = due.get(index + AHEAD / 2).and_then(|slot| self.slots.node(*slot)) {
+                self.nodes.prefetch_tracks(ahead);
             }
+            let fates = self.take_all_fates(*slot);
+            self.sum_fates(*slot, fates);
             let earlier = self.slots.end_wait(*slot);
             let host = match self.slots.node(*slot) {
                 Some(known) => Some(known),
@@ -157,13 +229,16 @@ impl Detector {
         }
     }
 
-    /// Finds the sum that the packets of a host belong to; none: the slot is no host's.
-    fn meet(&mut self, slot: u32, now: Timestamp) -> Option<u32> {
-        let address = self.plan.address(slot)?;
-        let place = self.plan.locate(address)?;
-        let prefix = self.plan.zone_prefix(place.zone, address)?;
+    /// Finds the sum that the packets of a host belong to; false: the slot is no host's.
+    fn meet(&mut self, slot: u32, now: Timestamp) -> bool {
+        let Some(address) = self.plan.address(slot) else { return false };
+        let Some(place) = self.plan.locate(address) else { return false };
+        let Some(prefix) = self.plan.zone_prefix(place.zone, address) else { return false };
         let around = self.nodes.prefixes(address, place.zone, prefix, now);
-        Some(self.slots.set_sum(slot, place.zone, around))
+        // The slots of a /24 are neighbours, so that its hosts are met together.
+        let together = if prefix.length() <= 24 { slot & !0xff..(slot | 0xff) + 1 } else { slot..slot + 1 };
+        self.slots.set_sum(together, place.zone, around);
+        true
     }
 
     /// The node of the host that has a slot, made if there is room for it.

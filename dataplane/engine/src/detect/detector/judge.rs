@@ -12,7 +12,7 @@ use crate::detect::detector::answer::whole_pps;
 use crate::detect::detector::collect::add_delta;
 use crate::detect::detector::{Detector, TICK};
 use crate::detect::event::Phase;
-use crate::detect::node::{Load, Node, NodeId};
+use crate::detect::node::{Load, Node, NodeId, Phases};
 use crate::detect::slots::{Earlier, Limits};
 use crate::detect::threshold::{self, Baseline};
 use crate::detect::track::{Change, TAU, Track};
@@ -88,8 +88,8 @@ impl Detector {
             }
         }
         learn_usual(node, ratio);
-        let idle = node.is_idle();
-        if !idle && !std::mem::replace(&mut node.hot, true) {
+        node.covered = covers;
+        if !node.is_quiet() && !std::mem::replace(&mut node.hot, true) {
             self.hot.push(id);
             if let Some(slot) = node.slot {
                 self.slots.set_hot(slot, true);
@@ -165,7 +165,9 @@ impl Detector {
             let Some(entry) = node.tracks.get_mut(at).filter(|_| packets > 0) else { continue };
             let track = entry.get_or_insert_with(|| Box::new(Track::new(until.before(span), TICK)));
             let threshold = track.baseline.threshold(role, observed, floor_of(zone, Some(role)) * node.scale, cap);
-            track.absorb(as_f32(packets), as_f32(dropped), threshold, !frozen.contains(role), span, until);
+            // More than a quiet host receives is no peace, although it had to wait.
+            let learn = !frozen.contains(role) && as_f32(packets) <= TAU.as_secs_f32() * threshold;
+            track.absorb(as_f32(packets), as_f32(dropped), threshold, learn, span, until);
         }
         learn_usual(node, ratio);
     }
@@ -183,15 +185,9 @@ impl Detector {
             if !node.hot {
                 continue;
             }
-            for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
-                let phase = node.phase(role);
-                if phase == Phase::Attack {
-                    found.covers = found.covers.union(role.set());
-                }
-                if phase != Phase::Normal {
-                    found.frozen = found.frozen.union(role.set());
-                }
-            }
+            let Phases { watch, attack, hold } = node.phases;
+            found.covers = found.covers.union(attack);
+            found.frozen = found.frozen.union(watch).union(attack).union(hold);
         }
         found
     }
@@ -232,30 +228,23 @@ impl Detector {
         let (nodes, slots) = (&mut self.nodes, &mut self.slots);
         self.hot.retain(|id| {
             nodes.get_mut(*id).is_some_and(|node| {
-                node.hot = !node.is_idle();
+                node.note_phases();
+                node.hot = !node.is_quiet();
                 if let (Some(slot), false) = (node.slot, node.hot) {
                     slots.set_hot(slot, false);
                 }
                 node.hot
             })
         });
-        let nodes = &self.nodes;
-        self.prefix_hot = false;
+        (self.hot_hosts, self.prefix_hot) = (0, false);
         for id in &self.hot {
-            let Some(node) = nodes.get(*id) else { continue };
+            let Some(node) = self.nodes.get(*id) else { continue };
             self.prefix_hot |= node.depth > 0;
+            self.hot_hosts += usize::from(node.depth == 0);
             let Some(zone) = self.zones.get_mut(usize::from(node.zone)) else { continue };
-            for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
-                match node.phase(role) {
-                    Phase::Normal => {}
-                    Phase::Watch => zone.alarmed = zone.alarmed.union(role.set()),
-                    Phase::Attack => {
-                        zone.alarmed = zone.alarmed.union(role.set());
-                        zone.answered = zone.answered.union(role.set());
-                    }
-                    Phase::Hold => zone.answered = zone.answered.union(role.set()),
-                }
-            }
+            let Phases { watch, attack, hold } = node.phases;
+            zone.alarmed = zone.alarmed.union(watch).union(attack);
+            zone.answered = zone.answered.union(attack).union(hold);
         }
         for (index, zone) in self.zones.iter().enumerate() {
             self.watch.set(u16::try_from(index).unwrap_or(u16::MAX), zone.alarmed);
@@ -285,13 +274,11 @@ struct Above {
 /// Packets per role that cannot be an alarm at a host of a zone, at whatever moments of a few ticks they came.
 pub(super) fn limits(zone: &Zone, observed: Duration) -> Limits {
     let cap = zone.link_capacity_bps.map_or(f32::MAX, capacity_pps);
-    std::array::from_fn(|at| {
-        let role = Role::ALL.get(at).copied().filter(|role| role.index() < COUNTED_ROLES);
-        role.map_or(u32::MAX, |role| {
-            let least = Baseline::least(role, observed, floor_of(zone, Some(role)), cap);
-            whole_pps((TAU.as_secs_f32() * least).floor())
-        })
-    })
+    Limits::new(std::array::from_fn(|at| {
+        let role = Role::ALL.get(at).copied().filter(|role| role.index() < COUNTED_ROLES)?;
+        let least = Baseline::least(role, observed, floor_of(zone, Some(role)), cap);
+        Some(whole_pps((TAU.as_secs_f32() * least).floor()))
+    }))
 }
 
 /// Learns what witnesses see in peace.

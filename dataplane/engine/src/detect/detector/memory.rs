@@ -80,6 +80,7 @@ impl Detector {
             };
             node.take_over(old);
             if !node.is_idle() {
+                node.note_phases();
                 node.hot = true;
                 self.hot.push(id);
                 if let Some(Place { slot, hashed: false, .. }) = self.plan.locate(address).filter(|_| node.depth == 0) {

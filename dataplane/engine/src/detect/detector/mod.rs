@@ -25,8 +25,9 @@ use levee_api::zone::Zone;
 use crate::detect::event::{Event, Phase, What};
 use crate::detect::measures::Measures;
 use crate::detect::node::{NodeId, Nodes};
-use crate::detect::slots::{Limits, Slots};
+use crate::detect::slots::{Left, Limits, Slots};
 use crate::detect::zone::ZoneState;
+use crate::isa::Isa;
 use crate::link::{DetectorEnd, Watch};
 use crate::target::counters::{Reading, Totals};
 use crate::target::plan::Plan;
@@ -44,6 +45,10 @@ const FORGET_ROUNDS: u8 = 64;
 /// role. The others wait for the next tick, by which time their prefix may be the target.
 const MOST_CHANGES: usize = 256;
 
+/// Hosts that are accounted in each tick, at about half a microsecond each. Others that receive more than a quiet host does
+/// wait like those, the largest excess not so long, and count for their prefix, which is the target then.
+const MOST_HOT: usize = 2048;
+
 /// Quiet hosts that a tick may meet for the first time; the others are met later, and learned from then on.
 const MOST_MEETINGS: usize = 512;
 
@@ -57,8 +62,12 @@ pub struct Detector {
     slots: Slots,
     /// Per zone: packets that are no alarm at any host.
     limits: Vec<Limits>,
-    /// Slots with traffic, as they are read.
+    /// Slots with traffic, as they are read, and those that the pass over them left.
     dirty: Vec<u32>,
+    left: Left,
+    isa: Isa,
+    /// Hosts that this tick may still find to be not quiet any more.
+    looks_left: usize,
     /// Hosts that this tick may still meet for the first time.
     meetings_left: usize,
     zones: Vec<ZoneState>,
@@ -75,6 +84,8 @@ pub struct Detector {
     tick: u64,
     /// A prefix is hot.
     prefix_hot: bool,
+    /// How many hosts are.
+    hot_hosts: usize,
     /// Changes of state that this tick still allows.
     changes_left: usize,
     /// The part of the idle hosts that was looked at last.
@@ -103,13 +114,15 @@ struct Tenant {
 }
 
 impl Detector {
-    /// A detector for a plan. `learn_only`: nothing is ever an attack. `most_filters`: how many filter counters exist.
+    /// A detector for a plan. `learn_only`: nothing is ever an attack. `most_filters`: how many filter counters exist. `isa`:
+    /// which instructions it may use.
     pub fn new(
         plan: Arc<Plan>,
         ends: Vec<DetectorEnd>,
         watch: Arc<Watch>,
         most_filters: u32,
         learn_only: bool,
+        isa: Isa,
         now: Timestamp,
     ) -> Self {
         let workers = ends.len();
@@ -117,6 +130,9 @@ impl Detector {
             slots: Slots::new(plan.slots(), workers, |_, _| Reading::default()),
             limits: Vec::new(),
             dirty: Vec::new(),
+            left: Left::default(),
+            isa,
+            looks_left: 0,
             meetings_left: 0,
             zones: plan.zones().iter().map(|_| ZoneState::default()).collect(),
             plan,
@@ -132,6 +148,7 @@ impl Detector {
             last_second: now,
             tick: 0,
             prefix_hot: false,
+            hot_hosts: 0,
             changes_left: 0,
             round: 0,
             task: None,
@@ -146,6 +163,7 @@ impl Detector {
         let elapsed = now.since(self.last_tick);
         self.tick += 1;
         self.limits = self.zones().map(|(zone, state)| judge::limits(zone, state.observed)).collect();
+        self.looks_left = MOST_HOT.saturating_sub(self.hot_hosts);
         self.meetings_left = MOST_MEETINGS;
         self.collect(now);
         for id in &self.hot {

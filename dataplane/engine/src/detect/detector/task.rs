@@ -92,8 +92,8 @@ impl Detector {
         track.phase == Phase::Attack
             && role != Role::Malformed
             && now.since(track.last_extraction) >= REPEAT
-            && !self.measures.drops_all_on(node.zone, role, &node.prefix)
             && (track.mitigated_at.is_none() || track.residual_smooth > self.threshold_of(node, role) / 2.0)
+            && !self.measures.drops_all_on(node.zone, role, &node.prefix)
     }
 
     fn task_for(&mut self, id: NodeId, role: Role, now: Timestamp) -> Option<Task> {
