@@ -229,10 +229,7 @@ impl Stages {
             let Some(place) = at_place else { continue };
             hashed |= u64::from(place.hashed) << at;
             match direction {
-                Direction::Inbound => {
-                    counters.prefetch(place.slot);
-                    tables.filters.prefetch(*place);
-                }
+                Direction::Inbound => counters.prefetch(place.slot),
                 Direction::Outbound => counters.prefetch_fates(place.slot),
             }
         }

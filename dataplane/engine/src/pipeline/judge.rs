@@ -64,12 +64,15 @@ impl Stages {
         let Self { isa, link, limits, scratch, .. } = self;
         let Scratch { lanes, layers, places, judged, classes, lists, hits, limit_keys, .. } = &mut **scratch;
         let (mut listed, mut long, mut blocks) = (0, 0, [&Block::EMPTY; BURST]);
-        let destinations = lanes.iter().zip(&*places).zip(&mut *lists).zip(&mut blocks).zip(packets);
-        for (at, ((((lanes, place), list), block), _)) in destinations.enumerate() {
+        let destinations = lanes.iter().zip(&*places).zip(&mut *lists).zip(packets);
+        for (at, (((lanes, place), list), _)) in destinations.enumerate() {
             let Some(place) = place else { continue };
             *list = filters.locate(*place, lanes);
             listed |= u64::from(list.is_list()) << at;
             long |= u64::from(list.has_more_blocks()) << at;
+        }
+        for at in set_bits(listed) {
+            let (Some(list), Some(block)) = (lists.get(at), blocks.get_mut(at)) else { continue };
             *block = filters.first_block(*list);
             block.prefetch();
         }
