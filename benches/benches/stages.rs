@@ -14,11 +14,11 @@ use levee_benches::row;
 use levee_benches::site;
 use levee_benches::traffic::Traffic;
 use levee_engine::isa::Isa;
-use levee_engine::packet::{Direction, Lanes, Layers, Packet, parse_burst};
+use levee_engine::packet::{Direction, Packet, Parsed, parse_burst};
 use levee_engine::pipeline::BURST;
 use levee_engine::target::conversation::Conversations;
 use levee_engine::target::counters::Counters;
-use levee_engine::target::keyed::{Keyed, Tuples};
+use levee_engine::target::keyed::Keyed;
 use levee_engine::target::plan::Plan;
 
 /// Few enough for the second-level cache.
@@ -36,18 +36,6 @@ fn fastest(packets: u64, mut pass: impl FnMut()) -> Duration {
     fastest.mul_f64(packets as f64 / f64::from(PACKETS))
 }
 
-/// A burst after parsing.
-struct Parsed {
-    lanes: Vec<Lanes>,
-    layers: Vec<Layers>,
-}
-
-impl Parsed {
-    fn empty() -> Self {
-        Self { lanes: vec![Lanes::default(); BURST], layers: vec![Layers::NONE; BURST] }
-    }
-}
-
 fn buffers(name: &str) -> Buffers {
     let row = row::find(name).unwrap_or_else(|| unreachable!("{name} is a row"));
     Buffers::of(Traffic { packets: PACKETS, ..row.subject.traffic })
@@ -59,13 +47,13 @@ fn parse(c: &mut Criterion) {
         let buffers = buffers(name);
         let bursts: Vec<Vec<Packet<'_>>> = buffers.bursts().collect();
         for isa in Isa::available() {
-            let mut parsed = Parsed::empty();
+            let mut parsed = Parsed::default();
             group.bench_function(BenchmarkId::new(name, isa), |b| {
                 b.iter_custom(|packets| {
                     fastest(packets, || {
                         for burst in &bursts {
-                            parse_burst(isa, burst, &mut parsed.lanes, &mut parsed.layers);
-                            black_box(&parsed.lanes);
+                            parse_burst(isa, burst, &mut parsed);
+                            black_box(&parsed);
                         }
                     })
                 });
@@ -81,21 +69,20 @@ fn account(c: &mut Criterion) {
     let bursts: Vec<Parsed> = packets
         .iter()
         .map(|burst| {
-            let mut parsed = Parsed::empty();
-            parse_burst(Isa::detect(), burst, &mut parsed.lanes, &mut parsed.layers);
+            let mut parsed = Parsed::default();
+            parse_burst(Isa::detect(), burst, &mut parsed);
             parsed
         })
         .collect();
     let keyed = Keyed::new((3, 4));
     let mut group = c.benchmark_group("stages");
     for isa in Isa::available() {
-        let (mut tuples, mut keys) = (Tuples::default(), [0; BURST]);
+        let mut keys = [0; BURST];
         group.bench_function(BenchmarkId::new("hash", isa), |b| {
             b.iter_custom(|packets| {
                 fastest(packets, || {
                     for burst in &bursts {
-                        tuples.read(Direction::Inbound, &burst.lanes);
-                        keyed.conversations(isa, Direction::Inbound, &tuples, &burst.lanes, &mut keys);
+                        keyed.conversations(isa, Direction::Inbound, burst, BURST, &mut keys);
                         black_box(&keys);
                     }
                 })
@@ -118,9 +105,8 @@ fn account(c: &mut Criterion) {
     let keys: Vec<[u64; BURST]> = bursts
         .iter()
         .map(|burst| {
-            let (mut tuples, mut keys) = (Tuples::default(), [0; BURST]);
-            tuples.read(Direction::Inbound, &burst.lanes);
-            keyed.conversations(Isa::detect(), Direction::Inbound, &tuples, &burst.lanes, &mut keys);
+            let mut keys = [0; BURST];
+            keyed.conversations(Isa::detect(), Direction::Inbound, burst, BURST, &mut keys);
             keys
         })
         .collect();
@@ -128,10 +114,9 @@ fn account(c: &mut Criterion) {
         b.iter_custom(|count| {
             fastest(count, || {
                 for ((packets, burst), keys) in packets.iter().zip(&bursts).zip(&keys) {
-                    keys.iter().for_each(|key| conversations.prefetch(*key));
-                    let parsed = burst.lanes.iter().zip(&burst.layers);
-                    for (at, ((packet, (lanes, layers)), key)) in packets.iter().zip(parsed).zip(keys).enumerate() {
-                        let (mut layers, now) = (*layers, Timestamp(1_000_000_000));
+                    black_box(conversations.prefetch(Direction::Inbound, keys));
+                    for (at, ((packet, lanes), key)) in packets.iter().zip(&burst.lanes).zip(keys).enumerate() {
+                        let (mut layers, now) = (burst.layers(at), Timestamp(1_000_000_000));
                         black_box(conversations.inbound(at, packet, lanes, &mut layers, *key, true, now));
                     }
                 }

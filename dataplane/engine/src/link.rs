@@ -247,10 +247,14 @@ pub fn connect(workers: usize, slots: usize, filters: usize) -> (Vec<WorkerEnd>,
 }
 
 impl WorkerEnd {
-    /// Tells that a slot has traffic.
-    pub fn dirty(&mut self, slot: u32) {
-        if self.dirty.push(slot).is_err() {
+    /// Tells that slots have traffic.
+    pub fn dirty(&mut self, slots: &[u32]) {
+        let room = self.dirty.slots().min(slots.len());
+        if room < slots.len() {
             self.overflow.store(true, Ordering::Release);
+        }
+        if let Ok(places) = self.dirty.write_chunk_uninit(room) {
+            places.fill_from_iter(slots.iter().copied());
         }
     }
 

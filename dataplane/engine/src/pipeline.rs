@@ -11,7 +11,7 @@ mod limits;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use levee_api::lane::{Bits, Lane};
+use levee_api::lane::{Bits, Lane, TcpFlags};
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
@@ -24,12 +24,12 @@ use crate::filter::table::ListId;
 use crate::generation::Reader;
 use crate::isa::Isa;
 use crate::link::{Notice, WorkerEnd};
-use crate::packet::{Direction, Kind, Lanes, Layers, Packet, address, dns, parse_burst};
+use crate::packet::{Direction, Kind, Lanes, Layers, Packet, Parsed, address, columns, dns, parse_burst};
 use crate::sample::{SAMPLE_PAYLOAD, Sample};
 use crate::tables::Tables;
-use crate::target::conversation::{Conversations, Judged};
+use crate::target::conversation::{Conversations, Judged, stranger_tcp, stranger_udp};
 use crate::target::hosts::Hosts;
-use crate::target::keyed::{Keyed, Tuples};
+use crate::target::keyed::Keyed;
 use crate::target::plan::Place;
 use crate::verdict::{Reason, Verdict};
 
@@ -67,10 +67,10 @@ struct Stages {
 
 /// What is known of the packets of a burst, side by side.
 struct Scratch {
-    lanes: [Lanes; BURST],
-    layers: [Layers; BURST],
-    tuples: Tuples,
+    parsed: Parsed,
     keys: [u64; BURST],
+    /// A bit for each packet whose conversation may be remembered.
+    maybe_known: u64,
     places: [Option<Place>; BURST],
     judged: [Judged; BURST],
     classes: [u16; BURST],
@@ -110,10 +110,9 @@ impl Pipeline {
             control: Limiters::new(Limited::COUNT, workers),
             non_ip: Limiters::new(NON_IP_LIMITERS, NonZeroU32::MIN),
             scratch: Box::new(Scratch {
-                lanes: [Lanes::default(); BURST],
-                layers: [Layers::NONE; BURST],
-                tuples: Tuples::default(),
+                parsed: Parsed::default(),
                 keys: [0; BURST],
+                maybe_known: 0,
                 places: [None; BURST],
                 judged: [unknown; BURST],
                 classes: [0; BURST],
@@ -154,7 +153,8 @@ impl Pipeline {
             Direction::Inbound => {
                 let special = stages.locate(tables, direction, packets.len());
                 stages.account(tables, packets, now);
-                let members = stages.classify(tables, packets.len());
+                let Scratch { parsed, classes, .. } = &mut *stages.scratch;
+                let members = tables.sources.sets().classify(parsed, packets.len(), classes);
                 let met = stages.compare(tables, members, packets, now);
                 verdicts.fill(Verdict::Forward);
                 stages.judge(tables, special | members, &met, wire, packets, now, verdicts);
@@ -195,8 +195,7 @@ impl Stages {
 
     #[inline(never)]
     fn parse(&mut self, packets: &[Packet<'_>]) {
-        let Scratch { lanes, layers, .. } = &mut *self.scratch;
-        parse_burst(self.isa, packets, lanes, layers);
+        parse_burst(self.isa, packets, &mut self.scratch.parsed);
     }
 
     /// Zone and host on the inside, and the key of the conversation. A bit for each packet that is judged by more than filters.
@@ -211,52 +210,63 @@ impl Stages {
     #[inline(always)]
     fn locate_in(&mut self, tables: &Tables, direction: Direction, count: usize) -> u64 {
         let Self { isa, keyed, link, conversations, hosts, scratch, .. } = self;
-        let Scratch { lanes, layers, tuples, keys, places, .. } = &mut **scratch;
-        let Some(lanes) = lanes.get(..count) else { return 0 };
-        let own = if direction == Direction::Inbound { Lane::Dst0 } else { Lane::Src0 };
+        let Scratch { parsed, keys, maybe_known, places, .. } = &mut **scratch;
+        let Parsed { lanes, columns, marks, .. } = &*parsed;
+        let (own, last) = match direction {
+            Direction::Inbound => (Lane::Dst0, Lane::Dst6),
+            Direction::Outbound => (Lane::Src0, Lane::Src6),
+        };
         let counters = link.counters.view();
-        let (mut special, mut hashed, mut fragments) = (0, 0, 0);
-        tuples.read(direction, lanes);
-        let parsed = lanes.iter().zip(&*layers).zip(tuples.inside()).zip(&mut *places);
-        for (at, (((lanes, layers), ipv4), at_place)) in parsed.enumerate() {
-            special |= u64::from(is_special(layers)) << at;
-            fragments |= u64::from(layers.piece.end > 0) << at;
-            *at_place = match has_addresses(layers) {
-                false => None,
-                true if lanes.bits().contains(Bits::IPV6) => tables.plan.place(lanes, own),
-                true => tables.plan.place4(ipv4),
-            };
-            let Some(place) = at_place else { continue };
+        let prefetch = |place: Place| match direction {
+            Direction::Inbound => counters.prefetch(place.slot),
+            Direction::Outbound => counters.prefetch_fates(place.slot),
+        };
+        if direction == Direction::Inbound {
+            tables.sources.sets().prefetch(parsed, count);
+        }
+        keyed.conversations(*isa, direction, parsed, count, keys);
+        let mut hashed = 0;
+        for (at, (pair, at_place)) in columns.of(last).iter().zip(&mut *places).take(count).enumerate() {
+            *at_place = tables.plan.place4(columns::address_of(*pair));
+            let Some(place) = *at_place else { continue };
             hashed |= u64::from(place.hashed) << at;
+            prefetch(place);
+        }
+        for at in set_bits(!marks.addressed | marks.ipv6) {
+            let (Some(at_place), Some(lanes)) = (places.get_mut(at), lanes.get(at)) else { continue };
+            *at_place = None;
+            hashed &= !(1 << at);
+            if marks.ipv6 >> at & 1 != 0 {
+                *at_place = tables.plan.place(lanes, own);
+                hashed |= u64::from(at_place.is_some()) << at;
+            }
+        }
+        let mut hosts_keys = [0; BURST];
+        for at in set_bits(hashed) {
+            let (Some(lanes), Some(key)) = (lanes.get(at), hosts_keys.get_mut(at)) else { continue };
+            *key = hosts.key(address_of(lanes, own));
+            hosts.prefetch(*key);
+            if direction == Direction::Inbound {
+                tables.filters.prefetch_address(lanes);
+            }
+        }
+        for at in set_bits(hashed) {
+            let (Some(Some(place)), Some(lanes), Some(key)) = (places.get_mut(at), lanes.get(at), hosts_keys.get(at))
+            else {
+                continue;
+            };
+            lodge(place, *key, lanes, own, hosts, link);
+            let counters = link.counters.view();
             match direction {
                 Direction::Inbound => counters.prefetch(place.slot),
                 Direction::Outbound => counters.prefetch_fates(place.slot),
             }
         }
-        for at in set_bits(hashed) {
-            let (Some(lanes), Some(key)) = (lanes.get(at), keys.get_mut(at)) else { continue };
-            *key = hosts.key(address_of(lanes, own));
-            hosts.prefetch(*key);
-            tables.filters.prefetch_address(lanes);
-        }
-        for at in set_bits(hashed) {
-            let (Some(Some(place)), Some(lanes), Some(key)) = (places.get_mut(at), lanes.get(at), keys.get(at)) else {
-                continue;
-            };
-            lodge(place, *key, lanes, own, hosts, link);
-            match direction {
-                Direction::Inbound => link.counters.view().prefetch(place.slot),
-                Direction::Outbound => link.counters.view().prefetch_fates(place.slot),
-            }
-        }
-        keyed.conversations(*isa, direction, tuples, lanes, keys);
-        for key in keys.iter().take(count) {
-            conversations.prefetch(*key);
-        }
+        *maybe_known = conversations.prefetch(direction, keys.get(..count).unwrap_or_default());
         if direction == Direction::Inbound {
-            conversations.locate_fragments(*isa, fragments, lanes, layers);
+            conversations.locate_fragments(*isa, marks.fragments, lanes, parsed.rows());
         }
-        special | fragments
+        marks.special
     }
 
     /// Role and counters of inbound packets.
@@ -264,34 +274,66 @@ impl Stages {
     fn account(&mut self, tables: &Tables, packets: &[Packet<'_>], now: Timestamp) {
         let Self { link, limits, conversations, scratch, epoch, .. } = self;
         let plan = &tables.plan;
-        let Scratch { lanes, layers, keys, places, judged, .. } = &mut **scratch;
-        let parsed = lanes.iter().zip(layers).zip(&*keys).zip(&*places).zip(judged);
-        for (at, (packet, ((((lanes, layers), key), place), judged))) in packets.iter().zip(parsed).enumerate() {
-            let Some(place) = place else { continue };
+        let Scratch { parsed, keys, maybe_known, places, judged, .. } = &mut **scratch;
+        let marks = parsed.marks;
+        let located = places
+            .iter()
+            .take(packets.len())
+            .enumerate()
+            .fold(0, |bits, (at, place)| bits | u64::from(place.is_some()) << at);
+        let whole = located & !marks.fragments;
+        let (tcp, udp) = (whole & marks.tcp, whole & marks.udp);
+
+        // What no conversation explains has its role from its headers alone: in a flood nearly everything.
+        let mut opening = 0;
+        for (at, (pair, judged)) in parsed.columns.of(Lane::TcpFlags).iter().zip(&mut *judged).enumerate() {
+            let flags = TcpFlags::from_bits_retain(u16::try_from(pair >> 16).unwrap_or(0));
+            *judged = Judged::of(stranger_tcp(flags));
+            opening |= u64::from(judged.role == Role::Syn) << at;
+        }
+        let known = conversations.known(*maybe_known & (tcp & !opening | udp), keys, now);
+        for at in set_bits(udp & !known) {
+            let (Some(lanes), Some(Some(place)), Some(judged)) =
+                (parsed.lanes.get(at), places.get(at), judged.get_mut(at))
+            else {
+                continue;
+            };
+            *judged = Judged::of(stranger_udp(lanes, plan.serves_udp(place.zone, lanes.get(Lane::DstPort))));
+        }
+        for at in set_bits(located & !(tcp | udp) | known) {
+            let (Some(lanes), Some(key)) = (parsed.lanes.get(at), keys.get(at)) else { continue };
+            let (Some(packet), Some(Some(place)), Some(judged)) = (packets.get(at), places.get(at), judged.get_mut(at))
+            else {
+                continue;
+            };
+            let mut layers = parsed.layers(at);
             let served = layers.kind == Kind::Udp && plan.serves_udp(place.zone, lanes.get(Lane::DstPort));
-            *judged = conversations.inbound(at, packet, lanes, layers, *key, served, now);
-            if link.counters.view().arrival(place.slot, judged.role, packet.wire_len, *epoch) {
-                link.dirty(place.slot);
-            }
+            *judged = conversations.inbound(at, packet, lanes, &mut layers, *key, served, now);
             if judged.handshake {
-                link.counters.handshake(place.slot, *epoch);
+                if link.counters.handshake(place.slot, *epoch) {
+                    link.dirty(&[place.slot]);
+                }
                 limits.verify(lanes, now);
                 link.notice(Notice::Proven(*key));
             }
+            if marks.fragments >> at & 1 != 0 {
+                parsed.set_kind(at, layers.kind);
+            }
         }
-    }
-
-    /// Which address sets each source is in. A bit for each that is in one.
-    #[inline(never)]
-    fn classify(&mut self, tables: &Tables, count: usize) -> u64 {
-        let Scratch { lanes, classes, .. } = &mut *self.scratch;
-        let (Some(lanes), Some(of_burst)) = (lanes.get(..count), classes.get_mut(..count)) else { return 0 };
-        let sets = tables.sources.sets();
-        sets.classify(lanes, of_burst);
-        if sets.is_empty() {
-            return 0;
+        let counters = link.counters.view();
+        let (mut dirty, mut dirty_count) = ([0; BURST], 0);
+        for at in set_bits(located) {
+            let (Some(packet), Some(Some(place)), Some(judged)) = (packets.get(at), places.get(at), judged.get(at))
+            else {
+                continue;
+            };
+            let is_first = counters.arrival(place.slot, judged.role, packet.wire_len, *epoch);
+            if let Some(next) = dirty.get_mut(dirty_count) {
+                *next = place.slot;
+            }
+            dirty_count += usize::from(is_first);
         }
-        of_burst.iter().enumerate().fold(0, |members, (at, class)| members | u64::from(*class != 0) << at)
+        link.dirty(dirty.get(..dirty_count).unwrap_or_default());
     }
 
     /// Copies of headers for the detector: in peace as many as the budget allows of what conversations do not explain,
@@ -302,9 +344,9 @@ impl Stages {
         if *peace_left == 0 && (*watched_left == 0 || !link.watch.is_any_watched()) {
             return;
         }
-        let Scratch { lanes, layers, keys, places, judged, reasons, .. } = &**scratch;
-        let parsed = lanes.iter().zip(layers).zip(keys).zip(places).zip(judged).zip(reasons);
-        for (packet, (((((lanes, layers), key), place), judged), reason)) in packets.iter().zip(parsed) {
+        let Scratch { parsed, keys, places, judged, reasons, .. } = &**scratch;
+        let known = parsed.lanes.iter().zip(keys).zip(places).zip(judged).zip(reasons);
+        for (at, (packet, ((((lanes, key), place), judged), reason))) in packets.iter().zip(known).enumerate() {
             let Some(place) = *place else { continue };
             let role = judged.role;
             if matches!(role, Role::Established | Role::Malformed) {
@@ -314,7 +356,7 @@ impl Stages {
             let budget = if watched { &mut *watched_left } else { &mut *peace_left };
             let Some(left) = budget.checked_sub(1) else { continue };
             *budget = left;
-            let sample = sample_of(packet, lanes, layers, now);
+            let sample = sample_of(packet, lanes, &parsed.layers(at), now);
             link.sample(Sample { conversation: *key, slot: place.slot, role, passed: reason.is_none(), ..sample });
         }
     }
@@ -331,14 +373,13 @@ impl Stages {
         verdicts: &[Verdict],
     ) {
         let Self { link, scratch, tap, .. } = self;
-        let Scratch { layers, places, judged, reasons, .. } = &**scratch;
+        let Scratch { parsed, places, judged, reasons, .. } = &**scratch;
         let inbound = direction == Direction::Inbound;
         let alarmed = |at: usize| places.get(at).copied().flatten().is_some_and(|place| link.watch.is_alarmed(place));
         tap.burst(packets.len(), now, link.watch.is_any_alarmed().then_some(alarmed), |at| {
             let is_judged = inbound && places.get(at).is_some_and(Option::is_some);
-            let exempt =
-                |layers: &Layers| matches!(layers.kind, Kind::Malformed { .. } | Kind::IcmpError | Kind::Discovery);
-            let meets_filters = !layers.get(at).is_some_and(exempt);
+            let meets_filters =
+                !matches!(parsed.layers(at).kind, Kind::Malformed { .. } | Kind::IcmpError | Kind::Discovery);
             Some(Offer {
                 packet: *packets.get(at)?,
                 at: now,
@@ -357,19 +398,20 @@ impl Stages {
     fn learn(&mut self, tables: &Tables, packets: &[Packet<'_>], now: Timestamp) {
         let Self { link, conversations, scratch, epoch, .. } = self;
         let plan = &tables.plan;
-        let Scratch { lanes, layers, keys, places, .. } = &**scratch;
-        let parsed = lanes.iter().zip(layers).zip(keys).zip(places);
-        for (packet, (((lanes, layers), key), place)) in packets.iter().zip(parsed) {
+        let Scratch { parsed, keys, places, .. } = &**scratch;
+        let known = parsed.lanes.iter().zip(keys).zip(places);
+        for (at, (packet, ((lanes, key), place))) in packets.iter().zip(known).enumerate() {
+            let layers = parsed.layers(at);
             if matches!(layers.kind, Kind::Malformed { .. }) {
                 continue;
             }
             let Some(place) = place else { continue };
             let served = layers.kind == Kind::Udp && plan.serves_udp(place.zone, lanes.get(Lane::SrcPort));
-            let learned = conversations.outbound(packet, lanes, layers, *key, served, now);
+            let learned = conversations.outbound(packet, lanes, &layers, *key, served, now);
             link.counters.outbound(place.slot);
             if learned.answer {
                 if link.counters.answer(place.slot, *epoch) {
-                    link.dirty(place.slot);
+                    link.dirty(&[place.slot]);
                 }
                 link.notice(Notice::Proven(learned.conversation));
             }
@@ -385,21 +427,6 @@ pub(crate) fn set_bits(mut bits: u64) -> impl Iterator<Item = usize> {
         bits &= bits.wrapping_sub(1);
         at
     })
-}
-
-/// Whether more than filters and address sets decide about a packet.
-#[inline(always)]
-fn is_special(layers: &Layers) -> bool {
-    !matches!(layers.kind, Kind::Tcp | Kind::Udp | Kind::IcmpOther | Kind::OtherProtocol)
-}
-
-#[inline(always)]
-fn has_addresses(layers: &Layers) -> bool {
-    match layers.kind {
-        Kind::Other | Kind::Heartbeat | Kind::TooDeep => false,
-        Kind::Malformed { addressed, .. } => addressed,
-        _ => true,
-    }
 }
 
 /// The address inside, as a number.

@@ -19,10 +19,8 @@ pub(super) const IPV6: u16 = 0x86dd;
 const MPLS: u16 = 0x8847;
 /// MPLS with an upstream-assigned label (RFC 5332).
 const MPLS_UPSTREAM: u16 = 0x8848;
-const VLAN: u16 = 0x8100;
-const SERVICE_VLAN: u16 = 0x88a8;
-/// What QinQ used before 802.1ad, and many switches still do.
-const OLD_SERVICE_VLAN: u16 = 0x9100;
+/// Types of tags: 802.1Q, 802.1ad, and what QinQ used before that and many switches still do.
+pub(super) const TAGS: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 const IPX: u16 = 0x8137;
 
 /// Heartbeats that bypass switches send through an appliance, unless told otherwise: destination address and type.
@@ -56,7 +54,8 @@ pub(super) struct Link {
 /// Whether a type says that a tag comes first.
 #[inline(always)]
 pub(super) const fn is_tag(kind: u16) -> bool {
-    matches!(kind, VLAN | SERVICE_VLAN | OLD_SERVICE_VLAN)
+    let [vlan, service, old_service] = TAGS;
+    kind == vlan || kind == service || kind == old_service
 }
 
 pub(super) fn parse(frame: &Frame<'_>) -> Result<Link, Reason> {

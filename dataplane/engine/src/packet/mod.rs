@@ -8,6 +8,8 @@
 //! The result is a function of the first [`HEAD_BYTES`] bytes and of the length on the wire, so that it does not depend on how
 //! a frame is split over a driver's segments.
 
+mod block;
+pub mod columns;
 pub mod dns;
 mod ethernet;
 mod fragment;
@@ -29,11 +31,13 @@ mod fixture;
 
 use levee_api::lane::{Bits, LANES, Lane};
 
+pub use self::columns::{Columns, Marks, Parsed};
 use self::ethernet::Content;
 use self::fragment::Fragment;
 pub use self::fragment::Piece;
 use self::frame::Frame;
 use crate::isa::{Isa, Level};
+use crate::pipeline::{BURST, set_bits};
 use crate::verdict::Reason;
 
 /// The contiguous bytes that a driver must hand over of a longer frame: room for the deepest headers that parsing
@@ -258,14 +262,19 @@ fn has_ports(protocol: u8) -> bool {
     matches!(protocol, tcp::PROTOCOL | udp::PROTOCOL | DCCP | SCTP | UDP_LITE)
 }
 
-/// Reads the headers of a burst: [`parse`] for each packet, in the fastest way that the CPU can. All three are equally long.
-pub fn parse_burst(isa: Isa, packets: &[Packet<'_>], lanes: &mut [Lanes], layers: &mut [Layers]) {
+/// Reads the headers of a burst: [`parse`] for each packet, in the fastest way that the CPU can.
+pub fn parse_burst(isa: Isa, packets: &[Packet<'_>], parsed: &mut Parsed) {
+    let packets = packets.get(..BURST).unwrap_or(packets);
+    let odd = block::parse(isa, packets, parsed);
     match isa.level() {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512(cpu) => plain::parse(cpu, packets, lanes, layers),
+        Level::Avx512(cpu) => plain::parse(cpu, packets, odd, parsed),
         _ => {
-            for ((packet, lanes), layers) in packets.iter().zip(lanes).zip(layers) {
-                *layers = parse(packet, lanes);
+            for at in set_bits(odd) {
+                if let (Some(packet), Some(lanes)) = (packets.get(at), parsed.lanes.get_mut(at)) {
+                    let layers = parse(packet, lanes);
+                    parsed.put(at, layers);
+                }
             }
         }
     }

@@ -12,9 +12,11 @@ use std::arch::x86_64::*;
 
 use levee_api::lane::{Bits, Lane, TcpFlags};
 
+use super::columns::Parsed;
 use super::fragment::{Fragment, Piece};
 use super::{HEAD_BYTES, Kind, Lanes, Layers, Packet, ethernet, ipv4, tcp, udp};
 use crate::isa::Avx512;
+use crate::pipeline::set_bits;
 
 /// Offsets behind the tags: IP header, and what follows it.
 const L3: usize = ethernet::HEADER;
@@ -23,18 +25,21 @@ const L4_V6: usize = L3 + super::ipv6::HEADER;
 /// What is looked at of every frame: up to the end of a TCP header over IPv4.
 const LOOK: usize = L4_V4 + tcp::HEADER;
 
-/// Reads the headers of a burst, as [`super::parse`] does for one packet.
-pub(super) fn parse(_: Avx512, packets: &[Packet<'_>], lanes: &mut [Lanes], layers: &mut [Layers]) {
+/// Reads those packets of a burst whose bit is set in `which`, as [`super::parse`] does for one packet.
+pub(super) fn parse(_: Avx512, packets: &[Packet<'_>], which: u64, parsed: &mut Parsed) {
     // SAFETY: the token is only made after the CPU said that it has these features.
-    unsafe { burst(packets, lanes, layers) }
+    unsafe { burst(packets, which, parsed) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,popcnt,bmi1,bmi2,lzcnt")]
-fn burst(packets: &[Packet<'_>], lanes: &mut [Lanes], layers: &mut [Layers]) {
-    for ((packet, lanes), layers) in packets.iter().zip(lanes).zip(layers) {
-        if one(packet, lanes, layers).is_none() {
-            *layers = super::parse(packet, lanes);
+fn burst(packets: &[Packet<'_>], which: u64, parsed: &mut Parsed) {
+    for at in set_bits(which) {
+        let (Some(packet), Some(lanes)) = (packets.get(at), parsed.lanes.get_mut(at)) else { continue };
+        let mut layers = Layers::NONE;
+        if one(packet, lanes, &mut layers).is_none() {
+            layers = super::parse(packet, lanes);
         }
+        parsed.put(at, layers);
     }
 }
 

@@ -17,7 +17,7 @@ use crate::filter::Limiters;
 use crate::filter::kernel::{Block, compare_burst};
 use crate::filter::list::Compiled;
 use crate::isa::prefetch;
-use crate::packet::{Kind, Layers, Packet};
+use crate::packet::{Kind, Layers, Packet, Parsed};
 use crate::tables::{OnFailure, Tables};
 use crate::target::plan::Place;
 use crate::verdict::{Reason, Verdict};
@@ -62,7 +62,8 @@ impl Stages {
             return met;
         }
         let Self { isa, link, limits, scratch, .. } = self;
-        let Scratch { lanes, layers, places, judged, classes, lists, hits, limit_keys, .. } = &mut **scratch;
+        let Scratch { parsed, places, judged, classes, lists, hits, limit_keys, .. } = &mut **scratch;
+        let lanes = &parsed.lanes;
         let (mut listed, mut long, mut blocks) = (0, 0, [&Block::EMPTY; BURST]);
         let destinations = lanes.iter().zip(&*places).zip(&mut *lists).zip(packets);
         for (at, (((lanes, place), list), _)) in destinations.enumerate() {
@@ -92,11 +93,9 @@ impl Stages {
             let (Some(list), Some(hits), Some(first)) = (lists.get(at), hits.get(at), firsts.get(at)) else { continue };
             *found = *first;
             if !first.is_some_and(|first| matched >> at & 1 != 0 && first.applies_at_once(hits, judged.role, now)) {
-                let (Some(lanes), Some(layers), Some(packet)) = (lanes.get(at), layers.get(at), packets.get(at)) else {
-                    continue;
-                };
+                let (Some(lanes), Some(packet)) = (lanes.get(at), packets.get(at)) else { continue };
                 let class = classes.get(at).copied().unwrap_or(0);
-                let payload = layers.payload(packet.head);
+                let payload = parsed.layers(at).payload(packet.head);
                 *found = filters.list(*list).choose(*isa, *hits, lanes, class, judged.role, payload, now);
             }
             let (Some(found), Some(place)) = (found, place) else { continue };
@@ -132,7 +131,7 @@ impl Stages {
             self.judge_special(tables, at, met, wire, packets, now, verdicts);
         }
         let Self { link, limits, scratch, .. } = self;
-        let Scratch { lanes, limit_keys, .. } = &**scratch;
+        let Scratch { parsed: Parsed { lanes, .. }, limit_keys, .. } = &**scratch;
         let (mut dropped, mut over) = (0, 0);
         for at in set_bits(met.any & !special) {
             let (Some(Some(found)), Some(packet)) = (met.filters.get(at), packets.get(at)) else { continue };
@@ -165,12 +164,13 @@ impl Stages {
         verdicts: &mut [Verdict],
     ) {
         let Self { link, limits, control, non_ip, conversations, scratch, .. } = self;
-        let Scratch { lanes, layers, places, judged, classes, limit_keys, .. } = &**scratch;
-        let (Some(lanes), Some(layers), Some(place)) = (lanes.get(at), layers.get(at), places.get(at)) else { return };
+        let Scratch { parsed, places, judged, classes, limit_keys, .. } = &**scratch;
+        let (Some(lanes), Some(place)) = (parsed.lanes.get(at), places.get(at)) else { return };
+        let layers = parsed.layers(at);
         let (Some(judged), Some(packet)) = (judged.get(at), packets.get(at)) else { return };
         let Some(place) = place else {
             if let Some(verdict) = verdicts.get_mut(at) {
-                *verdict = unprotected(wire, layers, tables, non_ip, now);
+                *verdict = unprotected(wire, &layers, tables, non_ip, now);
             }
             return;
         };
@@ -207,15 +207,15 @@ impl Stages {
     #[inline(always)]
     fn condemn(&mut self, tables: &Tables, at: usize, reason: Reason, now: Timestamp, verdicts: &mut [Verdict]) {
         let Self { link, conversations, scratch, .. } = self;
-        let Scratch { lanes, layers, keys, places, judged, reasons, .. } = &mut **scratch;
-        let (Some(lanes), Some(layers), Some(key)) = (lanes.get(at), layers.get(at), keys.get(at)) else { return };
+        let Scratch { parsed, keys, places, judged, reasons, .. } = &mut **scratch;
+        let (Some(lanes), Some(key)) = (parsed.lanes.get(at), keys.get(at)) else { return };
         let (Some(Some(place)), Some(judged), Some(why)) = (places.get(at), judged.get(at), reasons.get_mut(at)) else {
             return;
         };
         let mut reason = reason;
         if matches!(reason, Reason::Filter | Reason::Limit)
             && relies_on_memory(judged.role)
-            && layers.kind != Kind::LaterFragment
+            && parsed.layers(at).kind != Kind::LaterFragment
             && conversations.is_incomplete(*key, now)
         {
             if tables.evicted == OnFailure::Pass {

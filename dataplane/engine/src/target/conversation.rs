@@ -6,7 +6,8 @@ use levee_api::time::Timestamp;
 
 use crate::detect::classify::amplification;
 use crate::isa::Isa;
-use crate::packet::{Kind, Lanes, Layers, Packet, udp};
+use crate::packet::{Direction, Kind, Lanes, Layers, Packet, udp};
+use crate::pipeline::{BURST, set_bits};
 use crate::target::fragment::{Arrival, Fragments, Lead};
 use crate::target::keyed::Keyed;
 use crate::target::memory::{Conversation, Memory, State, lifetime};
@@ -57,10 +58,23 @@ impl Conversations {
         self.memory.is_incomplete(key, now)
     }
 
-    /// Asks for the cache line in which the conversation of a key is, if it is remembered.
+    /// Asks for the cache lines in which the conversations of a burst may be remembered; a bit for each packet whose may be.
     #[inline]
-    pub fn prefetch(&self, key: u64) {
-        self.memory.prefetch(key);
+    pub fn prefetch(&self, direction: Direction, keys: &[u64]) -> u64 {
+        let mut maybe = 0;
+        for (at, key) in keys.iter().enumerate() {
+            maybe |= u64::from(direction == Direction::Outbound || self.memory.may_know(*key)) << at;
+        }
+        for key in set_bits(maybe).filter_map(|at| keys.get(at)) {
+            self.memory.prefetch(*key);
+        }
+        maybe
+    }
+
+    /// Of the packets of a burst whose bit is set in `which` those whose conversation is remembered.
+    #[inline]
+    pub fn known(&self, which: u64, keys: &[u64; BURST], now: Timestamp) -> u64 {
+        self.memory.known(which, keys, now)
     }
 
     /// Begins an inbound burst, and asks for what is remembered of the datagrams of its fragments. `which`: a bit for each
@@ -242,13 +256,10 @@ fn tcp_in(
     now: Timestamp,
 ) -> Judged {
     let flags = TcpFlags::from_bits_truncate(lanes.get(Lane::TcpFlags));
-    if flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::ACK) {
+    if is_opening(flags) {
         return Judged::of(Role::Syn);
     }
-    let Some(mut known) = memory.find(key, now) else {
-        let role = if flags.contains(TcpFlags::SYN) { Role::UnsolicitedSynAck } else { Role::OutOfState };
-        return Judged::of(role);
-    };
+    let Some(mut known) = memory.find(key, now) else { return Judged::of(stranger_tcp(flags)) };
     let state = known.state();
     if flags.contains(TcpFlags::SYN) && !state.contains(State::INSIDE_SYN) {
         return Judged::of(Role::UnsolicitedSynAck);
@@ -284,14 +295,33 @@ fn udp_in(memory: &mut Memory, lanes: &Lanes, key: u64, served: bool, now: Times
         known.keep(now, lifetime::DATAGRAMS);
         return Judged::of(Role::Established);
     }
-    let role = if amplification::answer_of(lanes).is_some() {
+    Judged::of(stranger_udp(lanes, served))
+}
+
+/// True for a SYN that begins a connection, whatever is remembered.
+#[inline(always)]
+const fn is_opening(flags: TcpFlags) -> bool {
+    flags.contains(TcpFlags::SYN) && !flags.contains(TcpFlags::ACK)
+}
+
+/// The role of a segment of no connection that is remembered. A table, so that flags that an attacker mixes cost no branches.
+#[inline(always)]
+pub fn stranger_tcp(flags: TcpFlags) -> Role {
+    const BY_SYN_AND_ACK: [Role; 4] = [Role::OutOfState, Role::Syn, Role::OutOfState, Role::UnsolicitedSynAck];
+    let at = usize::from(flags.contains(TcpFlags::SYN)) | usize::from(flags.contains(TcpFlags::ACK)) << 1;
+    BY_SYN_AND_ACK.get(at).copied().unwrap_or(Role::OutOfState)
+}
+
+/// The role of a datagram of no conversation that is remembered. `served`: its destination port is.
+#[inline(always)]
+pub fn stranger_udp(lanes: &Lanes, served: bool) -> Role {
+    if amplification::answer_of(lanes).is_some() {
         Role::UnsolicitedResponse
     } else if served {
         Role::UdpOpen
     } else {
         Role::UdpUnserved
-    };
-    Judged::of(role)
+    }
 }
 
 /// A segment of either side keeps its connection alive, or ends it.

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use levee_api::time::Timestamp;
 
-use crate::isa::prefetch;
+use crate::isa::prefetch_at;
+use crate::pipeline::{BURST, set_bits};
 
 bitflags::bitflags! {
     /// What has happened in a conversation.
@@ -57,22 +58,40 @@ const WAYS: usize = 4;
 /// Time unit of expiry: 2^27 ns, about 134 ms; 32 bits of them last 18 years.
 const UNIT_SHIFT: u32 = 27;
 
+/// Entries side by side, so that a look-up compares all of them at once. One that was never used has expired.
 #[derive(Clone, Copy, Default)]
-struct Entry {
-    tag: u32,
-    expires: u32,
-    note: u32,
-    state: State,
-    used: bool,
+#[repr(C, align(64))]
+struct Bucket {
+    tags: [u32; WAYS],
+    expires: [u32; WAYS],
+    notes: [u32; WAYS],
+    states: [State; WAYS],
 }
 
-#[derive(Clone, Copy, Default)]
-#[repr(align(64))]
-struct Bucket([Entry; WAYS]);
+const _: () = assert!(size_of::<Bucket>() == 64, "a bucket is one cache line");
+
+impl Bucket {
+    /// A bit for each entry of a tag that lives.
+    #[inline(always)]
+    fn living(&self, tag: u32, now: u32) -> u32 {
+        let entries = self.tags.iter().zip(&self.expires).enumerate();
+        entries.fold(0, |bits, (at, (own, expires))| bits | u32::from((*own == tag) & (*expires > now)) << at)
+    }
+
+    /// The entry of a tag, if it lives.
+    #[inline(always)]
+    fn find(&self, tag: u32, now: u32) -> Option<usize> {
+        let living = self.living(tag, now);
+        (living != 0).then_some(living.trailing_zeros() as usize)
+    }
+}
 
 /// A fixed-size table from conversation keys to their state.
 pub struct Memory {
     buckets: Box<[Bucket]>,
+    /// Per bucket a bit for each eighth of the tags of which it may have an entry: a byte instead of a cache line for
+    /// what is not remembered, which is nearly everything in a flood.
+    hints: Box<[u8]>,
     evicted: u64,
     /// Per bucket: until here a conversation that had got past its first exchange is missing in it. Per bucket, because some
     /// overflow long before the table is full, and what is missing in one says nothing about the others.
@@ -83,15 +102,18 @@ pub struct Memory {
 
 /// A found conversation. Changes are written in place.
 pub struct Conversation<'a> {
-    entry: &'a mut Entry,
+    expires: &'a mut u32,
+    note: &'a mut u32,
+    state: &'a mut State,
 }
 
 impl Memory {
-    /// A memory for about `entries` conversations (rounded up to a power of two), 16 bytes each.
+    /// A memory for about `entries` conversations (rounded up to a power of two), 17 bytes each.
     pub fn new(entries: usize) -> Self {
         let buckets = (entries / WAYS).max(1).next_power_of_two();
         Self {
             buckets: vec![Bucket::default(); buckets].into_boxed_slice(),
+            hints: vec![0; buckets].into_boxed_slice(),
             evicted: 0,
             incomplete_until: vec![0; buckets].into_boxed_slice(),
             incomplete_last: 0,
@@ -110,51 +132,59 @@ impl Memory {
     /// Asks for the cache line of a key.
     #[inline]
     pub fn prefetch(&self, key: u64) {
-        if let Some(bucket) = self.buckets.get(self.at(key)) {
-            prefetch(bucket);
+        prefetch_at(&self.buckets, self.at(key));
+    }
+
+    /// False when the conversation of a key is certainly not remembered.
+    #[inline]
+    pub fn may_know(&self, key: u64) -> bool {
+        self.hints.get(self.at(key)).is_some_and(|hints| hints & hint(tag(key)) != 0)
+    }
+
+    /// Of the packets whose bit is set in `which` those whose conversation is remembered.
+    #[inline]
+    pub fn known(&self, which: u64, keys: &[u64; BURST], now: Timestamp) -> u64 {
+        let (now, mut known) = (unit(now), 0);
+        for at in set_bits(which) {
+            let bucket = keys.get(at).and_then(|key| Some((self.buckets.get(self.at(*key))?, tag(*key))));
+            known |= u64::from(bucket.is_some_and(|(bucket, tag)| bucket.living(tag, now) != 0)) << at;
         }
+        known
     }
 
     /// The conversation of a key, if it is remembered.
     pub fn find(&mut self, key: u64, now: Timestamp) -> Option<Conversation<'_>> {
-        let (tag, now) = (tag(key), unit(now));
-        self.bucket(key)?
-            .0
-            .iter_mut()
-            .find(|entry| entry.used && entry.tag == tag && entry.expires > now)
-            .map(|entry| Conversation { entry })
+        let bucket = self.bucket(key)?;
+        let at = bucket.find(tag(key), unit(now))?;
+        Conversation::at(bucket, at)
     }
 
     /// The conversation of a key, made if it is not remembered; `true` when it is new.
     pub fn find_or_create(&mut self, key: u64, now: Timestamp) -> Option<(Conversation<'_>, bool)> {
-        let (tag, now) = (tag(key), unit(now));
-        let bucket = self.bucket(key)?;
-        let known = bucket.0.iter().position(|entry| entry.used && entry.tag == tag && entry.expires > now);
-        let (at, new, evicted) = match known {
-            Some(at) => (at, false, None),
-            None => {
-                let (at, victim) = bucket.0.iter().enumerate().min_by_key(|(_, entry)| {
-                    let alive = entry.used && entry.expires > now;
-                    (alive, entry.state.is_settled(), entry.expires)
-                })?;
-                (at, true, (victim.used && victim.expires > now).then_some(*victim))
-            }
-        };
-        if let Some(victim) = evicted {
+        let (tag, now, at) = (tag(key), unit(now), self.at(key));
+        let bucket = self.buckets.get_mut(at)?;
+        if let Some(way) = bucket.find(tag, now) {
+            return Some((Conversation::at(bucket, way)?, false));
+        }
+        let entries = bucket.expires.iter().zip(&bucket.states).enumerate();
+        let (way, (expires, state)) =
+            entries.min_by_key(|(_, (expires, state))| (**expires > now, state.is_settled(), **expires))?;
+        let (expires, is_settled) = (*expires, state.is_settled());
+        if expires > now {
             self.evicted += 1;
-            let at = self.at(key);
-            if victim.state.is_settled()
-                && let Some(until) = self.incomplete_until.get_mut(at)
-            {
-                *until = victim.expires.max(*until);
-                self.incomplete_last = victim.expires.max(self.incomplete_last);
+            if is_settled && let Some(until) = self.incomplete_until.get_mut(at) {
+                *until = expires.max(*until);
+                self.incomplete_last = expires.max(self.incomplete_last);
             }
         }
-        let entry = self.bucket(key)?.0.get_mut(at)?;
-        if new {
-            *entry = Entry { tag, expires: now + 1, note: 0, state: State::empty(), used: true };
+        *bucket.tags.get_mut(way)? = tag;
+        let living = bucket.tags.iter().zip(&bucket.expires).filter(|(_, expires)| **expires > now);
+        if let Some(hints) = self.hints.get_mut(at) {
+            *hints = living.fold(hint(tag), |hints, (tag, _)| hints | hint(*tag));
         }
-        Some((Conversation { entry }, new))
+        let entry = Conversation::at(bucket, way)?;
+        (*entry.expires, *entry.note, *entry.state) = (now + 1, 0, State::empty());
+        Some((entry, true))
     }
 
     /// Living entries that had to make room so far.
@@ -170,35 +200,46 @@ impl Memory {
     }
 }
 
-impl Conversation<'_> {
+impl<'a> Conversation<'a> {
+    fn at(bucket: &'a mut Bucket, way: usize) -> Option<Self> {
+        let Bucket { expires, notes, states, .. } = bucket;
+        Some(Self { expires: expires.get_mut(way)?, note: notes.get_mut(way)?, state: states.get_mut(way)? })
+    }
+
     /// What has happened.
     pub fn state(&self) -> State {
-        self.entry.state
+        *self.state
     }
 
     /// Adds to what has happened.
     pub fn mark(&mut self, state: State) {
-        self.entry.state |= state;
+        *self.state |= state;
     }
 
     /// A number that belongs to the state (TCP: sequence number of the SYN-ACK).
     pub fn note(&self) -> u32 {
-        self.entry.note
+        *self.note
     }
 
     /// Sets the number.
     pub fn set_note(&mut self, note: u32) {
-        self.entry.note = note;
+        *self.note = note;
     }
 
     /// Lives for `lifetime` from now.
     pub fn keep(&mut self, now: Timestamp, lifetime: Duration) {
-        self.entry.expires = unit(now + lifetime).max(unit(now) + 1);
+        *self.expires = unit(now + lifetime).max(unit(now) + 1);
     }
 }
 
 fn unit(at: Timestamp) -> u32 {
     u32::try_from(at.0 >> UNIT_SHIFT & 0xffff_ffff).unwrap_or(u32::MAX)
+}
+
+/// The bit of a tag among the hints of its bucket.
+#[inline(always)]
+fn hint(tag: u32) -> u8 {
+    1 << (tag & 7)
 }
 
 fn tag(key: u64) -> u32 {
@@ -219,6 +260,7 @@ mod tests {
         let start = Timestamp(5_000_000_000);
         memory.find_or_create(7, start).unwrap().0.keep(start, SECOND * 10);
         assert!(memory.find(7, start + SECOND * 9).is_some());
+        assert!(memory.may_know(7) && !memory.may_know(1 << 32 | 7));
         assert!(memory.find(7, start + SECOND * 11).is_none());
     }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use levee_api::lane::{Bits, Lane};
 use levee_engine::isa::Isa;
-use levee_engine::packet::{Kind, Lanes, Layers, Packet, parse_burst};
+use levee_engine::packet::{Kind, Lanes, Layers, Marks, Packet, Parsed, parse_burst};
 
 /// An address as the lanes hold it.
 fn lanes_of(address: IpAddr) -> [u16; 8] {
@@ -18,15 +18,47 @@ fn lanes_of(address: IpAddr) -> [u16; 8] {
     }
 }
 
-/// Panics when a burst at some instruction set reads a packet differently from what [`levee_engine::packet::parse`] made of it.
+/// Panics when a burst at some instruction set reads a packet differently from what [`levee_engine::packet::parse`] made of it,
+/// wherever in the burst it is.
 pub(crate) fn reads_alike_at_every_level(packet: &Packet<'_>, layers: &Layers, lanes: &Lanes) {
+    let mut parsed = Parsed::default();
     for isa in Isa::available() {
-        let (mut burst_lanes, mut burst_layers) = ([Lanes([0xffff; 32])], [*layers]);
-        burst_layers[0].end = u16::MAX;
-        parse_burst(isa, &[*packet], &mut burst_lanes, &mut burst_layers);
-        assert_eq!((&burst_layers[0], &burst_lanes[0]), (layers, lanes), "{isa}: {:02x?}", packet.head);
+        // What was there before must not show.
+        parsed.lanes.fill(Lanes([0xffff; 32]));
+        parse_burst(isa, &[*packet; ALIKE], &mut parsed);
+        for at in 0..ALIKE {
+            assert_eq!((&parsed.layers(at), &parsed.lanes[at]), (layers, lanes), "{isa}, {at}: {:02x?}", packet.head);
+            for lane in Lane::ALL {
+                let halves = parsed.columns.of(lane)[at].to_le_bytes();
+                let [low, high] = [[halves[0], halves[1]], [halves[2], halves[3]]].map(u16::from_le_bytes);
+                let turned = if lane.index() % 2 == 0 { low } else { high };
+                assert_eq!(turned, lanes.get(lane), "{isa}, {at}: {lane}: {:02x?}", packet.head);
+            }
+        }
+        let marked = |mark: u64| {
+            if mark == 0 {
+                false
+            } else {
+                assert_eq!(mark, (1 << ALIKE) - 1, "{isa}");
+                true
+            }
+        };
+        let Marks { tcp, udp, addressed, ipv6, fragments, special } = parsed.marks;
+        let no_address = matches!(
+            layers.kind,
+            Kind::Other | Kind::Heartbeat | Kind::TooDeep | Kind::Malformed { addressed: false, .. }
+        );
+        let plain = matches!(layers.kind, Kind::Tcp | Kind::Udp | Kind::IcmpOther | Kind::OtherProtocol);
+        assert_eq!((marked(tcp), marked(udp)), (layers.kind == Kind::Tcp, layers.kind == Kind::Udp), "{isa}");
+        assert_eq!(marked(addressed), !no_address, "{isa}");
+        assert_eq!(marked(ipv6), !no_address && lanes.bits().contains(Bits::IPV6), "{isa}");
+        assert_eq!(marked(fragments), layers.piece.end > 0, "{isa}");
+        assert_eq!(marked(special), !plain || layers.piece.end > 0, "{isa}");
     }
 }
+
+/// More than a block of packets that are read together, and not a whole number of blocks.
+const ALIKE: usize = 18;
 
 /// Panics where we and etherparse both understand a frame and read it differently. Says what etherparse found beyond the
 /// addresses: true when it had a transport header to compare.

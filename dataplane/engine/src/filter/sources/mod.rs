@@ -15,12 +15,13 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
-use levee_api::lane::{Bits, Lane};
+use levee_api::lane::Lane;
 
 pub use build::{BuildError, Ranges, Set};
 pub use policy::{SetUse, Sources};
 
-use crate::packet::Lanes;
+use crate::packet::{Parsed, columns};
+use crate::pipeline::{BURST, set_bits};
 use build::Numbered;
 use ipv4::Ipv4;
 use ipv6::Ipv6;
@@ -33,7 +34,7 @@ pub const MAX_COMBINATIONS: usize = 126;
 pub const MAX_RANGES: usize = 4 << 20;
 
 /// Packets that are looked up together.
-const BATCH: usize = 64;
+const BATCH: usize = BURST;
 
 /// All address sets, ready to be asked. Immutable; part of a table generation.
 #[derive(Debug, Default)]
@@ -43,13 +44,6 @@ pub struct SourceSets {
     /// From the number of a combination to the class.
     classes: Vec<u16>,
     protected: u16,
-}
-
-/// The addresses of one version in a batch, and which packets they belong to.
-struct Batch<A> {
-    addresses: [A; BATCH],
-    packets: [u8; BATCH],
-    count: usize,
 }
 
 impl SourceSets {
@@ -78,15 +72,59 @@ impl SourceSets {
         self.ipv4.bytes() + self.ipv6.bytes()
     }
 
-    /// The class of the source of each packet: bit `i` is set when it is in set `i`. What is not IP has no source, and
-    /// what is written for it means nothing.
-    #[inline(never)]
-    pub fn classify(&self, lanes: &[Lanes], classes: &mut [u16]) {
-        if self.is_empty() {
-            return classes.fill(0);
+    /// Asks for what [`Self::classify`] reads first.
+    #[inline]
+    pub fn prefetch(&self, parsed: &Parsed, count: usize) {
+        if !self.ipv4.is_empty() {
+            for pair in parsed.columns.of(Lane::Src6).iter().take(count) {
+                self.ipv4.prefetch(columns::address_of(*pair));
+            }
         }
-        for (lanes, classes) in lanes.chunks(BATCH).zip(classes.chunks_mut(BATCH)) {
-            self.classify_batch(lanes, classes);
+    }
+
+    /// The class of the source of each of the first `count` packets: bit `i` is set when it is in set `i`. A bit for each packet
+    /// whose source is in any. What is not IP has no source, and what is written for it means nothing.
+    #[inline(never)]
+    pub fn classify(&self, parsed: &Parsed, count: usize, classes: &mut [u16; BURST]) -> u64 {
+        if self.is_empty() {
+            classes.fill(0);
+            return 0;
+        }
+        let mut numbers = [0; BURST];
+        let mut addresses = [0; BURST];
+        for (address, pair) in addresses.iter_mut().zip(parsed.columns.of(Lane::Src6)) {
+            *address = columns::address_of(*pair);
+        }
+        if let (Some(addresses), Some(numbers)) = (addresses.get(..count), numbers.get_mut(..count)) {
+            self.ipv4.look_up(addresses, numbers);
+        }
+        if parsed.marks.ipv6 != 0 {
+            self.look_up_v6(parsed, &mut numbers);
+        }
+        let mut members = 0;
+        for (at, (class, number)) in classes.iter_mut().zip(numbers).enumerate() {
+            *class = self.class(number);
+            members |= u64::from(*class != 0) << at;
+        }
+        members & parsed.marks.addressed
+    }
+
+    #[inline(never)]
+    fn look_up_v6(&self, parsed: &Parsed, numbers: &mut [u8; BURST]) {
+        let (mut addresses, mut found) = ([0; BURST], [0; BURST]);
+        let count = parsed.marks.ipv6.count_ones() as usize;
+        for (address, lanes) in
+            addresses.iter_mut().zip(set_bits(parsed.marks.ipv6).filter_map(|at| parsed.lanes.get(at)))
+        {
+            *address = crate::packet::address(lanes.source());
+        }
+        if let (Some(addresses), Some(found)) = (addresses.get(..count), found.get_mut(..count)) {
+            self.ipv6.look_up(addresses, found);
+        }
+        for (at, found) in set_bits(parsed.marks.ipv6).zip(found) {
+            if let Some(number) = numbers.get_mut(at) {
+                *number = found;
+            }
         }
     }
 
@@ -101,51 +139,8 @@ impl SourceSets {
         self.class(number)
     }
 
-    fn classify_batch(&self, lanes: &[Lanes], classes: &mut [u16]) {
-        let mut ipv4 = Batch { addresses: [0_u32; BATCH], packets: [0; BATCH], count: 0 };
-        let mut ipv6 = Batch { addresses: [0_u128; BATCH], packets: [0; BATCH], count: 0 };
-        for (packet, lanes) in (0_u8..).zip(lanes) {
-            if lanes.bits().contains(Bits::IPV6) {
-                ipv6.push(packet, lanes.source().into_iter().fold(0, |sum, piece| sum << 16 | u128::from(piece)));
-            } else {
-                ipv4.push(packet, u32::from(lanes.get(Lane::Src6)) << 16 | u32::from(lanes.get(Lane::Src7)));
-            }
-        }
-        let mut numbers = [0; BATCH];
-        if let (Some(addresses), Some(numbers)) = (ipv4.addresses.get(..ipv4.count), numbers.get_mut(..ipv4.count)) {
-            self.ipv4.look_up(addresses, numbers);
-        }
-        self.write(&ipv4, &numbers, classes);
-        if ipv6.count > 0 {
-            if let (Some(addresses), Some(numbers)) = (ipv6.addresses.get(..ipv6.count), numbers.get_mut(..ipv6.count))
-            {
-                self.ipv6.look_up(addresses, numbers);
-            }
-            self.write(&ipv6, &numbers, classes);
-        }
-    }
-
-    #[inline(always)]
-    fn write<A>(&self, batch: &Batch<A>, numbers: &[u8; BATCH], classes: &mut [u16]) {
-        for (packet, number) in batch.packets.iter().zip(numbers).take(batch.count) {
-            if let Some(class) = classes.get_mut(usize::from(*packet)) {
-                *class = self.class(*number);
-            }
-        }
-    }
-
     #[inline(always)]
     fn class(&self, number: u8) -> u16 {
         self.classes.get(usize::from(number)).copied().unwrap_or(0)
-    }
-}
-
-impl<A> Batch<A> {
-    #[inline(always)]
-    fn push(&mut self, packet: u8, address: A) {
-        if let (Some(to), Some(at)) = (self.addresses.get_mut(self.count), self.packets.get_mut(self.count)) {
-            (*to, *at) = (address, packet);
-            self.count += 1;
-        }
     }
 }

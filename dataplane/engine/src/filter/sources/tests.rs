@@ -8,6 +8,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::packet::{Kind, Lanes};
+use levee_api::lane::Bits;
 
 /// What sets mean: an address is in a set when one of its prefixes contains it, protected ones apart.
 fn oracle(sets: &[(Vec<Prefix>, bool)], protected: &[Prefix], address: IpAddr) -> u16 {
@@ -101,14 +103,27 @@ proptest! {
         let all = sets.iter().flat_map(|(prefixes, _)| prefixes).chain(&protected);
         let addresses: Vec<IpAddr> = all.flat_map(|prefix| edges(*prefix, noise)).collect();
         let lanes: Vec<Lanes> = addresses.iter().map(|address| lanes_of(*address)).collect();
-        let mut classes = vec![0xffff; lanes.len()];
-        table.classify(&lanes, &mut classes);
+        let classes = classes_of(&table, &lanes);
         for (address, class) in addresses.iter().zip(classes) {
             let expected = oracle(&sets, &protected, *address);
             prop_assert_eq!(class, expected, "{}", address);
             prop_assert_eq!(table.class_of(*address), expected, "{} alone", address);
         }
     }
+}
+
+/// The classes of the sources of packets, burst by burst.
+fn classes_of(table: &SourceSets, lanes: &[Lanes]) -> Vec<u16> {
+    let of_burst = |lanes: &[Lanes]| {
+        let parsed = Parsed::of_rows(lanes.iter().map(|lanes| (*lanes, Kind::Tcp)));
+        let mut classes = [0xffff; BURST];
+        table.prefetch(&parsed, lanes.len());
+        let members = table.classify(&parsed, lanes.len(), &mut classes);
+        let classes = classes[..lanes.len()].to_vec();
+        assert!(classes.iter().enumerate().all(|(at, class)| (*class != 0) == (members >> at & 1 != 0)));
+        classes
+    };
+    lanes.chunks(BURST).flat_map(of_burst).collect()
 }
 
 /// A repeatable stream of numbers (splitmix64).
@@ -134,9 +149,8 @@ fn of_a_hundred_thousand_hosts_none_is_lost() {
         })
         .collect();
     let table = built(&[(ipv4.clone(), false), (ipv6.clone(), false)], &[]);
-    let (mut lanes, mut classes) = (Vec::new(), vec![0; 200_000]);
-    lanes.extend(ipv4.iter().chain(&ipv6).map(|prefix| lanes_of(prefix.address())));
-    table.classify(&lanes, &mut classes);
+    let lanes: Vec<_> = ipv4.iter().chain(&ipv6).map(|prefix| lanes_of(prefix.address())).collect();
+    let classes = classes_of(&table, &lanes);
     assert!(classes.iter().take(100_000).all(|class| *class == 1));
     assert!(classes.iter().skip(100_000).all(|class| *class == 2));
 }
@@ -191,7 +205,5 @@ fn no_sets_take_no_memory_and_contain_nothing() {
     let table = built(&[(Vec::new(), false)], &["192.0.2.0/24".parse().unwrap()]);
     assert!(table.is_empty());
     assert_eq!(table.bytes(), 0);
-    let mut classes = [7; 3];
-    table.classify(&[Lanes::default(); 3], &mut classes);
-    assert_eq!(classes, [0; 3]);
+    assert_eq!(classes_of(&table, &[Lanes::default(); 3]), [0; 3]);
 }

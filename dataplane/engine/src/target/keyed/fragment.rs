@@ -2,9 +2,9 @@
 
 use levee_api::lane::{Bits, Lane};
 
-use super::{Keyed, addresses4, addresses6, sip, sip::Column};
+use super::{Keyed, sip, sip::Column};
 use crate::isa::Isa;
-use crate::packet::{Direction, Lanes, Layers};
+use crate::packet::{Lanes, Layers};
 use crate::pipeline::{BURST, set_bits};
 
 /// Tells the key of a datagram from that of a conversation.
@@ -26,11 +26,8 @@ impl Keyed {
             // In IPv6 the protocol after the headers of a first fragment need not be what its later fragments say (RFC 8200).
             let protocol = if is_v6 { 0 } else { lanes.get(Lane::Protocol) };
             *name = DATAGRAM | u64::from(layers.fragment) << 16 | u64::from(protocol);
-            [*a, *b, *c, *d] = if is_v6 {
-                addresses6(lanes, Direction::Inbound)
-            } else {
-                [addresses4(lanes, Direction::Inbound), 0, 0, 0]
-            };
+            let words = addresses(lanes);
+            [*a, *b, *c, *d] = if is_v6 { words } else { [words[3], 0, 0, 0] };
             (*slot, count) = (at, count + 1);
         }
         let [name, a, b, c, d] = &columns;
@@ -46,6 +43,13 @@ impl Keyed {
             }
         }
     }
+}
+
+/// Both addresses of a packet, a part of each in a word: those of IPv4 in the last.
+fn addresses(lanes: &Lanes) -> [u64; 4] {
+    let (pairs, _) = lanes.0.as_chunks::<2>();
+    let pair = |at: usize| pairs.get(at).map_or(0, |[even, odd]| u64::from(*even) | u64::from(*odd) << 16);
+    std::array::from_fn(|part| pair(part) | pair(4 + part) << 32)
 }
 
 #[cfg(test)]
@@ -65,11 +69,8 @@ mod tests {
         let is_v6 = lanes.bits().contains(Bits::IPV6);
         let protocol = if is_v6 { 0 } else { lanes.get(Lane::Protocol) };
         hasher.write_u64(1 << 63 | u64::from(identification) << 16 | u64::from(protocol));
-        if is_v6 {
-            addresses6(lanes, Direction::Inbound).into_iter().for_each(|word| hasher.write_u64(word));
-        } else {
-            hasher.write_u64(addresses4(lanes, Direction::Inbound));
-        }
+        let parts = if is_v6 { 0..4 } else { 3..4 };
+        parts.for_each(|part| hasher.write_u64(addresses(lanes)[part]));
         hasher.finish()
     }
 
