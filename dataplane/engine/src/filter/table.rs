@@ -43,14 +43,12 @@ pub struct FilterTable {
     pub(super) rests: Rests,
 }
 
-/// Which list of a table: where its blocks and its entries are.
+/// Which list of a table: where its blocks and its entries are, as one word.
+///
+/// In the lower half the first block, and in its upper six bits how many follow it; no list begins at block zero. In the upper
+/// half the first entry in steps of four, and in its lower seven bits how many there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ListId {
-    /// The first block, and how many follow it in the upper six bits. No list begins at block zero.
-    blocks: u32,
-    /// The first entry in steps of four, and how many there are in the lower seven bits.
-    entries: u32,
-}
+pub struct ListId(u64);
 
 /// The list of a prefix, and how long the prefix of the filters is that it came from, plus one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -152,40 +150,39 @@ impl FilterTable {
 
 impl ListId {
     /// The zone's, if it has one.
-    pub(super) const ZONE: Self = Self { blocks: 0, entries: 0 };
+    pub(super) const ZONE: Self = Self(0);
     /// None at all: the address is protected from filters.
-    pub(super) const NONE: Self = Self { blocks: 0, entries: 1 };
+    pub(super) const NONE: Self = Self(1 << 32);
 
     pub(super) fn new(first_block: u32, blocks: usize, first_entry: u32, entries: usize) -> Self {
         let small = |count: usize| u32::try_from(count).unwrap_or(0);
-        Self {
-            blocks: (small(blocks.saturating_sub(1)) << 26) | first_block,
-            entries: ((first_entry / small(ENTRY_STEP)) << 7) | small(entries),
-        }
+        let blocks = (small(blocks.saturating_sub(1)) << 26) | first_block;
+        let entries = ((first_entry / small(ENTRY_STEP)) << 7) | small(entries);
+        Self(u64::from(entries) << 32 | u64::from(blocks))
     }
 
     /// False when it stands for no list at all.
     #[inline]
     pub fn is_list(self) -> bool {
-        self.blocks != 0
+        self.0 & 0xffff_ffff != 0
     }
 
     /// True when the first block is not all of it.
     #[inline]
     pub(crate) fn has_more_blocks(self) -> bool {
-        self.blocks >> 26 != 0
+        self.0 >> 26 & 0x3f != 0
     }
 
     /// The first block, and how many there are.
     #[inline]
     pub(super) fn blocks(self) -> (u32, usize) {
-        (self.blocks & 0x3ff_ffff, (self.blocks >> 26) as usize + 1)
+        ((self.0 & 0x3ff_ffff) as u32, (self.0 >> 26 & 0x3f) as usize + 1)
     }
 
     /// The first entry, and how many there are.
     #[inline]
     pub(super) fn entries(self) -> (u32, usize) {
-        ((self.entries >> 7) * 4, (self.entries & 0x7f) as usize)
+        ((self.0 >> 39) as u32 * 4, (self.0 >> 32 & 0x7f) as usize)
     }
 }
 

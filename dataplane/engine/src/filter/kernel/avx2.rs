@@ -6,57 +6,50 @@ use std::arch::x86_64::*;
 use super::{Block, Hits, LANE};
 use crate::isa::Avx2;
 use crate::packet::Lanes;
-use crate::pipeline::BURST;
-
-/// See [`super::hits`].
-#[inline]
-pub(super) fn hits(_: Avx2, block: &Block, lanes: &Lanes, class: u16) -> Hits {
-    // SAFETY: the token is only made after the CPU said that it has these features.
-    unsafe { of_packet(block, lanes, class) }
-}
 
 /// See [`super::compare_burst`].
 #[inline]
-pub(super) fn compare_burst(
+pub(super) fn compare_burst<const N: usize>(
     _: Avx2,
     listed: u64,
-    blocks: &[&Block; BURST],
-    lanes: &[Lanes; BURST],
-    classes: &[u16; BURST],
-    hits: &mut [Hits; BURST],
+    blocks: &[&Block; N],
+    lanes: &[Lanes; N],
+    classes: &[u16; N],
+    hits: &mut [Hits; N],
     note: impl FnMut(usize, &Hits),
 ) -> u64 {
     // SAFETY: the token is only made after the CPU said that it has these features.
     unsafe { of_burst(listed, blocks, lanes, classes, hits, note) }
 }
 
+/// For each `N` there is a copy of all of it, which has one caller and so is compiled into one loop.
 #[target_feature(enable = "avx2,popcnt,bmi1,bmi2,lzcnt")]
-fn of_burst(
+fn of_burst<const N: usize>(
     listed: u64,
-    blocks: &[&Block; BURST],
-    lanes: &[Lanes; BURST],
-    classes: &[u16; BURST],
-    hits: &mut [Hits; BURST],
+    blocks: &[&Block; N],
+    lanes: &[Lanes; N],
+    classes: &[u16; N],
+    hits: &mut [Hits; N],
     note: impl FnMut(usize, &Hits),
 ) -> u64 {
-    super::each(listed, blocks, lanes, classes, hits, |block, lanes, class| of_packet(block, lanes, class), note)
+    super::each(listed, blocks, lanes, classes, hits, |block, lanes, class| of_packet::<N>(block, lanes, class), note)
 }
 
 #[inline]
 #[target_feature(enable = "avx2,popcnt,bmi1,bmi2,lzcnt")]
-fn of_packet(block: &Block, lanes: &Lanes, class: u16) -> Hits {
+fn of_packet<const N: usize>(block: &Block, lanes: &Lanes, class: u16) -> Hits {
     let (eights, []) = lanes.0.as_chunks::<8>() else { return Hits::NONE };
     let [a, b, c, d] = eights else { return Hits::NONE };
     // In the register: storing the class to the lanes just before this load would stall on store forwarding.
     let d = _mm_insert_epi16::<6>(load(d), i32::from(class));
-    compare(block, &[load(a), load(b), load(c), d].map(|eight| _mm256_broadcastsi128_si256(eight)))
+    compare::<N>(block, [load(a), load(b), load(c), d].map(|eight| _mm256_broadcastsi128_si256(eight)))
 }
 
 /// Eight lanes, in both halves of a register: what a byte shuffle can choose from.
 type Eight = __m256i;
 
 #[target_feature(enable = "avx2,popcnt,bmi1,bmi2,lzcnt")]
-fn compare(block: &Block, lanes: &[Eight; 4]) -> Hits {
+fn compare<const N: usize>(block: &Block, lanes: [Eight; 4]) -> Hits {
     let bounds = block.lo.as_chunks::<32>().0.iter().zip(block.hi.as_chunks::<32>().0);
     let ignored = block.ignore.as_chunks::<16>().0;
     let (mut hold, mut last, mut own) = (0, 0, 0);
@@ -70,8 +63,8 @@ fn compare(block: &Block, lanes: &[Eight; 4]) -> Hits {
         if _mm256_testz_si256(tags, tags) != 0 {
             break;
         }
-        let low = holds(values(tags0, ignore0, lanes), lo0, hi0);
-        let high = holds(values(tags1, ignore1, lanes), lo1, hi1);
+        let low = holds(values(tags0, ignore0, &lanes), lo0, hi0);
+        let high = holds(values(tags1, ignore1, &lanes), lo1, hi1);
         // Packing takes from both by halves of registers.
         let both = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(low, high));
         let shift = 32 * half;

@@ -8,51 +8,44 @@ use levee_api::lane::Lane;
 use super::{Block, Hits, LAST, OWN};
 use crate::isa::Avx512;
 use crate::packet::Lanes;
-use crate::pipeline::BURST;
-
-/// See [`super::hits`].
-#[inline]
-pub(super) fn hits(_: Avx512, block: &Block, lanes: &Lanes, class: u16) -> Hits {
-    // SAFETY: the token is only made after the CPU said that it has these features.
-    unsafe { of_packet(block, lanes, class) }
-}
 
 /// See [`super::compare_burst`].
 #[inline]
-pub(super) fn compare_burst(
+pub(super) fn compare_burst<const N: usize>(
     _: Avx512,
     listed: u64,
-    blocks: &[&Block; BURST],
-    lanes: &[Lanes; BURST],
-    classes: &[u16; BURST],
-    hits: &mut [Hits; BURST],
+    blocks: &[&Block; N],
+    lanes: &[Lanes; N],
+    classes: &[u16; N],
+    hits: &mut [Hits; N],
     note: impl FnMut(usize, &Hits),
 ) -> u64 {
     // SAFETY: the token is only made after the CPU said that it has these features.
     unsafe { of_burst(listed, blocks, lanes, classes, hits, note) }
 }
 
+/// For each `N` there is a copy of all of it, which has one caller and so is compiled into one loop.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1,bmi2,lzcnt")]
-fn of_burst(
+fn of_burst<const N: usize>(
     listed: u64,
-    blocks: &[&Block; BURST],
-    lanes: &[Lanes; BURST],
-    classes: &[u16; BURST],
-    hits: &mut [Hits; BURST],
+    blocks: &[&Block; N],
+    lanes: &[Lanes; N],
+    classes: &[u16; N],
+    hits: &mut [Hits; N],
     note: impl FnMut(usize, &Hits),
 ) -> u64 {
-    super::each(listed, blocks, lanes, classes, hits, |block, lanes, class| of_packet(block, lanes, class), note)
+    super::each(listed, blocks, lanes, classes, hits, |block, lanes, class| of_packet::<N>(block, lanes, class), note)
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1,bmi2,lzcnt")]
-fn of_packet(block: &Block, lanes: &Lanes, class: u16) -> Hits {
+fn of_packet<const N: usize>(block: &Block, lanes: &Lanes, class: u16) -> Hits {
     // In the register: storing the class to the lanes just before this load costs 6 ns in store forwarding.
-    compare(block, _mm512_mask_set1_epi16(load(&lanes.0), 1 << Lane::SourceClass.index(), class.cast_signed()))
+    compare::<N>(block, _mm512_mask_set1_epi16(load(&lanes.0), 1 << Lane::SourceClass.index(), class.cast_signed()))
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,popcnt,bmi1,bmi2,lzcnt")]
-fn compare(block: &Block, lanes: __m512i) -> Hits {
+fn compare<const N: usize>(block: &Block, lanes: __m512i) -> Hits {
     // SAFETY: reads the 64 bytes of an array of 64 bytes.
     let tags = unsafe { _mm512_loadu_si512(block.tags.as_ptr().cast()) };
     let last = _mm512_test_epi8_mask(tags, _mm512_set1_epi8(LAST.cast_signed()));

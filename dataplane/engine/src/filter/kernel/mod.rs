@@ -11,12 +11,14 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+use std::array;
+
 use levee_api::filter::{Constraint, HeaderBox};
 use levee_api::lane::Lane;
 
 use crate::isa::{Isa, Level, prefetch};
 use crate::packet::Lanes;
-use crate::pipeline::{BURST, set_bits};
+use crate::pipeline::set_bits;
 
 /// Slots of a block.
 pub(super) const SLOTS: usize = 64;
@@ -119,34 +121,27 @@ impl Hits {
 }
 
 /// Which boxes of a block a packet lies in. `class` takes the place of the lane of the source class.
-#[inline]
 pub(super) fn hits(isa: Isa, block: &Block, lanes: &Lanes, class: u16) -> Hits {
-    match isa.level() {
-        Level::Scalar => scalar_hits(block, &classed(lanes, class)),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2(cpu) => avx2::hits(cpu, block, lanes, class),
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512(cpu) => avx512::hits(cpu, block, lanes, class),
-    }
+    let mut hits = [Hits::NONE];
+    compare_burst(isa, 1, &[block], array::from_ref(lanes), &[class], &mut hits, |_, _| ());
+    let [hits] = hits;
+    hits
 }
 
-/// Compares those packets of a burst whose bit is set in `listed`, each with its block; a bit for each that a rule's own box
+/// Compares those of `N` packets whose bit is set in `listed`, each with its block; a bit for each that a rule's own box
 /// contains. `note` is told what each block said, to ask meanwhile for what is read next.
 #[inline]
-pub(crate) fn compare_burst(
+pub(crate) fn compare_burst<const N: usize>(
     isa: Isa,
     listed: u64,
-    blocks: &[&Block; BURST],
-    lanes: &[Lanes; BURST],
-    classes: &[u16; BURST],
-    hits: &mut [Hits; BURST],
+    blocks: &[&Block; N],
+    lanes: &[Lanes; N],
+    classes: &[u16; N],
+    hits: &mut [Hits; N],
     note: impl FnMut(usize, &Hits),
 ) -> u64 {
     match isa.level() {
-        Level::Scalar => {
-            let compare = |block: &Block, lanes: &Lanes, class| scalar_hits(block, &classed(lanes, class));
-            each(listed, blocks, lanes, classes, hits, compare, note)
-        }
+        Level::Scalar => each(listed, blocks, lanes, classes, hits, scalar_hits, note),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2(cpu) => avx2::compare_burst(cpu, listed, blocks, lanes, classes, hits, note),
         #[cfg(target_arch = "x86_64")]
@@ -156,12 +151,12 @@ pub(crate) fn compare_burst(
 
 /// Inlined into each of the above, to be compiled for its CPU.
 #[inline(always)]
-fn each(
+fn each<const N: usize>(
     listed: u64,
-    blocks: &[&Block; BURST],
-    lanes: &[Lanes; BURST],
-    classes: &[u16; BURST],
-    hits: &mut [Hits; BURST],
+    blocks: &[&Block; N],
+    lanes: &[Lanes; N],
+    classes: &[u16; N],
+    hits: &mut [Hits; N],
     compare: impl Fn(&Block, &Lanes, u16) -> Hits,
     mut note: impl FnMut(usize, &Hits),
 ) -> u64 {
@@ -169,9 +164,10 @@ fn each(
     for at in set_bits(listed) {
         let (Some(block), Some(lanes)) = (blocks.get(at), lanes.get(at)) else { continue };
         let (Some(class), Some(hits)) = (classes.get(at), hits.get_mut(at)) else { continue };
-        *hits = compare(block, lanes, *class);
-        some |= u64::from(hits.any()) << at;
-        note(at, hits);
+        let found = compare(block, lanes, *class);
+        some |= u64::from(found.any()) << at;
+        note(at, &found);
+        *hits = found;
     }
     some
 }
@@ -192,32 +188,33 @@ pub(super) fn classed(lanes: &Lanes, class: u16) -> Lanes {
 }
 
 /// A quarter of a block after the other, without a branch on what holds, so that compilers use what vectors there are.
-fn scalar_hits(block: &Block, lanes: &Lanes) -> Hits {
+fn scalar_hits(block: &Block, lanes: &Lanes, class: u16) -> Hits {
     const QUARTER: usize = 16;
+    let lanes = classed(lanes, class);
     let bounds = block.lo.as_chunks::<QUARTER>().0.iter().zip(block.hi.as_chunks::<QUARTER>().0);
     let ignored = block.ignore.as_chunks::<{ QUARTER / 2 }>().0;
     let (mut hold, mut last, mut own) = (0, 0, 0);
     for (quarter, ((tags, (lo, hi)), ignore)) in
         block.tags.as_chunks::<QUARTER>().0.iter().zip(bounds).zip(ignored).enumerate()
     {
-        if *tags == [0; QUARTER] {
+        let [low, high] = tags.as_chunks::<8>().0 else { break };
+        let [low, high] = [low, high].map(|tags| u64::from_le_bytes(*tags));
+        if low | high == 0 {
             break;
         }
         let mut values = tags.map(|tag| lanes.0.get(usize::from(tag & LANE)).copied().unwrap_or(0));
         for (even, ignore) in values.iter_mut().step_by(2).zip(ignore) {
             *even &= !ignore;
         }
-        let slots = values.iter().zip(lo.iter().zip(hi)).enumerate();
-        let holding = slots.fold(0_u16, |bits, (slot, (value, (lo, hi)))| {
-            bits | if (lo <= value) & (value <= hi) { 1 << slot } else { 0 }
-        });
-        let (low, high) = (|tag: &[u8; 8]| u64::from_le_bytes(*tag), 8);
-        let [first, second] = tags.as_chunks::<8>().0 else { break };
-        let bits = |of: u8| gathered(low(first), of) | gathered(low(second), of) << high;
+        let mut bits: [u16; QUARTER] = array::from_fn(|slot| 1 << slot);
+        for ((bit, value), (lo, hi)) in bits.iter_mut().zip(&values).zip(lo.iter().zip(hi)) {
+            let outside = lo.saturating_sub(*value) | value.saturating_sub(*hi);
+            *bit = if outside == 0 { *bit } else { 0 };
+        }
         let shift = quarter * QUARTER;
-        hold |= u64::from(holding) << shift;
-        last |= bits(LAST) << shift;
-        own |= bits(OWN) << shift;
+        hold |= u64::from(bits.iter().fold(0, |all, bit| all | bit)) << shift;
+        last |= (gathered(low, LAST) | gathered(high, LAST) << 8) << shift;
+        own |= (gathered(low, OWN) | gathered(high, OWN) << 8) << shift;
     }
     Hits::of(hold, last, own)
 }
