@@ -337,7 +337,7 @@ impl Stages {
     }
 
     /// Copies of headers for the detector: in peace as many as the budget allows of what conversations do not explain,
-    /// of watched roles (nearly) all.
+    /// of watched roles at alarmed targets (nearly) all.
     #[inline(never)]
     fn sample(&mut self, packets: &[Packet<'_>], now: Timestamp) {
         let Self { link, scratch, peace_left, watched_left, .. } = self;
@@ -352,7 +352,7 @@ impl Stages {
             if matches!(role, Role::Established | Role::Malformed) {
                 continue;
             }
-            let watched = link.watch.roles(place.zone).contains(role);
+            let watched = link.watch.roles(place.zone).contains(role) && link.watch.is_alarmed(place);
             let budget = if watched { &mut *watched_left } else { &mut *peace_left };
             let Some(left) = budget.checked_sub(1) else { continue };
             *budget = left;

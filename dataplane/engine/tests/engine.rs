@@ -13,6 +13,7 @@ use levee_api::zone::{Mode, Visibility};
 use levee_engine::detect::event::{Phase, What};
 use levee_engine::detect::snapshot;
 use levee_engine::packet::Direction::{Inbound, Outbound};
+use levee_engine::sample::Sample;
 use levee_engine::time::Timestamp;
 use levee_engine::verdict::{Reason, Verdict};
 
@@ -115,6 +116,26 @@ fn a_pulse_that_comes_back_on_another_host_is_dropped_at_once() {
     let (sent, dropped) = flood(&mut site, 10, |tick| (0..200).map(|n| syn(other, tick * 200 + n, 512)).collect());
     assert!(dropped * 10 >= sent * 9, "{dropped} of {sent} dropped within 100 ms");
     assert_eq!(site.lost_of_clients, 0);
+}
+
+#[test]
+fn only_the_alarmed_target_is_sampled_in_full() {
+    let mut site = Site::learned(&[zone()]);
+    flood(&mut site, 25, |tick| (0..40).map(|n| syn(SERVER, tick * 40 + n, 512)).collect());
+    for n in 0..600 {
+        site.send(Inbound, &syn([203, 0, 113, octet(100 + n % 100)], n, 512));
+    }
+    for n in 0..300 {
+        site.send(Inbound, &syn(SERVER, 10_000 + n, 512));
+    }
+    let sent_at = site.now;
+    site.tick();
+    let (_, state) = site.engine.detector.zones().next().unwrap();
+    let samples = state.recent[Role::Syn.index()].iter().filter(|sample| sample.at == sent_at);
+    let is_target = |sample: &&Sample| sample.lanes.destination()[7] == u16::from_be_bytes([SERVER[2], SERVER[3]]);
+    let (all, target) = (samples.clone().count(), samples.filter(is_target).count());
+    assert_eq!(target, 300);
+    assert!((1..=256).contains(&(all - target)), "{} samples of hosts that nobody attacks", all - target);
 }
 
 #[test]
