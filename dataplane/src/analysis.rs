@@ -1,11 +1,12 @@
 //! The analysis thread: work that takes longer than a tick may.
 
 use std::io;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use levee_engine::detect::detector::{Outcome, Task};
+
+use crate::bell::Bell;
 
 /// The way to the thread and back. It ends when this is dropped.
 #[derive(Debug)]
@@ -16,11 +17,11 @@ pub struct Analysis {
 }
 
 impl Analysis {
-    /// Starts the thread.
+    /// Starts the thread. `bell`: rung when something has been done.
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(bell: Bell) -> io::Result<Self> {
         let (tasks, given) = channel::<Task>();
         let (done, outcomes) = channel();
         let thread = std::thread::Builder::new().name("levee-analysis".to_owned()).spawn(move || {
@@ -28,6 +29,7 @@ impl Analysis {
                 if done.send(task.run()).is_err() {
                     break;
                 }
+                bell.ring();
             }
         })?;
         Ok(Self { tasks: Some(tasks), outcomes, thread: Some(thread) })
@@ -42,17 +44,9 @@ impl Analysis {
         }
     }
 
-    /// What has been done, waited for at most this long.
-    pub fn wait(&self, most: Duration) -> Option<Outcome> {
-        match self.outcomes.recv_timeout(most) {
-            Ok(outcome) => Some(outcome),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => {
-                // It has ended (and `give` says so): ticks go on.
-                std::thread::sleep(most);
-                None
-            }
-        }
+    /// What has been done; never waits.
+    pub fn take(&self) -> Option<Outcome> {
+        self.outcomes.try_recv().ok()
     }
 }
 

@@ -1,8 +1,10 @@
 //! The poll-mode process that watches and filters every packet.
 
 pub mod analysis;
+pub mod bell;
 pub mod capture_file;
 pub mod capture_writer;
+pub mod change;
 pub mod dpdk;
 pub mod exchange;
 pub mod fates;

@@ -156,7 +156,7 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
 
     let (service, inlet, outlet) =
         Service::start_with(listener, &config, before.policy.clone()).map_err(RunError::Thread)?;
-    let analysis = Analysis::start().map_err(RunError::Thread)?;
+    let analysis = Analysis::start(inlet.bell()).map_err(RunError::Thread)?;
     let writer = Writer::start().map_err(RunError::Thread)?;
     let captures = capture_writer::Setup {
         capture: config.dataplane.capture.clone(),
@@ -182,6 +182,8 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         state,
         config: config.hash,
         policy: before.policy,
+        change: None,
+        request: None,
     };
     let deciding = Deciding { service, tick: tick.start().map_err(RunError::Thread)? };
     let (events, ended) = mpsc::channel();

@@ -1,7 +1,6 @@
-//! The tick thread: owns the engine, looks at the counters every 10 ms, answers what the service asks, and never waits for
-//! either.
+//! The tick thread: owns the engine, looks at the counters every 10 ms, answers what the service asks in between, and never
+//! waits for either.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,10 +19,12 @@ use levee_engine::detect::detector::TICK;
 use levee_engine::detect::event::What;
 use levee_engine::detect::snapshot::{self, Draft};
 use levee_engine::engine::Engine;
+use levee_engine::target::plan::Plan;
 use levee_engine::verdict::Reason;
 
 use crate::analysis::Analysis;
 use crate::capture_writer::CaptureWriter;
+use crate::change::{Change, Done};
 use crate::dpdk::clock::Clock;
 use crate::in_force::{self, InForce};
 use crate::service::{Inlet, Outlet, Policy, Refusal, Request, Snapshot};
@@ -74,6 +75,10 @@ pub struct Tick {
     pub config: ContentHash,
     /// The policy in force.
     pub policy: Policy,
+    /// What is being changed.
+    pub change: Option<Change>,
+    /// What the service asks next.
+    pub request: Option<Request>,
 }
 
 /// The filters in force as of a time, listed a part in each tick: of many it is more than a tick has time for.
@@ -118,23 +123,25 @@ impl Tick {
     }
 
     fn run(mut self, stop: &AtomicBool) {
+        let bell = self.inlet.bell();
+        bell.hear();
         let mut next = self.clock.now() + TICK;
         let (mut baseline_at, mut in_force_at) = (next, next);
         let (mut baseline, mut in_force): (Option<Draft>, Option<Listing>) = (None, None);
         let mut in_force_changed = false;
         while !stop.load(Ordering::Relaxed) {
             let now = self.clock.now();
-            // A signature takes effect as soon as it is found. Many filters are put into force between ticks.
-            let is_behind = now < next && self.engine.catch_up(now);
-            let wait = if is_behind { Duration::ZERO } else { next.since(self.clock.now()) };
-            if let Some(outcome) = self.analysis.wait(wait) {
-                self.engine.complete(outcome, self.clock.now());
+            if now < next {
+                if let Some(outcome) = self.analysis.take() {
+                    // A signature takes effect as soon as it is found.
+                    self.engine.complete(outcome, now);
+                } else if self.has_work() {
+                    in_force_changed |= self.work(now);
+                } else if !self.engine.catch_up(now) {
+                    bell.wait(next.since(self.clock.now()));
+                }
                 continue;
             }
-            if is_behind {
-                continue;
-            }
-            let now = self.clock.now();
             // A thread that was held up does not catch up on ticks: the counters hold everything since the last one.
             next = (next + TICK).max(now);
             self.engine.tick(now);
@@ -145,11 +152,12 @@ impl Tick {
                 source_files::tell(&self.address_sets, &loaded);
                 self.engine.replace_sources(loaded.sets, self.address_sets.clone());
             }
-            while let Some(request) = self.inlet.take() {
-                in_force_changed |= self.answer(request, now);
-            }
-            in_force_changed |= self.tell(now);
-            if in_force.is_none() && self.is_in_force_due(in_force_changed, now.since(in_force_at)) {
+            // Something is done also when ticks leave no time between them.
+            in_force_changed |= self.work(now) | self.tell(now);
+            if self.change.is_none()
+                && in_force.is_none()
+                && self.is_in_force_due(in_force_changed, now.since(in_force_at))
+            {
                 in_force = Some(Listing::begin(now));
                 (in_force_changed, in_force_at) = (false, now);
             }
@@ -167,6 +175,10 @@ impl Tick {
             {
                 self.writer.replace(self.state.join(BASELINE), || draft.finish());
             }
+        }
+        // Whole, also in the file.
+        while self.change.is_some() {
+            self.work(self.clock.now());
         }
         for (set, packets) in self.address_sets.iter().zip(self.engine.source_hits()) {
             tracing::info!("address set {:?}: {packets} packets came from its addresses", set.name);
@@ -215,31 +227,50 @@ impl Tick {
         self.writer.replace(in_force::path(&self.state), move || in_force.to_bytes(at));
     }
 
-    /// Does what was asked; true when what is in force changed. An answer that nobody waits for any more is dropped.
+    fn has_work(&mut self) -> bool {
+        if self.change.is_none() && self.request.is_none() {
+            self.request = self.inlet.take();
+        }
+        self.change.is_some() || self.request.is_some()
+    }
+
+    /// Goes on with the change under way, or else answers the next request; true when what is in force changed.
+    fn work(&mut self, now: Timestamp) -> bool {
+        if !self.has_work() {
+            return false;
+        }
+        if let Some(change) = &mut self.change {
+            return change.go_on(&mut self.engine, now) && self.end_change(now);
+        }
+        self.request.take().is_some_and(|request| self.answer(request, now))
+    }
+
+    /// Does what was asked, or begins to; true when what is in force changed. An answer that nobody waits for any more is
+    /// dropped.
     fn answer(&mut self, request: Request, now: Timestamp) -> bool {
         match request {
             Request::Replace { policy, reply } => {
-                let done = self.replace(policy, now);
-                let changed = done.is_ok();
-                let _ = reply.send(done);
-                changed
+                let plan = match self.engine.plan(&policy.zones, &policy.protected) {
+                    Ok(plan) => plan,
+                    Err(error) => {
+                        let _ = reply.send(Err(vec![error.to_string()]));
+                        return false;
+                    }
+                };
+                // What the reflex had installed before a restart is not the control plane's to end: it has its own deadline.
+                let ending = self.engine.detector.measures.external();
+                let ending = ending.filter(|filter| !in_force::is_from_before_restart(filter));
+                let ending = ending.map(|filter| filter.id).collect();
+                let installing = policy.filters.clone();
+                self.begin(ending, installing, plan, Done::Replaced(policy, reply), now)
             }
-            Request::Install { filters, reply } => {
-                let done = self.install(&filters, now);
-                let changed = done.is_ok();
-                let _ = reply.send(done);
-                changed
+            Request::Install { filters, reply } => self.begin(Vec::new(), filters, None, Done::Installed(reply), now),
+            Request::Remove { owner, mut ids, reply } => {
+                ids.retain(|id| self.engine.detector.measures.is_owned(&owner, *id));
+                self.begin(ids, Vec::new(), None, Done::Removed(reply), now)
             }
             Request::Renew { owner, ids, ttl, reply } => {
                 let _ = reply.send(self.renew(&owner, &ids, now + ttl));
-                true
-            }
-            Request::Remove { owner, ids, reply } => {
-                let owned = self.owned(&owner);
-                let asked: HashSet<u64> = ids.into_iter().filter(|id| owned.contains(id)).collect();
-                let removed = self.engine.detector.measures.withdraw(&asked);
-                self.engine.catch_up(now);
-                let _ = reply.send(u64::try_from(removed).unwrap_or(u64::MAX));
                 true
             }
             Request::Snapshot { reply } => {
@@ -255,68 +286,66 @@ impl Tick {
         }
     }
 
-    /// Whole or not at all: what can fail comes before the first change.
-    fn replace(&mut self, policy: Policy, now: Timestamp) -> Result<(), Refusal> {
-        // What the reflex had installed before a restart is not the control plane's to end: it has its own deadline.
-        let (kept, ended): (Vec<&Filter>, Vec<&Filter>) =
-            self.engine.detector.measures.external().partition(|filter| in_force::is_from_before_restart(filter));
-        let (kept, ended) = (kept.len(), ended.iter().map(|filter| filter.id).collect());
-        let room = self.engine.detector.measures.room_for(kept + policy.filters.len());
-        room.map_err(|error| vec![error.to_string()])?;
-        self.engine.replace_zones(&policy.zones, &policy.protected, now).map_err(|error| vec![error.to_string()])?;
-        self.sources.protect(policy.protected.clone());
-        self.engine.detector.measures.withdraw(&ended);
-        self.install(&policy.filters, now)?;
-        self.tell(now);
-        self.outlet.tell_of(
-            contract::event::What::PolicyCommitted(contract::PolicyCommitted {
-                generation: policy.generation,
-                zones: u64::try_from(policy.zones.len()).unwrap_or(u64::MAX),
-                filters: u64::try_from(policy.filters.len()).unwrap_or(u64::MAX),
-            }),
-            now,
-        );
-        self.policy = policy;
-        Ok(())
-    }
-
-    /// All or none.
-    fn install(&mut self, filters: &[FilterRequest], now: Timestamp) -> Result<Vec<u64>, Refusal> {
-        let mut ids = Vec::with_capacity(filters.len());
-        let mut refused = None;
-        for request in filters {
-            match self.engine.detector.measures.install_external(in_force::filter_of(request, now)) {
-                Ok(id) => ids.push(id),
-                Err(error) => {
-                    refused = Some(vec![error.to_string()]);
-                    break;
+    /// Begins a change, whole or not at all; true when it was so small that it is done.
+    fn begin(
+        &mut self,
+        ending: Vec<u64>,
+        installing: Vec<FilterRequest>,
+        plan: Option<Arc<Plan>>,
+        done: Done,
+        now: Timestamp,
+    ) -> bool {
+        match Change::begin(&mut self.engine, ending, installing, plan, done) {
+            Ok(change) => {
+                self.change = Some(change);
+                self.work(now)
+            }
+            Err((full, done)) => {
+                let refusal = vec![full.to_string()];
+                match done {
+                    Done::Replaced(_, reply) => drop(reply.send(Err(refusal))),
+                    Done::Installed(reply) => drop(reply.send(Err(refusal))),
+                    Done::Removed(reply) => drop(reply.send(0)),
                 }
+                false
             }
         }
-        if refused.is_some() {
-            self.engine.detector.measures.withdraw(&ids.iter().copied().collect());
-        }
-        self.engine.catch_up(now);
-        refused.map_or(Ok(ids), Err)
     }
 
-    fn owned(&self, owner: &str) -> HashSet<u64> {
-        let of_owner =
-            |filter: &&Filter| matches!(&filter.origin, Origin::ControlPlane { owner: known } if known == owner);
-        self.engine.detector.measures.external().filter(of_owner).map(|filter| filter.id).collect()
+    /// A change is complete.
+    fn end_change(&mut self, now: Timestamp) -> bool {
+        let Some(mut change) = self.change.take() else { return false };
+        let (installed, ended) = (change.result(), change.ended());
+        match change.done {
+            Done::Removed(reply) => drop(reply.send(ended)),
+            Done::Installed(reply) => drop(reply.send(installed)),
+            Done::Replaced(_, reply) if installed.is_err() => drop(reply.send(installed.map(drop))),
+            Done::Replaced(policy, reply) => {
+                self.sources.protect(policy.protected.clone());
+                self.tell(now);
+                self.outlet.tell_of(
+                    contract::event::What::PolicyCommitted(contract::PolicyCommitted {
+                        generation: policy.generation,
+                        zones: u64::try_from(policy.zones.len()).unwrap_or(u64::MAX),
+                        filters: u64::try_from(policy.filters.len()).unwrap_or(u64::MAX),
+                    }),
+                    now,
+                );
+                self.policy = policy;
+                let _ = reply.send(Ok(()));
+            }
+        }
+        true
     }
 
     fn renew(&mut self, owner: &str, ids: &[u64], deadline: Timestamp) -> Result<(), Refusal> {
-        let owned = self.owned(owner);
-        let missing: Refusal = ids
-            .iter()
-            .filter(|id| !owned.contains(id))
-            .map(|id| format!("{owner:?} has no filter {id} in force"))
-            .collect();
+        let measures = &mut self.engine.detector.measures;
+        let missing = ids.iter().filter(|id| !measures.is_owned(owner, **id));
+        let missing: Refusal = missing.map(|id| format!("{owner:?} has no filter {id} in force")).collect();
         if !missing.is_empty() {
             return Err(missing);
         }
-        self.engine.detector.measures.renew_external(&ids.iter().copied().collect(), deadline);
+        measures.renew_external(ids, deadline);
         self.engine.catch_up(self.clock.now());
         Ok(())
     }

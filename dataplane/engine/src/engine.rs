@@ -65,6 +65,8 @@ pub struct Engine {
     described: Vec<AddressSet>,
     sources: Arc<Sources>,
     source_hits: Vec<Arc<SourceHits>>,
+    /// A table waits for the end of a change.
+    withheld: bool,
 }
 
 impl Engine {
@@ -115,8 +117,18 @@ impl Engine {
         let detector = Detector::new(plan, detector_ends, watch, filters, learn_only, isa, now);
         let sources = Arc::default();
         let (sets, described) = Default::default();
-        let mut engine =
-            Self { detector, published, rebalance, settings, direct_slots, sets, described, sources, source_hits };
+        let mut engine = Self {
+            detector,
+            published,
+            rebalance,
+            settings,
+            direct_slots,
+            sets,
+            described,
+            sources,
+            source_hits,
+            withheld: false,
+        };
         engine.publish(0);
         Ok((engine, pipelines))
     }
@@ -156,22 +168,52 @@ impl Engine {
         self.publish(LISTS_AT_ONCE);
     }
 
-    /// Puts other zones in force. The same ones again change nothing.
+    /// Lays out other zones; none: they are those in force.
     ///
     /// # Errors
-    /// When they cannot be laid out; then nothing changes.
-    pub fn replace_zones(&mut self, zones: &[Zone], protected: &[Prefix], now: Timestamp) -> Result<(), PlanError> {
+    /// When they cannot be laid out.
+    pub fn plan(&self, zones: &[Zone], protected: &[Prefix]) -> Result<Option<Arc<Plan>>, PlanError> {
         if self.detector.plan().zones() == zones && self.detector.plan().protected() == protected {
-            return Ok(());
+            return Ok(None);
         }
         let plan = Plan::new(zones, protected)?;
         if plan.slots() > self.direct_slots {
             return Err(PlanError::TooManySlots { needed: plan.slots(), available: self.direct_slots });
         }
-        self.detector.replan(Arc::new(plan), now);
+        Ok(Some(Arc::new(plan)))
+    }
+
+    /// Puts zones in force that [`Self::plan`] has laid out.
+    pub fn replan(&mut self, plan: Arc<Plan>, now: Timestamp) {
+        self.detector.replan(plan, now);
         self.use_sources();
         self.publish(LISTS_AT_ONCE);
+    }
+
+    /// Puts other zones in force. The same ones again change nothing.
+    ///
+    /// # Errors
+    /// When they cannot be laid out; then nothing changes.
+    pub fn replace_zones(&mut self, zones: &[Zone], protected: &[Prefix], now: Timestamp) -> Result<(), PlanError> {
+        if let Some(plan) = self.plan(zones, protected)? {
+            self.replan(plan, now);
+        }
         Ok(())
+    }
+
+    /// From now on workers see no change, until [`Self::release`]: of what the reflex decides meanwhile neither.
+    pub fn hold(&mut self) {
+        self.detector.measures.held = true;
+    }
+
+    /// Lets workers see all changes at once.
+    pub fn release(&mut self, now: Timestamp) {
+        self.detector.measures.held = false;
+        self.detector.tell_changes(now);
+        if std::mem::take(&mut self.withheld) {
+            self.put(Arc::clone(self.detector.plan()), self.detector.measures.table.current().clone());
+        }
+        self.publish(LISTS_AT_ONCE);
     }
 
     /// Puts other address sets in force: `sets` was built from `described`, in this order.
@@ -205,6 +247,10 @@ impl Engine {
     }
 
     fn put(&mut self, plan: Arc<Plan>, filters: FilterTable) {
+        if self.detector.measures.held {
+            self.withheld = true;
+            return;
+        }
         self.published.publish(Tables {
             plan,
             filters,

@@ -1,7 +1,7 @@
 //! What connects the service to the thread that owns detector and tables, without either ever waiting for the other.
 //!
-//! Requests go one way through a bounded queue and are answered through a one-shot; the owner looks into its queue once
-//! per tick. Events go the other way through a bounded queue: what does not fit is lost, and the hole in the sequence
+//! Requests go one way through a bounded queue, with a bell, and are answered through a one-shot; the owner looks into its
+//! queue when it rings. Events go the other way through a bounded queue: what does not fit is lost, and the hole in the sequence
 //! numbers tells so.
 
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use levee_engine::detect::event::Event;
 use tokio::sync::{mpsc, oneshot};
 
 use super::anomaly::Anomalies;
+use crate::bell::Bell;
 
 /// What the control plane may set, checked: the zones in force, and what is to be in force of its filters.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -115,17 +116,25 @@ pub struct Snapshot {
 
 /// The queue of requests, as its owner sees it.
 #[derive(Debug)]
-pub struct Inlet(mpsc::Receiver<Request>);
+pub struct Inlet {
+    requests: mpsc::Receiver<Request>,
+    bell: Bell,
+}
 
 impl Inlet {
     /// The next request, if there is one; never waits.
     pub fn take(&mut self) -> Option<Request> {
-        self.0.try_recv().ok()
+        self.requests.try_recv().ok()
+    }
+
+    /// Rung for each request.
+    pub fn bell(&self) -> Bell {
+        self.bell.clone()
     }
 
     /// The next request, waited for; `None` when the service has ended.
     pub fn wait(&mut self) -> Option<Request> {
-        self.0.blocking_recv()
+        self.requests.blocking_recv()
     }
 }
 
@@ -189,6 +198,7 @@ fn as_ns(duration: Duration) -> u64 {
 /// The service's ends of the same queues.
 pub(super) struct ServiceEnd {
     pub(super) requests: mpsc::Sender<Request>,
+    pub(super) bell: Bell,
     pub(super) events: mpsc::Receiver<contract::Event>,
     pub(super) told: Arc<AtomicU64>,
 }
@@ -203,5 +213,6 @@ pub(super) fn connect(boot_id: String) -> (ServiceEnd, Inlet, Outlet) {
     let (outlet, events) = mpsc::channel(EVENTS);
     let told = Arc::new(AtomicU64::new(0));
     let outlet = Outlet { boot_id, told: Arc::clone(&told), anomalies: Anomalies::default(), events: outlet };
-    (ServiceEnd { requests, events, told }, Inlet(inlet), outlet)
+    let bell = Bell::default();
+    (ServiceEnd { requests, bell: bell.clone(), events, told }, Inlet { requests: inlet, bell }, outlet)
 }

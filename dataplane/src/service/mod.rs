@@ -55,7 +55,7 @@ impl Service {
     pub fn start_with(listener: Listener, config: &Config, in_force: Policy) -> io::Result<(Self, Inlet, Outlet)> {
         let boot_id = new_boot_id();
         let (end, inlet, outlet) = link::connect(boot_id.clone());
-        let server = Arc::new(Server::new(boot_id, config, in_force, end.requests, end.told));
+        let server = Arc::new(Server::new(boot_id, config, in_force, (end.requests, end.bell), end.told));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("levee-service".to_owned()).spawn(move || {

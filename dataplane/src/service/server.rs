@@ -20,6 +20,7 @@ use super::link::{self, Policy, Reply};
 use super::log::EventLog;
 use super::policy::{self, Limits, MAX_FILTERS, Upload};
 use super::socket::{Doorkeeper, Listener};
+use crate::bell::Bell;
 
 /// Chunks of at most 1 MiB, and the frame around them.
 const MAX_MESSAGE_BYTES: usize = (1 << 20) + (64 << 10);
@@ -32,6 +33,8 @@ pub(super) struct Server {
     identity: contract::HandshakeResponse,
     limits: Limits,
     requests: mpsc::Sender<link::Request>,
+    /// Rung for each request.
+    bell: Bell,
     log: EventLog,
     state: Mutex<State>,
 }
@@ -100,7 +103,7 @@ impl Server {
         boot_id: String,
         config: &Config,
         policy: Policy,
-        requests: mpsc::Sender<link::Request>,
+        (requests, bell): (mpsc::Sender<link::Request>, Bell),
         told: Arc<AtomicU64>,
     ) -> Self {
         let limits = Limits::of(config);
@@ -116,6 +119,7 @@ impl Server {
             },
             limits,
             requests,
+            bell,
             log: EventLog::new(boot_id, told),
             state: Mutex::new(State {
                 policy,
@@ -132,6 +136,7 @@ impl Server {
         let (reply, answer) = oneshot::channel();
         let gone = || Status::unavailable("the dataplane is shutting down");
         self.requests.send(request(reply)).await.map_err(|_| gone())?;
+        self.bell.ring();
         answer.await.map_err(|_| gone())
     }
 

@@ -4,7 +4,7 @@
 //! it lets [`HELD_PPS`] packets per second pass: peace is not touched, and a pulse that comes back, on any host, meets it
 //! at once, in the worker, before detection has noticed. A coarse measure (everything of a role) stays with its target.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use levee_api::filter::{Action, Filter, Origin, Per, Rule, Target};
@@ -75,11 +75,18 @@ const COARSE: u8 = 2;
 #[derive(Default)]
 pub struct Measures {
     all: Vec<Measure>,
-    external: Vec<(Filter, u32)>,
+    /// By id, which is the order in which they decide; each with the index of its counters.
+    external: BTreeMap<u64, (Filter, u32)>,
+    /// When they end.
+    deadlines: BTreeSet<(Timestamp, u64)>,
     next_id: u64,
     free_counters: Vec<u32>,
     next_counter: u32,
     most_counters: u32,
+    /// Counters kept for filters of the control plane that are about to be installed.
+    reserved: usize,
+    /// A change of the control plane's filters is under way: workers see it once it is complete.
+    pub held: bool,
     changes: Vec<Placed>,
     /// The table that they make for the workers.
     pub table: TableBuilder,
@@ -113,7 +120,7 @@ impl Measures {
                 .filter(move |measure| measure.coarse == coarse)
                 .flat_map(|measure| measure.placements.iter().map(|placed| (&placed.filter, placed.counter)))
         };
-        self.external.iter().map(|(filter, counter)| (filter, *counter)).chain(own(false)).chain(own(true))
+        self.external.values().map(|(filter, counter)| (filter, *counter)).chain(own(false)).chain(own(true))
     }
 
     /// True when some measure of the role is enforced on a prefix, or on one that covers it.
@@ -261,12 +268,13 @@ impl Measures {
             }
         }
         self.remove(Removal::Expired, |_, placed| placed.filter.deadline <= now);
-        self.remove_external(Removal::Expired, |filter| filter.deadline <= now);
+        let ended: Vec<u64> = self.deadlines.range(..=(now, u64::MAX)).map(|(_, id)| *id).collect();
+        self.remove_external(Removal::Expired, ended);
     }
 
     /// The filters of the control plane.
     pub fn external(&self) -> impl Iterator<Item = &Filter> {
-        self.external.iter().map(|(filter, _)| filter)
+        self.external.values().map(|(filter, _)| filter)
     }
 
     /// Installs a filter of the control plane; an id that is known is replaced.
@@ -274,53 +282,74 @@ impl Measures {
     /// # Errors
     /// When there is no room.
     pub fn install_external(&mut self, mut filter: Filter) -> Result<u64, InstallError> {
-        let known = |known: &&mut (Filter, u32)| known.0.id == filter.id && filter.id != 0;
-        if let Some((known, counter)) = self.external.iter_mut().find(known) {
+        if let Some((known, counter)) = self.external.get_mut(&filter.id) {
+            self.deadlines.remove(&(known.deadline, known.id));
             self.table.remove(&known.target, external(known));
             known.clone_from(&filter);
+            self.deadlines.insert((known.deadline, known.id));
             self.table.put(known, *counter, external(known));
             return Ok(filter.id);
         }
         let counter = self.counter().ok_or(InstallError::Full(self.most_counters))?;
+        self.reserved = self.reserved.saturating_sub(1);
         if filter.id == 0 {
             filter.id = self.id();
         }
         let id = filter.id;
         self.changes.push(Placed::Installed(filter.clone(), counter));
         self.table.put(&filter, counter, external(&filter));
-        self.external.push((filter, counter));
+        self.deadlines.insert((filter.deadline, id));
+        self.external.insert(id, (filter, counter));
         Ok(id)
     }
 
-    /// Whether so many filters of the control plane fit beside the reflex's own.
+    /// Keeps room for filters of the control plane beside the reflex's own. `ending`: so many of them are about to end.
     ///
     /// # Errors
-    /// When they do not.
-    pub fn room_for(&self, filters: usize) -> Result<(), InstallError> {
-        let own: usize = self.all.iter().map(|measure| measure.placements.len()).sum();
-        let most = usize::try_from(self.most_counters).unwrap_or(usize::MAX);
-        if own + filters <= most { Ok(()) } else { Err(InstallError::Full(self.most_counters)) }
+    /// When they do not fit; then nothing is kept.
+    pub fn reserve(&mut self, filters: usize, ending: usize) -> Result<(), InstallError> {
+        if self.room() + ending < filters {
+            return Err(InstallError::Full(self.most_counters));
+        }
+        self.reserved = filters;
+        Ok(())
+    }
+
+    fn room(&self) -> usize {
+        let never_used = self.most_counters - self.next_counter;
+        self.free_counters.len() + usize::try_from(never_used).unwrap_or(usize::MAX)
+    }
+
+    /// True when a filter of the control plane is in force for this owner.
+    pub fn is_owned(&self, owner: &str, id: u64) -> bool {
+        let origin = self.external.get(&id).map(|(filter, _)| &filter.origin);
+        matches!(origin, Some(Origin::ControlPlane { owner: known }) if known == owner)
     }
 
     /// Moves the deadline of filters of the control plane.
-    pub fn renew_external(&mut self, ids: &HashSet<u64>, deadline: Timestamp) {
-        for (filter, counter) in self.external.iter_mut().filter(|(filter, _)| ids.contains(&filter.id)) {
+    pub fn renew_external(&mut self, ids: &[u64], deadline: Timestamp) {
+        for id in ids {
+            let Some((filter, counter)) = self.external.get_mut(id) else { continue };
+            self.deadlines.remove(&(filter.deadline, *id));
+            self.deadlines.insert((deadline, *id));
             filter.deadline = deadline;
             self.table.put(filter, *counter, external(filter));
         }
     }
 
     /// Ends filters of the control plane; says how many were in force.
-    pub fn withdraw(&mut self, ids: &HashSet<u64>) -> usize {
+    pub fn withdraw(&mut self, ids: impl IntoIterator<Item = u64>) -> usize {
         let before = self.external.len();
-        self.remove_external(Removal::Withdrawn, |filter| ids.contains(&filter.id));
+        self.remove_external(Removal::Withdrawn, ids);
         before - self.external.len()
     }
 
     /// Ends everything of zones that `keep` refuses, and gives the others their new index.
     pub fn rezone(&mut self, index_of: impl Fn(&str) -> Option<u16>) {
         self.remove(Removal::PolicyChanged, |_, placed| index_of(&placed.filter.target.zone).is_none());
-        self.remove_external(Removal::PolicyChanged, |filter| index_of(&filter.target.zone).is_none());
+        let ended = self.external().filter(|filter| index_of(&filter.target.zone).is_none());
+        let ended: Vec<u64> = ended.map(|filter| filter.id).collect();
+        self.remove_external(Removal::PolicyChanged, ended);
         for measure in &mut self.all {
             if let Some(zone) = measure.placements.first().and_then(|placed| index_of(&placed.filter.target.zone)) {
                 measure.zone = zone;
@@ -328,16 +357,14 @@ impl Measures {
         }
     }
 
-    fn remove_external(&mut self, why: Removal, which: impl Fn(&Filter) -> bool) {
+    fn remove_external(&mut self, why: Removal, ids: impl IntoIterator<Item = u64>) {
         let mut removed = Vec::new();
-        self.external.retain(|(filter, counter)| {
-            let remove = which(filter);
-            if remove {
-                self.table.remove(&filter.target, external(filter));
-                removed.push(Placed::Removed(filter.clone(), why, *counter));
-            }
-            !remove
-        });
+        for id in ids {
+            let Some((filter, counter)) = self.external.remove(&id) else { continue };
+            self.deadlines.remove(&(filter.deadline, id));
+            self.table.remove(&filter.target, external(&filter));
+            removed.push(Placed::Removed(filter, why, counter));
+        }
         self.release(removed);
     }
 
@@ -368,6 +395,9 @@ impl Measures {
     }
 
     fn place(&mut self, measure: &mut Measure, target: Target, action: Action, enforced: bool, now: Timestamp) -> bool {
+        if self.room() <= self.reserved {
+            return false;
+        }
         let Some(counter) = self.counter() else { return false };
         let filter = Filter {
             id: self.id(),
@@ -440,6 +470,7 @@ mod tests {
     use super::*;
     use levee_api::filter::HeaderBox;
     use proptest::prelude::*;
+    use std::collections::HashSet;
 
     const NOW: Timestamp = Timestamp(1_000_000_000);
 
@@ -520,11 +551,21 @@ mod tests {
         };
         let id = measures.install_external(filter).unwrap();
         measures.retire(0, Role::Syn, host(1), true);
-        let id = HashSet::from([id]);
-        measures.renew_external(&id, NOW + TTL + TTL);
+        assert!(measures.is_owned("incident-7", id) && !measures.is_owned("incident-8", id));
+        measures.renew_external(&[id], NOW + TTL + TTL);
         measures.renew_and_expire(|_, _, _| false, NOW + TTL);
         assert_eq!(measures.filters().count(), 1);
-        assert_eq!((measures.withdraw(&id), measures.withdraw(&id)), (1, 0));
+        assert_eq!((measures.withdraw([id]), measures.withdraw([id])), (1, 0));
+    }
+
+    #[test]
+    fn the_reflex_leaves_room_for_what_the_control_plane_is_about_to_install() {
+        let mut measures = Measures::new(3);
+        assert_eq!(measures.reserve(4, 0), Err(InstallError::Full(3)));
+        assert_eq!(measures.reserve(3, 0), Ok(()));
+        assert!(!measures.install(signature(), "web", host(1), NOW));
+        assert_eq!(measures.reserve(1, 0), Ok(()));
+        assert!(measures.install(signature(), "web", host(1), NOW), "two are left");
     }
 
     #[derive(Clone, Copy, Debug)]

@@ -25,6 +25,9 @@ impl Detector {
         for placed in self.measures.take_changes() {
             self.tell_placed(placed, now);
         }
+        if self.measures.held {
+            return;
+        }
         for left_out in self.measures.table.take_left_out(MOST_LEFT_OUT) {
             self.tell(What::FilterLeftOut(left_out), now);
         }
