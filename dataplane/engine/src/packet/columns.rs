@@ -3,12 +3,8 @@
 
 use levee_api::lane::{Bits, LANES, Lane};
 
-use super::{Kind, Lanes, Layers, ipv4};
+use super::{Kind, Lanes, Layers, frame, ipv4, ipv6};
 use crate::pipeline::BURST;
-
-/// Length of an IPv4 header without options.
-#[expect(clippy::cast_possible_truncation, reason = "20")]
-const IPV4_HEADER: u16 = ipv4::HEADER as u16;
 
 /// Two lanes of all packets of a burst, the even one in the low half.
 pub type Pair = [u32; BURST];
@@ -94,7 +90,8 @@ impl Parsed {
         let halves = |column: &Pair| column.get(at).map_or((0, 0), |pair| (low16(*pair), low16(pair >> 16)));
         let ((l3, _), (payload, end)) = (halves(&self.offsets.l3), halves(&self.offsets.ends));
         let kind = if self.marks.tcp >> (at % BURST) & 1 == 0 { Kind::Udp } else { Kind::Tcp };
-        Layers { kind, l3, l4: l3 + IPV4_HEADER, payload, end, ..Layers::NONE }
+        let header = if self.marks.ipv6 >> (at % BURST) & 1 == 0 { ipv4::HEADER } else { ipv6::HEADER };
+        Layers { kind, l3, l4: l3 + frame::offset(header), payload, end, ..Layers::NONE }
     }
 
     /// Layers of the packets that were read one by one; those of others mean nothing.
@@ -104,10 +101,11 @@ impl Parsed {
 
     /// Notes what a packet is, whose row is filled, and turns that into columns.
     pub(super) fn put(&mut self, at: usize, layers: Layers) {
-        let (Some(lanes), Some(row)) = (self.lanes.get(at), self.rows.get_mut(at)) else { return };
-        *row = layers;
-        self.columns.turn(at, lanes);
-        self.marks.add(at, &layers, lanes.bits());
+        self.set_row(at, layers);
+        if let Some(lanes) = self.lanes.get(at) {
+            self.columns.turn(at, lanes);
+            self.marks.add(at, &layers, lanes.bits());
+        }
     }
 
     /// Notes that a fragment turned out to be malformed.
@@ -117,11 +115,18 @@ impl Parsed {
         }
     }
 
-    /// Begins a burst, of which these are whole and plain TCP and UDP over IPv4.
+    /// Notes what a packet is that is marked with others.
+    pub(super) fn set_row(&mut self, at: usize, layers: Layers) {
+        if let Some(row) = self.rows.get_mut(at) {
+            *row = layers;
+        }
+    }
+
+    /// Begins a burst of which these packets were read together. Fragments have rows already.
     #[inline(always)]
-    pub(super) fn mark_plain(&mut self, tcp: u64, udp: u64) {
-        self.plain = tcp | udp;
-        self.marks = Marks { tcp, udp, addressed: self.plain, ..Marks::default() };
+    pub(super) fn mark(&mut self, tcp: u64, udp: u64, ipv6: u64, fragments: u64) {
+        self.plain = (tcp | udp) & !fragments;
+        self.marks = Marks { tcp, udp, addressed: tcp | udp | fragments, ipv6, fragments, special: fragments };
     }
 }
 
