@@ -130,10 +130,10 @@ impl FilterTable {
     }
 
     /// The entry of the first rule of a list that matches, `hits` the boxes of its first block: the one that applies, most
-    /// often.
+    /// often. Another, if none matches.
     #[inline]
-    pub(crate) fn first_entry(&self, id: ListId, hits: &Hits) -> Option<&Compiled> {
-        self.entries.get(id.entries().0 + hits.first)
+    pub(crate) fn first_entry(&self, id: ListId, hits: &Hits) -> &Compiled {
+        self.entries.get(id.entries().0 + hits.first).unwrap_or(&Compiled::NONE)
     }
 
     /// The list that judges packets to a place: both steps in one.

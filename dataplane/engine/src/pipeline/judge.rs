@@ -78,11 +78,11 @@ impl Stages {
             block.prefetch();
         }
         listed &= !passing(tables, members, places, classes);
-        let mut firsts = [None; BURST];
         let matched = compare_burst(*isa, listed, &blocks, lanes, classes, hits, |at, hits| {
-            let (Some(list), Some(first)) = (lists.get(at), firsts.get_mut(at)) else { return };
-            *first = filters.first_entry(*list, hits);
-            prefetch(select_unpredictable(hits.any(), first.unwrap_or(&Compiled::NONE), &Compiled::NONE));
+            let (Some(list), Some(found)) = (lists.get(at), met.filters.get_mut(at)) else { return };
+            let first = filters.first_entry(*list, hits);
+            prefetch(select_unpredictable(hits.any(), first, &Compiled::NONE));
+            *found = select_unpredictable(hits.any(), Some(first), None);
         });
         let counters = link.counters.view();
         for at in set_bits(matched | listed & long) {
@@ -90,9 +90,8 @@ impl Stages {
             else {
                 continue;
             };
-            let (Some(list), Some(hits), Some(first)) = (lists.get(at), hits.get(at), firsts.get(at)) else { continue };
-            *found = *first;
-            if !first.is_some_and(|first| matched >> at & 1 != 0 && first.applies_at_once(hits, judged.role, now)) {
+            let (Some(list), Some(hits)) = (lists.get(at), hits.get(at)) else { continue };
+            if !found.is_some_and(|first| first.applies_at_once(hits, judged.role, now)) {
                 let (Some(lanes), Some(packet)) = (lanes.get(at), packets.get(at)) else { continue };
                 let class = classes.get(at).copied().unwrap_or(0);
                 let payload = parsed.layers(at).payload(packet.head);
