@@ -52,7 +52,7 @@ fn parse(c: &mut Criterion) {
                 b.iter_custom(|packets| {
                     fastest(packets, || {
                         for burst in &bursts {
-                            parse_burst(isa, burst, &mut parsed);
+                            parse_burst(isa, burst, &mut parsed, |_| {});
                             black_box(&parsed);
                         }
                     })
@@ -70,7 +70,7 @@ fn account(c: &mut Criterion) {
         .iter()
         .map(|burst| {
             let mut parsed = Parsed::default();
-            parse_burst(Isa::detect(), burst, &mut parsed);
+            parse_burst(Isa::detect(), burst, &mut parsed, |_| {});
             parsed
         })
         .collect();

@@ -148,13 +148,14 @@ impl Pipeline {
         let Self { tables, stages } = self;
         let tables = tables.current();
         stages.begin(now);
-        stages.parse(packets);
         match direction {
             Direction::Inbound => {
+                let sources = tables.sources.sets();
+                stages.parse(packets, |addresses| sources.prefetch(addresses));
                 let special = stages.locate(tables, direction, packets.len());
                 stages.account(tables, packets, now);
                 let Scratch { parsed, classes, .. } = &mut *stages.scratch;
-                let members = tables.sources.sets().classify(parsed, packets.len(), classes);
+                let members = sources.classify(parsed, packets.len(), classes);
                 let met = stages.compare(tables, members, packets, now);
                 verdicts.fill(Verdict::Forward);
                 stages.judge(tables, special | members, &met, wire, packets, now, verdicts);
@@ -162,6 +163,7 @@ impl Pipeline {
                 stages.capture(&met.filters, wire, direction, packets, now, verdicts);
             }
             Direction::Outbound => {
+                stages.parse(packets, |_| {});
                 stages.locate(tables, direction, packets.len());
                 stages.learn(tables, packets, now);
                 verdicts.fill(Verdict::Forward);
@@ -194,8 +196,8 @@ impl Stages {
     }
 
     #[inline(never)]
-    fn parse(&mut self, packets: &[Packet<'_>]) {
-        parse_burst(self.isa, packets, &mut self.scratch.parsed);
+    fn parse(&mut self, packets: &[Packet<'_>], seen: impl Fn(&[u32])) {
+        parse_burst(self.isa, packets, &mut self.scratch.parsed, seen);
     }
 
     /// Zone and host on the inside, and the key of the conversation. A bit for each packet that is judged by more than filters.
@@ -221,24 +223,21 @@ impl Stages {
             Direction::Inbound => counters.prefetch(place.slot),
             Direction::Outbound => counters.prefetch_fates(place.slot),
         };
-        if direction == Direction::Inbound {
-            tables.sources.sets().prefetch(parsed, count);
-        }
         keyed.conversations(*isa, direction, parsed, count, keys);
-        let mut hashed = 0;
-        for (at, (pair, at_place)) in columns.of(last).iter().zip(&mut *places).take(count).enumerate() {
+        for (pair, at_place) in columns.of(last).iter().zip(&mut *places).take(count) {
             *at_place = tables.plan.place4(columns::address_of(*pair));
-            let Some(place) = *at_place else { continue };
-            hashed |= u64::from(place.hashed) << at;
-            prefetch(place);
+            if let Some(place) = *at_place {
+                prefetch(place);
+            }
         }
         for at in set_bits(!marks.addressed | marks.ipv6) {
             let (Some(at_place), Some(lanes)) = (places.get_mut(at), lanes.get(at)) else { continue };
-            *at_place = None;
-            hashed &= !(1 << at);
-            if marks.ipv6 >> at & 1 != 0 {
-                *at_place = tables.plan.place(lanes, own);
-                hashed |= u64::from(at_place.is_some()) << at;
+            *at_place = if marks.ipv6 >> at & 1 == 0 { None } else { tables.plan.place(lanes, own) };
+        }
+        let mut hashed = 0;
+        if marks.ipv6 != 0 || tables.plan.hashes_ipv4() {
+            for (at, place) in places.iter().take(count).enumerate() {
+                hashed |= u64::from(place.is_some_and(|place| place.hashed)) << at;
             }
         }
         let mut hosts_keys = [0; BURST];

@@ -262,10 +262,12 @@ fn has_ports(protocol: u8) -> bool {
     matches!(protocol, tcp::PROTOCOL | udp::PROTOCOL | DCCP | SCTP | UDP_LITE)
 }
 
-/// Reads the headers of a burst: [`parse`] for each packet, in the fastest way that the CPU can.
-pub fn parse_burst(isa: Isa, packets: &[Packet<'_>], parsed: &mut Parsed) {
+/// Reads the headers of a burst: [`parse`] for each packet, in the fastest way that the CPU can. Of some packets at a time `seen` is told
+/// the sources as soon as they are known, as the last pair of lanes (of those that are none, anything), so that what is
+/// remembered of them can be asked for while the others are read.
+pub fn parse_burst(isa: Isa, packets: &[Packet<'_>], parsed: &mut Parsed, seen: impl Fn(&[u32])) {
     let packets = packets.get(..BURST).unwrap_or(packets);
-    let odd = block::parse(isa, packets, parsed);
+    let odd = block::parse(isa, packets, parsed, &seen);
     match isa.level() {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512(cpu) => plain::parse(cpu, packets, odd, parsed),
@@ -277,6 +279,9 @@ pub fn parse_burst(isa: Isa, packets: &[Packet<'_>], parsed: &mut Parsed) {
                 }
             }
         }
+    }
+    for source in set_bits(odd).filter_map(|at| parsed.columns.of(Lane::Src6).get(at)) {
+        seen(&[*source]);
     }
 }
 

@@ -217,6 +217,12 @@ impl Plan {
         }
     }
 
+    /// True when there are IPv4 hosts without a slot of their own.
+    #[inline]
+    pub fn hashes_ipv4(&self) -> bool {
+        !self.hashed4.is_empty()
+    }
+
     /// Zone and slot of an IPv4 address.
     #[inline]
     pub fn place4(&self, address: u32) -> Option<Place> {

@@ -25,7 +25,7 @@ pub(crate) fn reads_alike_at_every_level(packet: &Packet<'_>, layers: &Layers, l
     for isa in Isa::available() {
         // What was there before must not show.
         parsed.lanes.fill(Lanes([0xffff; 32]));
-        parse_burst(isa, &[*packet; ALIKE], &mut parsed);
+        parse_burst(isa, &[*packet; ALIKE], &mut parsed, |_| {});
         for at in 0..ALIKE {
             assert_eq!((&parsed.layers(at), &parsed.lanes[at]), (layers, lanes), "{isa}, {at}: {:02x?}", packet.head);
             for lane in Lane::ALL {

@@ -72,11 +72,11 @@ impl SourceSets {
         self.ipv4.bytes() + self.ipv6.bytes()
     }
 
-    /// Asks for what [`Self::classify`] reads first.
+    /// Asks for what [`Self::classify`] reads first of sources whose last pair of lanes this is.
     #[inline]
-    pub fn prefetch(&self, parsed: &Parsed, count: usize) {
+    pub fn prefetch(&self, sources: &[u32]) {
         if !self.ipv4.is_empty() {
-            for pair in parsed.columns.of(Lane::Src6).iter().take(count) {
+            for pair in sources {
                 self.ipv4.prefetch(columns::address_of(*pair));
             }
         }

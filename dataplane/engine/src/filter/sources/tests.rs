@@ -117,7 +117,7 @@ fn classes_of(table: &SourceSets, lanes: &[Lanes]) -> Vec<u16> {
     let of_burst = |lanes: &[Lanes]| {
         let parsed = Parsed::of_rows(lanes.iter().map(|lanes| (*lanes, Kind::Tcp)));
         let mut classes = [0xffff; BURST];
-        table.prefetch(&parsed, lanes.len());
+        table.prefetch(parsed.columns.of(Lane::Src6));
         let members = table.classify(&parsed, lanes.len(), &mut classes);
         let classes = classes[..lanes.len()].to_vec();
         assert!(classes.iter().enumerate().all(|(at, class)| (*class != 0) == (members >> at & 1 != 0)));

@@ -9,20 +9,30 @@ use super::{BLOCK, Column, Headers, TYPE, WORDS_V4, each, ethernet, low32, tags_
 use crate::isa::Avx512;
 use crate::packet::{Lanes, Packet, Parsed};
 
-pub(super) fn parse(_: Avx512, packets: &[Packet<'_>], parsed: &mut Parsed) -> u64 {
+pub(super) fn parse(_: Avx512, packets: &[Packet<'_>], parsed: &mut Parsed, seen: impl Fn(&[u32])) -> u64 {
     // SAFETY: the token is only made after the CPU said that it has these features.
-    unsafe { burst(packets, parsed) }
+    unsafe { burst(packets, parsed, seen) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,popcnt,bmi1,bmi2,lzcnt")]
-fn burst(packets: &[Packet<'_>], parsed: &mut Parsed) -> u64 {
+fn burst(packets: &[Packet<'_>], parsed: &mut Parsed, seen: impl Fn(&[u32])) -> u64 {
     each(
         packets,
         parsed,
+        seen,
         |packets, headers| take_apart(packets, headers),
         |packets, headers| take_apart_v6(packets, headers),
         |columns, rows| put_together(columns, rows),
+        |column, which| bits(column, which),
     )
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,popcnt,bmi1,bmi2,lzcnt")]
+fn bits(column: &Column, which: u32) -> u64 {
+    // SAFETY: reads the 64 bytes of an array of 16 words.
+    let words = unsafe { _mm512_loadu_si512(column.as_ptr().cast()) };
+    _mm512_test_epi32_mask(words, _mm512_set1_epi32(which.cast_signed())).into()
 }
 
 /// Where the bytes of each word come from, its low one first, and which of them come from anywhere.

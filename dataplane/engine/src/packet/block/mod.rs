@@ -69,14 +69,15 @@ mod kind {
     pub(super) const LAST: u32 = 32;
 }
 
-/// Reads what is plain of a burst; a bit for each packet that is not, of which nothing is known yet.
-pub(super) fn parse(isa: Isa, packets: &[Packet<'_>], parsed: &mut Parsed) -> u64 {
+/// Reads what is plain of a burst; a bit for each packet that is not, of which nothing is known yet. Of every sixteen packets `seen`
+/// is told the sources, as the last pair of their lanes.
+pub(super) fn parse(isa: Isa, packets: &[Packet<'_>], parsed: &mut Parsed, seen: impl Fn(&[u32])) -> u64 {
     match isa.level() {
-        Level::Scalar => each(packets, parsed, take_apart, take_apart_v6, put_together),
+        Level::Scalar => each(packets, parsed, seen, take_apart, take_apart_v6, put_together, bits),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2(cpu) => avx2::parse(cpu, packets, parsed),
+        Level::Avx2(cpu) => avx2::parse(cpu, packets, parsed, seen),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512(cpu) => avx512::parse(cpu, packets, parsed),
+        Level::Avx512(cpu) => avx512::parse(cpu, packets, parsed, seen),
     }
 }
 
@@ -85,9 +86,11 @@ pub(super) fn parse(isa: Isa, packets: &[Packet<'_>], parsed: &mut Parsed) -> u6
 fn each(
     packets: &[Packet<'_>],
     parsed: &mut Parsed,
+    seen: impl Fn(&[u32]),
     take_apart: impl Fn(&[Packet<'_>], &mut Headers),
     take_apart_v6: impl Fn(&[Packet<'_>], &mut Headers),
     put_together: impl Fn(&[Column; LANES / 2], &mut [Lanes; BLOCK]),
+    bits: impl Fn(&Column, u32) -> u64,
 ) -> u64 {
     let mut headers =
         Headers { words: [[0; BLOCK]; WORDS], present: [0; BLOCK], wire: [0; BLOCK], tags: [0; BLOCK], v6: [0; BLOCK] };
@@ -107,6 +110,7 @@ fn each(
             take_apart_v6(packets, &mut headers);
             judge_v6(&headers, &mut read);
         }
+        seen(&read.lanes[Lane::Src6.index() / 2]);
         if let Some(rows) = parsed.lanes.as_chunks_mut().0.get_mut(block) {
             put_together(&read.lanes, rows);
         }
@@ -264,16 +268,16 @@ const fn low32(number: usize) -> u32 {
 mod avx2 {
     #![expect(unsafe_code, reason = "calls that need a CPU feature")]
 
-    use super::{Packet, Parsed, each, put_together, take_apart, take_apart_v6};
+    use super::{Packet, Parsed, bits, each, put_together, take_apart, take_apart_v6};
     use crate::isa::Avx2;
 
-    pub(super) fn parse(_: Avx2, packets: &[Packet<'_>], parsed: &mut Parsed) -> u64 {
+    pub(super) fn parse(_: Avx2, packets: &[Packet<'_>], parsed: &mut Parsed, seen: impl Fn(&[u32])) -> u64 {
         // SAFETY: the token is only made after the CPU said that it has these features.
-        unsafe { burst(packets, parsed) }
+        unsafe { burst(packets, parsed, seen) }
     }
 
     #[target_feature(enable = "avx2,popcnt,bmi1,bmi2,lzcnt")]
-    fn burst(packets: &[Packet<'_>], parsed: &mut Parsed) -> u64 {
-        each(packets, parsed, take_apart, take_apart_v6, put_together)
+    fn burst(packets: &[Packet<'_>], parsed: &mut Parsed, seen: impl Fn(&[u32])) -> u64 {
+        each(packets, parsed, seen, take_apart, take_apart_v6, put_together, bits)
     }
 }
