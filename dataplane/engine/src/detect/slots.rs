@@ -18,7 +18,7 @@ use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
 use crate::detect::node::NodeId;
-use crate::isa::prefetch;
+use crate::isa::{prefetch, prefetch_at};
 use crate::target::counters::{Counts, Reading};
 
 mod pass;
@@ -27,11 +27,11 @@ pub(super) use pass::{Left, Pass};
 
 /// Ticks that a quiet host's packets wait, unless more hosts are due than a tick has time for.
 const WAIT: u32 = 10;
-/// Hosts whose wait one tick may end, at about 70 ns each: of more than ten times as many that are active the others wait
-/// longer, all of a /12 at most 1.3 s.
-const MOST_ENDED: usize = 8192;
+/// Hosts whose wait one tick may end, at about 150 ns each: of more than ten times as many that are active the others wait
+/// longer, those of a whole /12 for 2.6 s.
+const MOST_ENDED: usize = 4096;
 /// Ticks whose times are remembered: more than packets wait.
-const TIMES: usize = 256;
+const TIMES: usize = 512;
 /// In the word that says which sum a slot belongs to: its host is accounted in each tick.
 const HOT: u32 = 1 << 31;
 /// All of what is no alarm. Parts are rounded up, so that their sum is never less than they are.
@@ -71,9 +71,10 @@ fn part_of(most: Option<u32>) -> u32 {
 pub(super) struct Slots {
     /// What is read of each quiet slot in each tick.
     brief: Vec<Brief>,
-    /// What each worker's counters stood at when they were last read. Of quiet hosts the fates were read at another time
-    /// than the arrivals.
-    seen: Vec<Vec<Reading>>,
+    /// What each worker's counters of arrivals stood at when they were last read.
+    arrivals: Vec<Vec<Counts>>,
+    /// The same of fates, which of quiet hosts are read less often.
+    fates: Vec<Vec<Counts>>,
     /// What all workers' counters stood at together when the host was last looked at.
     looked: Vec<Reading>,
     /// Node of a slot plus one; zero: none yet.
@@ -127,10 +128,12 @@ pub(super) struct Earlier {
 impl Slots {
     /// Slots whose counters stand at what `reading` says, per worker and slot.
     pub(super) fn new(slots: usize, workers: usize, reading: impl Fn(usize, u32) -> Reading) -> Self {
-        let seen = |worker| (0..).take(slots).map(|slot| reading(worker, slot)).collect();
+        let of =
+            |worker, line: fn(Reading) -> Counts| (0..).take(slots).map(|slot| line(reading(worker, slot))).collect();
         let mut new = Self {
             brief: vec![Brief::default(); slots],
-            seen: (0..workers).map(seen).collect(),
+            arrivals: (0..workers).map(|worker| of(worker, |reading| reading.arrivals)).collect(),
+            fates: (0..workers).map(|worker| of(worker, |reading| reading.fates)).collect(),
             nodes: vec![0; slots],
             since: vec![0; slots],
             ..Self::default()
@@ -169,10 +172,17 @@ impl Slots {
         at(slot) < self.brief.len()
     }
 
+    /// Asks for what [`Self::node`] reads.
+    pub(super) fn prefetch_node(&self, slot: u32) {
+        prefetch_at(&self.nodes, at(slot));
+        prefetch_at(&self.since, at(slot));
+    }
+
     /// Asks for what [`Self::end_wait`] reads.
     pub(super) fn prefetch_wait(&self, slot: u32) {
-        let seen = self.seen.iter().filter_map(|seen| seen.get(at(slot)));
-        for Reading { arrivals, fates } in seen.chain(self.looked.get(at(slot))) {
+        let seen = self.arrivals.iter().chain(&self.fates);
+        seen.for_each(|seen| prefetch_at(seen, at(slot)));
+        if let Some(Reading { arrivals, fates }) = self.looked.get(at(slot)) {
             prefetch(arrivals);
             prefetch(fates);
         }
@@ -208,28 +218,28 @@ impl Slots {
     }
 
     fn arrived(&self, worker: usize, slot: u32, arrivals: &Counts) -> Option<Counts> {
-        Some(arrivals.since(&self.seen.get(worker)?.get(at(slot))?.arrivals))
+        Some(arrivals.since(self.arrivals.get(worker)?.get(at(slot))?))
     }
 
     /// Takes what a worker's counters of arrivals say of a slot, of which nothing waits then.
     pub(super) fn take_arrivals(&mut self, worker: usize, slot: u32, arrivals: &Counts) -> Counts {
         let new = self.arrived(worker, slot, arrivals).unwrap_or_default();
-        if let Some(seen) = self.seen.get_mut(worker).and_then(|seen| seen.get_mut(at(slot))) {
-            seen.arrivals = *arrivals;
+        if let Some(seen) = self.arrivals.get_mut(worker).and_then(|seen| seen.get_mut(at(slot))) {
+            *seen = *arrivals;
         }
         new
     }
 
     /// Takes what a worker has counted of the fates of a slot's packets.
     pub(super) fn take_fates(&mut self, worker: usize, slot: u32, fates: &Counts) -> Counts {
-        let seen = self.seen.get_mut(worker).and_then(|seen| seen.get_mut(at(slot)));
-        seen.map(|seen| fates.since(&mem::replace(&mut seen.fates, *fates))).unwrap_or_default()
+        let seen = self.fates.get_mut(worker).and_then(|seen| seen.get_mut(at(slot)));
+        seen.map(|seen| fates.since(&mem::replace(seen, *fates))).unwrap_or_default()
     }
 
     /// Takes all that a worker has counted in a slot of which nothing waits; none: nothing.
     pub(super) fn take_all(&mut self, worker: usize, slot: u32, reading: &Reading) -> Option<Reading> {
-        let seen = self.seen.get_mut(worker)?.get_mut(at(slot))?;
-        let new = reading.since(&mem::replace(seen, *reading));
+        let arrivals = self.take_arrivals(worker, slot, &reading.arrivals);
+        let new = Reading { arrivals, fates: self.take_fates(worker, slot, &reading.fates) };
         (!new.is_zero()).then_some(new)
     }
 
@@ -262,11 +272,13 @@ impl Slots {
 
     /// What the counters of all workers stood at together when they were last read.
     fn seen(&self, slot: u32) -> Reading {
-        let seen = self.seen.iter().filter_map(|seen| seen.get(at(slot)));
-        seen.fold(Reading::default(), |mut sum, seen| {
-            sum.add(seen);
-            sum
-        })
+        let sum = |seen: &[Vec<Counts>]| {
+            seen.iter().filter_map(|seen| seen.get(at(slot))).fold(Counts::default(), |mut sum, seen| {
+                sum.add(seen);
+                sum
+            })
+        };
+        Reading { arrivals: sum(&self.arrivals), fates: sum(&self.fates) }
     }
 
     /// The node of a slot.

@@ -15,8 +15,8 @@ use crate::link::Notice;
 use crate::packet::Lanes;
 use crate::target::counters::{COUNTED_ROLES, Counts, Reading, Totals};
 
-/// How many slots ahead of its turn one is fetched from memory.
-const AHEAD: usize = 12;
+/// How many slots ahead of its turn the next step of fetching one from memory is.
+const AHEAD: usize = 6;
 /// Conversations that proved themselves are remembered this long.
 const PROOF_MEMORY: Duration = Duration::from_secs(2);
 
@@ -118,13 +118,7 @@ impl Detector {
         self.looks_left -= over.len();
         left.special.extend(over.map(|(_, slot)| slot));
         for (index, slot) in left.special.iter().enumerate() {
-            if let Some(ahead) = left.special.get(index + AHEAD) {
-                self.slots.prefetch_wait(*ahead);
-                self.slots.node(*ahead).into_iter().for_each(|node| self.nodes.prefetch(node));
-            }
-            if let Some(ahead) = left.special.get(index + AHEAD / 2).and_then(|slot| self.slots.node(*slot)) {
-                self.nodes.prefetch_tracks(ahead);
-            }
+            self.prefetch(&left.special, index);
             self.read(worker, *slot, now);
         }
         left.special.clear();
@@ -199,19 +193,25 @@ impl Detector {
         }
     }
 
+    /// Asks for what is read of slots that follow the one at an index, step by step.
+    fn prefetch(&self, slots: &[u32], index: usize) {
+        let ahead = |steps: usize| slots.get(index + steps * AHEAD).copied();
+        ahead(3).into_iter().for_each(|slot| self.slots.prefetch_node(slot));
+        if let Some(slot) = ahead(2) {
+            self.slots.prefetch_wait(slot);
+            self.feeds.iter().for_each(|feed| feed.end.counters.view().prefetch_fates_to_read(slot));
+            self.slots.node(slot).into_iter().for_each(|node| self.nodes.prefetch(node));
+        }
+        let node = ahead(1).and_then(|slot| self.slots.node(slot));
+        node.into_iter().for_each(|node| self.nodes.prefetch_tracks(node));
+    }
+
     /// Looks at quiet hosts whose packets have waited long enough.
     fn end_waits(&mut self, now: Timestamp) {
         self.slots.begin(self.tick, self.last_tick);
         let due = self.slots.take_due();
         for (index, slot) in due.iter().enumerate() {
-            if let Some(ahead) = due.get(index + AHEAD) {
-                self.slots.prefetch_wait(*ahead);
-                self.feeds.iter().for_each(|feed| feed.end.counters.view().prefetch_fates_to_read(*ahead));
-                self.slots.node(*ahead).into_iter().for_each(|node| self.nodes.prefetch(node));
-            }
-            if let Some(ahead) = due.get(index + AHEAD / 2).and_then(|slot| self.slots.node(*slot)) {
-                self.nodes.prefetch_tracks(ahead);
-            }
+            self.prefetch(&due, index);
             let fates = self.take_all_fates(*slot);
             self.sum_fates(*slot, fates);
             let earlier = self.slots.end_wait(*slot);

@@ -102,14 +102,14 @@ fn avx512(_: Avx512, slots: &mut Slots, pass: Pass<'_>, left: &mut Left) {
 
 #[inline(always)]
 fn each(slots: &mut Slots, pass: Pass<'_>, left: &mut Left, load: impl Fn(&Line) -> Counts) {
-    let Slots { brief, seen, sums, summed, since, waiting, tick, .. } = slots;
+    let Slots { brief, arrivals: seen, sums, summed, since, waiting, tick, .. } = slots;
     let Pass { worker, counters, dirty, limits, with_fates, all_wait } = pass;
     let Some(seen) = seen.get_mut(worker) else { return };
     for (index, slot) in dirty.iter().enumerate() {
         if let Some(ahead) = dirty.get(index + AHEAD) {
             counters.prefetch_to_read(*ahead);
             if let (Some(seen), Some(brief)) = (seen.get(at(*ahead)), brief.get(at(*ahead))) {
-                prefetch(&seen.arrivals);
+                prefetch(seen);
                 prefetch(brief);
             }
         }
@@ -129,7 +129,7 @@ fn each(slots: &mut Slots, pass: Pass<'_>, left: &mut Left, load: impl Fn(&Line)
         };
         let mut arrivals = load(line);
         let any_dropped = arrivals.take_any_dropped();
-        let new = arrivals.since(&seen.arrivals);
+        let new = arrivals.since(seen);
         let all = part.saturating_add(limits.part(&new));
         if all > super::WHOLE && !all_wait {
             left.over.push((all, *slot));
@@ -142,7 +142,7 @@ fn each(slots: &mut Slots, pass: Pass<'_>, left: &mut Left, load: impl Fn(&Line)
         if !new.any_arrived() {
             continue;
         }
-        seen.arrivals = arrivals;
+        *seen = arrivals;
         sum.counts.arrivals.add(&new);
         if !std::mem::replace(&mut sum.is_new, true) {
             summed.push(number);
@@ -154,5 +154,112 @@ fn each(slots: &mut Slots, pass: Pass<'_>, left: &mut Left, load: impl Fn(&Line)
             waiting.push_back((*slot, *tick));
         }
         *part = all.max(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use levee_api::role::Role;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::target::counters::Counters;
+
+    const SLOTS: u32 = 64;
+
+    /// Packets to slots: which, of which role, how many, and whether they are dropped.
+    fn packets() -> impl Strategy<Value = Vec<(u32, usize, u32, bool)>> {
+        proptest::collection::vec((0..SLOTS, 0..Role::COUNT, 1_u32..30, any::<bool>()), 0..60)
+    }
+
+    /// A limit for each role but those without one, all different.
+    fn limits_from(least: u32) -> [Option<u32>; Role::COUNT] {
+        let mut limits = least..;
+        Role::ALL.map(|role| limits.next().filter(|_| role != Role::Established))
+    }
+
+    proptest! {
+        /// With every instruction set the same slots are left and the same counts waited for and summed up.
+        #[test]
+        fn every_instruction_set_sees_the_same(
+            ticks in proptest::collection::vec((packets(), any::<bool>(), any::<bool>()), 1..6),
+        ) {
+            let limits = [Limits::new(limits_from(0))];
+            let run = |isa: Isa| {
+                let counters = Counters::new(SLOTS as usize);
+                let mut slots = Slots::new(SLOTS as usize, 1, |_, _| Default::default());
+                slots.set_sum(0..SLOTS / 2, 0, None);
+                slots.set_sum(SLOTS / 2..SLOTS - 4, 0, Some(7));
+                let mut told = Vec::new();
+                for (tick, (packets, with_fates, all_wait)) in (1_u32..).zip(&ticks) {
+                    slots.begin(tick.into(), Default::default());
+                    let mut dirty = Vec::new();
+                    for (slot, role, count, dropped) in packets {
+                        for _ in 0..*count {
+                            let first = counters.view().arrival(*slot, Role::ALL[*role], 60, tick);
+                            dirty.extend(first.then_some(*slot));
+                        }
+                        if *dropped {
+                            counters.view().dropped(*slot, Role::ALL[*role]);
+                        }
+                    }
+                    let (counters, with_fates, all_wait) = (counters.view(), *with_fates, *all_wait);
+                    let pass = Pass { worker: 0, counters, dirty: &dirty, limits: &limits, with_fates, all_wait };
+                    let mut left = Left::default();
+                    slots.pass(isa, pass, &mut left);
+                    let sums: Vec<_> = slots.take_sums().map(|sum| (sum.prefix, sum.counts)).collect();
+                    told.push(format!("{left:?} {sums:?}"));
+                }
+                let waited: Vec<_> = (0..SLOTS).map(|slot| slots.end_wait(slot)).collect();
+                (told, waited)
+            };
+            let expected = run(Isa::SCALAR);
+            for isa in Isa::available() {
+                prop_assert_eq!(&run(isa), &expected, "{}", isa);
+            }
+        }
+
+        /// What waits is never more than the limits say, and nothing is lost: all arrivals are summed up, wait, or are left.
+        #[test]
+        fn what_waits_is_no_alarm_and_nothing_is_lost(ticks in proptest::collection::vec(packets(), 1..20)) {
+            let most = limits_from(20);
+            let limits = [Limits::new(most)];
+            let counters = Counters::new(SLOTS as usize);
+            let mut slots = Slots::new(SLOTS as usize, 1, |_, _| Default::default());
+            slots.set_sum(0..SLOTS, 0, None);
+            let (mut sent, mut summed) = (0, 0);
+            for (tick, packets) in (1_u32..).zip(&ticks) {
+                slots.begin(tick.into(), Default::default());
+                let mut dirty = Vec::new();
+                for (slot, role, count, _) in packets {
+                    sent += *count;
+                    for _ in 0..*count {
+                        let first = counters.view().arrival(*slot, Role::ALL[*role], 60, tick);
+                        dirty.extend(first.then_some(*slot));
+                    }
+                }
+                let (counters, mut left) = (counters.view(), Left::default());
+                let pass =
+                    Pass { worker: 0, counters, dirty: &dirty, limits: &limits, with_fates: false, all_wait: false };
+                slots.pass(Isa::detect(), pass, &mut left);
+                prop_assert!(left.special.is_empty());
+                for (_, slot) in left.over {
+                    let arrivals = counters.arrivals(slot);
+                    if !slots.take_exactly(0, slot, &arrivals, &limits) {
+                        let earlier = slots.end_wait(slot).counts;
+                        prop_assert!(earlier.arrivals.is_within(&most.map(|most| most.unwrap_or(u32::MAX))));
+                        let now = slots.take_arrivals(0, slot, &arrivals);
+                        let mut all = earlier.arrivals;
+                        all.add(&now);
+                        prop_assert!(!all.is_within(&most.map(|most| most.unwrap_or(u32::MAX))), "it could have waited");
+                        slots.end_wait(slot);
+                        let now = crate::target::counters::Reading { arrivals: now, ..Default::default() };
+                        summed += now.totals().packets;
+                    }
+                }
+                summed += slots.take_sums().map(|sum| sum.counts.totals().packets).sum::<u32>();
+            }
+            prop_assert_eq!(summed, sent);
+        }
     }
 }
