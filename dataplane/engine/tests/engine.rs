@@ -9,7 +9,7 @@ use std::time::Duration;
 use levee_api::filter::{Action, Filter, HeaderBox, Origin, Rule, Target};
 use levee_api::lane::Lane;
 use levee_api::role::{Role, RoleSet};
-use levee_api::zone::{Mode, Visibility};
+use levee_api::zone::{Mode, Visibility, Zone};
 use levee_engine::detect::event::{Phase, What};
 use levee_engine::detect::snapshot;
 use levee_engine::packet::Direction::{Inbound, Outbound};
@@ -136,6 +136,29 @@ fn only_the_alarmed_target_is_sampled_in_full() {
     let (all, target) = (samples.clone().count(), samples.filter(is_target).count());
     assert_eq!(target, 300);
     assert!((1..=256).contains(&(all - target)), "{} samples of hosts that nobody attacks", all - target);
+}
+
+#[test]
+fn thousands_of_attacked_hosts_do_not_hide_another() {
+    let prefixes = vec!["198.18.0.0/19".parse().unwrap()];
+    let wide = Zone { name: "wide".to_owned(), prefixes, visibility: Visibility::Both, ..zone() };
+    let mut site = Site::learned(&[zone(), wide]);
+    let carpet = |tick: u64| {
+        let hosts = (0..3_000).map(|host| [198, 18, octet(host / 256), octet(host % 256)]);
+        hosts.flat_map(move |host| (0..8).map(move |n| udp(host, tick * 8 + n, 9_999, 300))).collect::<Vec<_>>()
+    };
+    let one = |tick: u64| (0..40).map(move |n| syn(SERVER, tick * 40 + n, 512));
+    flood(&mut site, 10, carpet);
+    flood(&mut site, 25, |tick| carpet(10 + tick).into_iter().chain(one(tick)).collect());
+    let is_attacked = |on: &str| {
+        let on = on.parse().unwrap();
+        let attack =
+            |what: &What| matches!(what, What::Phase { target, to: Phase::Attack, .. } if target.prefix == Some(on));
+        site.told().iter().any(attack)
+    };
+    assert!(is_attacked("203.0.113.10/32"), "{:#?}", site.told());
+    assert!(is_attacked("198.18.0.0/22"), "thousands of hosts are one target");
+    assert_eq!(site.lost_of_clients, 0);
 }
 
 #[test]
