@@ -5,9 +5,9 @@
 //! found by a hash of the address. A /24 with many odd addresses, or one whose bucket is full, has a leaf instead: a
 //! byte per address. So nothing is lost, and no lookup ever takes a second probe.
 
-use super::BATCH;
 use super::build::Boundary;
 use crate::isa::prefetch_at;
+use crate::pipeline::set_bits;
 
 /// Number of /24s.
 const NETS: usize = 1 << 24;
@@ -100,38 +100,44 @@ impl Ipv4 {
         prefetch_at(&self.nets, index(address >> 8));
     }
 
-    /// The number for each address, at most [`BATCH`] of them.
+    /// The number for each address, at most a burst of them.
     #[inline]
     pub(super) fn look_up(&self, addresses: &[u32], numbers: &mut [u8]) {
         if self.is_empty() {
             return numbers.fill(0);
         }
-        let mut longer = Pending::new();
-        for (at, (address, number)) in (0_u8..).zip(addresses.iter().zip(&mut *numbers)) {
+        for (number, address) in numbers.iter_mut().zip(addresses) {
             *number = self.nets.get(index(address >> 8)).copied().unwrap_or(0);
-            longer.push_if(*number & LONGER != 0, at, *address);
         }
-        let mut in_leaf = Pending::new();
-        for (_, address) in longer.iter() {
-            prefetch_at(&self.buckets, bucket_of(address, self.buckets.len()));
+        let longer = marked(numbers);
+        if longer != 0 {
+            self.look_further(longer, addresses, numbers);
         }
-        for (at, address) in longer.iter() {
-            let Some(number) = numbers.get_mut(usize::from(at)) else { continue };
+    }
+
+    /// For the addresses of /24s that are not of one piece: a bit for each in `longer`.
+    fn look_further(&self, longer: u64, addresses: &[u32], numbers: &mut [u8]) {
+        let bucket = |address: u32| bucket_of(address, self.buckets.len());
+        for address in set_bits(longer).filter_map(|at| addresses.get(at)) {
+            prefetch_at(&self.buckets, bucket(*address));
+        }
+        let mut in_leaf = 0;
+        for at in set_bits(longer) {
+            let (Some(address), Some(number)) = (addresses.get(at), numbers.get_mut(at)) else { continue };
             if *number == LEAF {
                 prefetch_at(&self.with_leaf, index(address >> 14));
-                in_leaf.push_if(true, at, address);
+                in_leaf |= 1 << at;
                 continue;
             }
-            let bucket = self.buckets.get(bucket_of(address, self.buckets.len()));
-            let found = bucket.map_or(0, |bucket| bucket.find(address));
+            let found = self.buckets.get(bucket(*address)).map_or(0, |bucket| bucket.find(*address));
             *number = if found & LONGER != 0 { found } else { *number } & !LONGER;
         }
-        for (_, address) in in_leaf.iter() {
+        for address in set_bits(in_leaf).filter_map(|at| addresses.get(at)) {
             prefetch_at(&self.leaves, self.leaf_of(address >> 8));
         }
-        for (at, address) in in_leaf.iter() {
-            let leaf = self.leaves.get(self.leaf_of(address >> 8));
-            if let (Some(leaf), Some(number)) = (leaf, numbers.get_mut(usize::from(at))) {
+        for at in set_bits(in_leaf) {
+            let (Some(address), Some(number)) = (addresses.get(at), numbers.get_mut(at)) else { continue };
+            if let Some(leaf) = self.leaves.get(self.leaf_of(address >> 8)) {
                 *number = leaf.get(index(address & 0xff)).copied().unwrap_or(0);
             }
         }
@@ -188,31 +194,17 @@ impl Bucket {
     }
 }
 
-/// Packets of a batch that need another look.
-struct Pending {
-    packets: [(u8, u32); BATCH],
-    count: usize,
-}
-
-impl Pending {
-    #[inline(always)]
-    fn new() -> Self {
-        Self { packets: [(0, 0); BATCH], count: 0 }
-    }
-
-    /// Without a branch: whether an address needs another look is what traffic decides.
-    #[inline(always)]
-    fn push_if(&mut self, wanted: bool, at: u8, address: u32) {
-        if let Some(place) = self.packets.get_mut(self.count) {
-            *place = (at, address);
-        }
-        self.count += usize::from(wanted);
-    }
-
-    #[inline(always)]
-    fn iter(&self) -> impl Iterator<Item = (u8, u32)> + '_ {
-        self.packets.iter().take(self.count).copied()
-    }
+/// A bit for each of up to 64 numbers that has [`LONGER`] set, eight at a time.
+#[inline(always)]
+fn marked(numbers: &[u8]) -> u64 {
+    /// Moves the lowest bits of eight bytes side by side into the highest byte.
+    const GATHER: u64 = 0x0102_0408_1020_4080;
+    let (eights, rest) = numbers.as_chunks::<8>();
+    let one_by_one = rest.iter().rev().fold(0, |bits, number| bits << 1 | u64::from(number >> 7));
+    eights.iter().rev().fold(one_by_one, |bits, eight| {
+        let high = (u64::from_le_bytes(*eight) & u64::from_ne_bytes([LONGER; 8])) >> 7;
+        bits << 8 | high.wrapping_mul(GATHER) >> 56
+    })
 }
 
 /// The pieces of one /24.

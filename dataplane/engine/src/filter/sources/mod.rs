@@ -101,6 +101,10 @@ impl SourceSets {
         if parsed.marks.ipv6 != 0 {
             self.look_up_v6(parsed, &mut numbers);
         }
+        if numbers == [0; BURST] {
+            classes.fill(0);
+            return 0;
+        }
         let mut members = 0;
         for (at, (class, number)) in classes.iter_mut().zip(numbers).enumerate() {
             *class = self.class(number);
