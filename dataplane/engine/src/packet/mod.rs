@@ -19,8 +19,6 @@ pub mod icmp;
 mod ipv4;
 mod ipv6;
 mod mpls;
-#[cfg(target_arch = "x86_64")]
-mod plain;
 mod quic;
 pub mod steer;
 mod tcp;
@@ -36,7 +34,7 @@ use self::ethernet::Content;
 use self::fragment::Fragment;
 pub use self::fragment::Piece;
 use self::frame::Frame;
-use crate::isa::{Isa, Level};
+use crate::isa::Isa;
 use crate::pipeline::{BURST, set_bits};
 use crate::verdict::Reason;
 
@@ -268,20 +266,12 @@ fn has_ports(protocol: u8) -> bool {
 pub fn parse_burst(isa: Isa, packets: &[Packet<'_>], parsed: &mut Parsed, seen: impl Fn(&[u32])) {
     let packets = packets.get(..BURST).unwrap_or(packets);
     let odd = block::parse(isa, packets, parsed, &seen);
-    match isa.level() {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512(cpu) => plain::parse(cpu, packets, odd, parsed),
-        _ => {
-            for at in set_bits(odd) {
-                if let (Some(packet), Some(lanes)) = (packets.get(at), parsed.lanes.get_mut(at)) {
-                    let layers = parse(packet, lanes);
-                    parsed.put(at, layers);
-                }
-            }
+    for at in set_bits(odd) {
+        if let (Some(packet), Some(lanes)) = (packets.get(at), parsed.lanes.get_mut(at)) {
+            let layers = parse(packet, lanes);
+            parsed.put(at, layers);
+            seen(parsed.columns.of(Lane::Src6).get(at..=at).unwrap_or_default());
         }
-    }
-    for source in set_bits(odd).filter_map(|at| parsed.columns.of(Lane::Src6).get(at)) {
-        seen(&[*source]);
     }
 }
 
