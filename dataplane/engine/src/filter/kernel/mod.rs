@@ -141,7 +141,10 @@ pub(crate) fn compare_burst<const N: usize>(
     note: impl FnMut(usize, &Hits),
 ) -> u64 {
     match isa.level() {
-        Level::Scalar => each(listed, blocks, lanes, classes, hits, scalar_hits, note),
+        Level::Scalar => {
+            let compare = |block: &Block, lanes: &Lanes, class| scalar_hits(block, lanes, class);
+            each(listed, blocks, lanes, classes, hits, compare, note)
+        }
         #[cfg(target_arch = "x86_64")]
         Level::Avx2(cpu) => avx2::compare_burst(cpu, listed, blocks, lanes, classes, hits, note),
         #[cfg(target_arch = "x86_64")]
@@ -188,6 +191,7 @@ pub(super) fn classed(lanes: &Lanes, class: u16) -> Lanes {
 }
 
 /// A quarter of a block after the other, without a branch on what holds, so that compilers use what vectors there are.
+#[inline(always)]
 fn scalar_hits(block: &Block, lanes: &Lanes, class: u16) -> Hits {
     const QUARTER: usize = 16;
     let lanes = classed(lanes, class);
