@@ -12,6 +12,7 @@ use levee_api::lane::{Bits, LANES, Lane};
 use levee_api::prefix::Prefix;
 use levee_engine::filter::SourceSets;
 use levee_engine::filter::sources::{Ranges, Set};
+use levee_engine::isa::Isa;
 use levee_engine::packet::{Kind, Lanes, Parsed};
 use levee_engine::pipeline::BURST;
 
@@ -111,14 +112,14 @@ fn set(prefixes: &[Prefix]) -> Set {
 /// What classifying `packets` packets takes when all go as fast as the fastest run of bursts. The lanes of a run are in
 /// the cache before, as they are when parsing has just written them.
 fn fastest(packets: u64, table: &SourceSets, runs: &mut Runs<'_>) -> Duration {
-    let mut classes = [0; BURST];
+    let (isa, mut classes) = (Isa::detect(), [0; BURST]);
     let mut run = |_| {
         let rows = runs.next().unwrap_or_default().chunks_exact(BURST);
         let hot: Vec<Parsed> = rows.map(|rows| Parsed::of_rows(rows.iter().map(|row| (*row, Kind::Tcp)))).collect();
         let begin = Instant::now();
         for burst in black_box(&hot) {
             table.prefetch(burst.columns.of(Lane::Src6));
-            table.classify(burst, BURST, &mut classes);
+            table.classify(isa, burst, BURST, &mut classes);
             black_box(&mut classes);
         }
         begin.elapsed()

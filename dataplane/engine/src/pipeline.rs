@@ -155,7 +155,7 @@ impl Pipeline {
                 let special = stages.locate(tables, direction, packets.len());
                 stages.account(tables, packets, now);
                 let Scratch { parsed, classes, .. } = &mut *stages.scratch;
-                let members = sources.classify(parsed, packets.len(), classes);
+                let members = sources.classify(stages.isa, parsed, packets.len(), classes);
                 let met = stages.compare(tables, members, packets, now);
                 verdicts.fill(Verdict::Forward);
                 stages.judge(tables, special | members, &met, wire, packets, now, verdicts);

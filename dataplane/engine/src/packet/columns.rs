@@ -156,6 +156,14 @@ impl Columns {
         &self.0[lane.index() / 2]
     }
 
+    /// Half of the IPv6 address of a packet: the four lanes from an even one on.
+    #[inline(always)]
+    pub fn half(&self, from: Lane, at: usize) -> u64 {
+        let [high, low] = [from.index(), from.index() + 2]
+            .map(|lane| self.0.get(lane / 2).and_then(|column| column.get(at)).map_or(0, |pair| address_of(*pair)));
+        u64::from(high) << 32 | u64::from(low)
+    }
+
     /// Writes sixteen packets, the first of them at `16 * block`.
     #[inline(always)]
     pub(super) fn put(&mut self, block: usize, columns: &[[u32; 16]; LANES / 2]) {

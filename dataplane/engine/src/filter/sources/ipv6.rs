@@ -6,14 +6,11 @@
 
 use super::BATCH;
 use super::build::Boundary;
-use crate::isa::prefetch_at;
+use super::node::{CHILDREN, KEYS, Node, Root, descend, index};
+use crate::isa::{Isa, prefetch_at};
 
-/// Boundaries of a node.
-const KEYS: usize = 7;
 /// The last piece of a leaf.
 const LAST_PIECE: u32 = 7;
-/// Children of a node.
-const CHILDREN: usize = KEYS + 1;
 /// A number that says: look at the last 64 bits.
 const LONGER: u8 = 0x80;
 
@@ -27,22 +24,6 @@ pub(super) struct Ipv6 {
     trees_before: Vec<u32>,
     /// The trees over the last 64 bits.
     trees: Vec<Root>,
-}
-
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Node {
-    /// In order; behind the last one the rest is `u64::MAX`.
-    keys: [u64; KEYS],
-    /// Of an inner node: the index of the first child. Of a leaf: eight numbers, the first in the lowest byte.
-    word: u64,
-}
-
-/// Where a tree begins, and how many steps are between there and the leaves.
-#[derive(Clone, Copy, Debug, Default)]
-struct Root {
-    node: u32,
-    height: u32,
 }
 
 impl Ipv6 {
@@ -89,46 +70,42 @@ impl Ipv6 {
         size_of_val(&*self.nodes) + size_of_val(&*self.trees_before) + size_of_val(&*self.trees)
     }
 
-    /// The number for each address, at most [`BATCH`] of them.
+    /// The number for each address, at most [`BATCH`] of them, of which `networks` are the first 64 bits and `host` gives the last
+    /// 64 of one: few are asked for.
     #[inline]
-    pub(super) fn look_up(&self, addresses: &[u128], numbers: &mut [u8]) {
+    pub(super) fn look_up(&self, isa: Isa, networks: &[u64], host: impl Fn(usize) -> u64, numbers: &mut [u8]) {
         if self.is_empty() {
             return numbers.fill(0);
         }
-        let mut at = [self.root.node; BATCH];
-        for _ in 0..self.root.height {
-            for (address, at) in addresses.iter().zip(&mut at) {
-                *at = self.child(*at, high(*address));
-                prefetch_at(&self.nodes, index(*at));
-            }
-        }
-        let (mut pending, mut count) = ([(0_u8, 0_u32, 0_u128); BATCH], 0);
-        for (packet, ((address, leaf), number)) in (0_u8..).zip(addresses.iter().zip(at).zip(&mut *numbers)) {
+        let mut pieces = [(0, 0); BATCH];
+        descend(isa, &self.nodes, self.root, networks, &mut pieces);
+        let (mut pending, mut count) = ([(0, 0); BATCH], 0);
+        for (packet, ((leaf, piece), number)) in pieces.into_iter().zip(&mut *numbers).enumerate() {
             let Some(node) = self.nodes.get(index(leaf)) else { continue };
-            let piece = node.below(high(*address));
-            *number = node.number(piece);
+            *number = number_of(node, piece);
             if *number == LONGER {
                 let before = self.trees_before.get(index(leaf)).copied().unwrap_or(0);
                 // The very last network may fill up its leaf, and count more than once.
-                let tree = (before + node.trees(piece)).saturating_sub(1).min(self.last_tree());
+                let tree = (before + trees(node, piece)).saturating_sub(1).min(self.last_tree());
                 prefetch_at(&self.trees, index(tree));
                 if let Some(place) = pending.get_mut(count) {
-                    *place = (packet, tree, *address);
+                    *place = (packet, tree);
                     count += 1;
                 }
             }
         }
-        for (_, tree, _) in pending.iter().take(count) {
+        for (_, tree) in pending.iter().take(count) {
             if let Some(root) = self.trees.get(index(*tree)) {
                 prefetch_at(&self.nodes, index(root.node));
             }
         }
-        for (packet, tree, address) in pending.iter().take(count) {
+        for (packet, tree) in pending.iter().take(count) {
             let root = self.trees.get(index(*tree)).copied().unwrap_or_default();
-            let address = low(*address);
-            let leaf = (0..root.height).fold(root.node, |at, _| self.child(at, address));
-            if let (Some(node), Some(number)) = (self.nodes.get(index(leaf)), numbers.get_mut(usize::from(*packet))) {
-                *number = node.number(node.below(address));
+            let mut pieces = [(0, 0)];
+            descend(isa, &self.nodes, root, &[host(*packet)], &mut pieces);
+            let [(leaf, piece)] = pieces;
+            if let (Some(node), Some(number)) = (self.nodes.get(index(leaf)), numbers.get_mut(*packet)) {
+                *number = number_of(node, piece);
             }
         }
     }
@@ -137,33 +114,19 @@ impl Ipv6 {
     fn last_tree(&self) -> u32 {
         u32::try_from(self.trees.len()).map_or(u32::MAX, |trees| trees.saturating_sub(1))
     }
-
-    #[inline(always)]
-    fn child(&self, at: u32, key: u64) -> u32 {
-        let Some(node) = self.nodes.get(index(at)) else { return 0 };
-        u32::try_from(node.word).unwrap_or(0) + node.below(key)
-    }
 }
 
-impl Node {
-    /// How many boundaries are at or below a key.
-    #[inline(always)]
-    fn below(&self, key: u64) -> u32 {
-        self.keys.iter().map(|boundary| u32::from(*boundary <= key)).sum()
-    }
+/// The number of a piece of a leaf.
+#[inline(always)]
+fn number_of(leaf: &Node, piece: u32) -> u8 {
+    leaf.word.to_le_bytes().get(index(piece)).copied().unwrap_or(0)
+}
 
-    /// The number of a piece of a leaf.
-    #[inline(always)]
-    fn number(&self, piece: u32) -> u8 {
-        self.word.to_le_bytes().get(index(piece)).copied().unwrap_or(0)
-    }
-
-    /// How many trees begin in a leaf up to and with a piece. The first piece began in the leaf before.
-    #[inline(always)]
-    fn trees(&self, piece: u32) -> u32 {
-        let flags = self.word & 0x8080_8080_8080_8000;
-        (flags & u64::MAX.checked_shr(56 - 8 * piece).unwrap_or(0)).count_ones()
-    }
+/// How many trees begin in a leaf up to and with a piece. The first piece began in the leaf before.
+#[inline(always)]
+fn trees(leaf: &Node, piece: u32) -> u32 {
+    let flags = leaf.word & 0x8080_8080_8080_8000;
+    (flags & u64::MAX.checked_shr(56 - 8 * piece).unwrap_or(0)).count_ones()
 }
 
 /// Adds a boundary; one at the same place is replaced.
@@ -189,7 +152,7 @@ fn plant(nodes: &mut Vec<Node>, boundaries: &[Boundary<u64>], mut before: u8) ->
             (*key, *number) = (*at, *value);
         }
         firsts.extend(chunk.first().map(|(at, _)| *at));
-        nodes.push(Node { keys, word: u64::from_le_bytes(numbers) });
+        nodes.push(Node::new(keys, u64::from_le_bytes(numbers)));
         before = last;
     }
     let mut height = 0;
@@ -206,7 +169,7 @@ fn plant(nodes: &mut Vec<Node>, boundaries: &[Boundary<u64>], mut before: u8) ->
                 *key = *child;
             }
             above.extend(children.first());
-            nodes.push(Node { keys, word: u64::try_from(first_child + parent * CHILDREN).unwrap_or(0) });
+            nodes.push(Node::new(keys, u64::try_from(first_child + parent * CHILDREN).unwrap_or(0)));
         }
         firsts = above;
         height += 1;
@@ -223,7 +186,7 @@ fn count_trees(nodes: &[Node], boundaries: usize) -> Vec<u32> {
         .take(leaves)
         .map(|leaf| {
             let here = before;
-            before += leaf.trees(LAST_PIECE);
+            before += trees(leaf, LAST_PIECE);
             here
         })
         .collect();
@@ -235,16 +198,11 @@ fn count_trees(nodes: &[Node], boundaries: usize) -> Vec<u32> {
 }
 
 #[inline(always)]
-fn high(address: u128) -> u64 {
+pub(super) fn high(address: u128) -> u64 {
     u64::try_from(address >> 64).unwrap_or(u64::MAX)
 }
 
 #[inline(always)]
-fn low(address: u128) -> u64 {
+pub(super) fn low(address: u128) -> u64 {
     u64::try_from(address & u128::from(u64::MAX)).unwrap_or(u64::MAX)
-}
-
-#[inline(always)]
-fn index(value: u32) -> usize {
-    usize::try_from(value).unwrap_or(usize::MAX)
 }

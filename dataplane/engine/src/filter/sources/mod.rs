@@ -5,12 +5,13 @@
 //! are numbered, and seven bits hold such a number; a small table turns it into the class.
 //!
 //! * `build`: overlapping ranges to disjoint ones. * `ipv4`: a byte per /24, then a 64-byte bucket.
-//! * `ipv6`: a tree of 64-byte nodes. * [`list`]: files to ranges. * `policy`: what zones do with sets.
+//! * `ipv6`, `node`: a tree of 64-byte nodes. * [`list`]: files to ranges. * `policy`: what zones do with sets.
 
 mod build;
 mod ipv4;
 mod ipv6;
 pub mod list;
+mod node;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use levee_api::lane::Lane;
 pub use build::{BuildError, Ranges, Set};
 pub use policy::{SetUse, Sources};
 
+use crate::isa::Isa;
 use crate::packet::{Parsed, columns};
 use crate::pipeline::{BURST, set_bits};
 use build::Numbered;
@@ -85,7 +87,7 @@ impl SourceSets {
     /// The class of the source of each of the first `count` packets: bit `i` is set when it is in set `i`. A bit for each packet
     /// whose source is in any. What is not IP has no source, and what is written for it means nothing.
     #[inline(never)]
-    pub fn classify(&self, parsed: &Parsed, count: usize, classes: &mut [u16; BURST]) -> u64 {
+    pub fn classify(&self, isa: Isa, parsed: &Parsed, count: usize, classes: &mut [u16; BURST]) -> u64 {
         if self.is_empty() {
             classes.fill(0);
             return 0;
@@ -99,7 +101,7 @@ impl SourceSets {
             self.ipv4.look_up(addresses, numbers);
         }
         if parsed.marks.ipv6 != 0 {
-            self.look_up_v6(parsed, &mut numbers);
+            self.look_up_v6(isa, parsed, &mut numbers);
         }
         if numbers == [0; BURST] {
             classes.fill(0);
@@ -114,18 +116,17 @@ impl SourceSets {
     }
 
     #[inline(never)]
-    fn look_up_v6(&self, parsed: &Parsed, numbers: &mut [u8; BURST]) {
-        let (mut addresses, mut found) = ([0; BURST], [0; BURST]);
-        let count = parsed.marks.ipv6.count_ones() as usize;
-        for (address, lanes) in
-            addresses.iter_mut().zip(set_bits(parsed.marks.ipv6).filter_map(|at| parsed.lanes.get(at)))
-        {
-            *address = crate::packet::address(lanes.source());
+    fn look_up_v6(&self, isa: Isa, Parsed { columns, marks, .. }: &Parsed, numbers: &mut [u8; BURST]) {
+        let (mut networks, mut packets, mut found) = ([0; BURST], [0; BURST], [0; BURST]);
+        let count = marks.ipv6.count_ones() as usize;
+        for ((at, network), packet) in set_bits(marks.ipv6).zip(&mut networks).zip(&mut packets) {
+            (*network, *packet) = (columns.half(Lane::Src0, at), at);
         }
-        if let (Some(addresses), Some(found)) = (addresses.get(..count), found.get_mut(..count)) {
-            self.ipv6.look_up(addresses, found);
+        if let (Some(networks), Some(found)) = (networks.get(..count), found.get_mut(..count)) {
+            let host = |packet: usize| columns.half(Lane::Src4, packets.get(packet).copied().unwrap_or(0));
+            self.ipv6.look_up(isa, networks, host, found);
         }
-        for (at, found) in set_bits(parsed.marks.ipv6).zip(found) {
+        for (at, found) in packets.into_iter().zip(found).take(count) {
             if let Some(number) = numbers.get_mut(at) {
                 *number = found;
             }
@@ -137,7 +138,10 @@ impl SourceSets {
         let mut number = [0];
         match address {
             std::net::IpAddr::V4(address) => self.ipv4.look_up(&[u32::from(address)], &mut number),
-            std::net::IpAddr::V6(address) => self.ipv6.look_up(&[u128::from(address)], &mut number),
+            std::net::IpAddr::V6(address) => {
+                let address = address.into();
+                self.ipv6.look_up(Isa::SCALAR, &[ipv6::high(address)], |_| ipv6::low(address), &mut number);
+            }
         }
         let [number] = number;
         self.class(number)

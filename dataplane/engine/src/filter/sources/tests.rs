@@ -112,18 +112,23 @@ proptest! {
     }
 }
 
-/// The classes of the sources of packets, burst by burst.
+/// The classes of the sources of packets, burst by burst, which all instruction sets agree on.
 fn classes_of(table: &SourceSets, lanes: &[Lanes]) -> Vec<u16> {
-    let of_burst = |lanes: &[Lanes]| {
+    let of_burst = |isa, lanes: &[Lanes]| {
         let parsed = Parsed::of_rows(lanes.iter().map(|lanes| (*lanes, Kind::Tcp)));
         let mut classes = [0xffff; BURST];
         table.prefetch(parsed.columns.of(Lane::Src6));
-        let members = table.classify(&parsed, lanes.len(), &mut classes);
+        let members = table.classify(isa, &parsed, lanes.len(), &mut classes);
         let classes = classes[..lanes.len()].to_vec();
         assert!(classes.iter().enumerate().all(|(at, class)| (*class != 0) == (members >> at & 1 != 0)));
         classes
     };
-    lanes.chunks(BURST).flat_map(of_burst).collect()
+    let of_all = |isa| lanes.chunks(BURST).flat_map(|lanes| of_burst(isa, lanes)).collect();
+    let classes = of_all(Isa::SCALAR);
+    for isa in Isa::available() {
+        assert_eq!(of_all(isa), classes, "{isa}");
+    }
+    classes
 }
 
 /// A repeatable stream of numbers (splitmix64).
