@@ -8,24 +8,27 @@ use std::alloc::{GlobalAlloc, Layout, System};
 
 use nix::libc;
 
-/// From this size on: two huge pages, of which at least one lies wholly inside.
-const LARGE: usize = 4 << 20;
+/// Size of a huge page.
+const HUGE: usize = 2 << 20;
+/// From this size on blocks begin where a huge page does, so that they lie on nothing else but for their end.
+const LARGE: usize = 2 * HUGE;
 
 /// The system's allocator, with advice.
 #[derive(Clone, Copy, Debug)]
 pub struct HugePages;
 
-// SAFETY: hands everything on to the system's allocator; advice does not change what memory holds.
+// SAFETY: hands everything on to the system's allocator, asking for more alignment than its caller does, which blocks need not have
+// to be freed or moved; advice does not change what memory holds.
 unsafe impl GlobalAlloc for HugePages {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as for this call.
-        advised(unsafe { System.alloc(layout) }, layout.size())
+        advised(unsafe { System.alloc(placed(layout)) }, layout.size())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if layout.size() < LARGE || layout.align() <= align_of::<u128>() {
-            // SAFETY: as for this call. What is large and so little aligned is fresh from the kernel, and not touched yet.
-            return advised(unsafe { System.alloc_zeroed(layout) }, layout.size());
+        if layout.size() < LARGE {
+            // SAFETY: as for this call.
+            return unsafe { System.alloc_zeroed(layout) };
         }
         // The system would write the zeros before the advice, and so on small pages.
         // SAFETY: as for this call.
@@ -46,6 +49,11 @@ unsafe impl GlobalAlloc for HugePages {
         // SAFETY: as for this call.
         advised(unsafe { System.realloc(block, layout, size) }, size)
     }
+}
+
+/// A layout, of a large block beginning where a huge page does.
+fn placed(layout: Layout) -> Layout {
+    if layout.size() < LARGE { layout } else { layout.align_to(HUGE).unwrap_or(layout) }
 }
 
 /// Asks for huge pages under a large block.
