@@ -156,9 +156,10 @@ impl Pipeline {
                 stages.account(tables, packets, now);
                 let Scratch { parsed, classes, .. } = &mut *stages.scratch;
                 let members = sources.classify(stages.isa, parsed, packets.len(), classes);
+                stages.expect_drops(members);
                 let met = stages.compare(tables, members, packets, now);
                 verdicts.fill(Verdict::Forward);
-                stages.judge(tables, special | members, &met, wire, packets, now, verdicts);
+                stages.judge(tables, special, members, &met, wire, packets, now, verdicts);
                 stages.sample(packets, now);
                 stages.capture(&met.filters, wire, direction, packets, now, verdicts);
             }
@@ -266,6 +267,14 @@ impl Stages {
             conversations.locate_fragments(*isa, marks.fragments, lanes, parsed.rows());
         }
         marks.special
+    }
+
+    /// Asks for where the fates of packets are counted that their sources may decide.
+    fn expect_drops(&self, members: u64) {
+        let counters = self.link.counters.view();
+        for place in set_bits(members).filter_map(|at| *self.scratch.places.get(at)?) {
+            counters.prefetch_fates(place.slot);
+        }
     }
 
     /// Role and counters of inbound packets.

@@ -112,13 +112,15 @@ impl Stages {
         met
     }
 
-    /// What becomes of each packet. Those that only filters concern are taken together; the others, `special`, one by one.
+    /// What becomes of each packet. Those that only filters and address sets concern, `members`, are taken together; the others,
+    /// `special`, one by one.
     #[inline(never)]
     #[expect(clippy::too_many_arguments, reason = "all that a verdict depends on")]
     pub(super) fn judge(
         &mut self,
         tables: &Tables,
         special: u64,
+        members: u64,
         met: &Met<'_>,
         wire: usize,
         packets: &[Packet<'_>],
@@ -126,9 +128,11 @@ impl Stages {
         verdicts: &mut [Verdict],
     ) {
         self.scratch.reasons.fill(None);
+        let by_set = self.drop_members(tables, members & !special, now, verdicts);
         for at in set_bits(special) {
             self.judge_special(tables, at, met, wire, packets, now, verdicts);
         }
+        let special = special | by_set;
         let Self { link, limits, scratch, .. } = self;
         let Scratch { parsed: Parsed { lanes, .. }, limit_keys, .. } = &**scratch;
         let (mut dropped, mut over) = (0, 0);
@@ -148,6 +152,21 @@ impl Stages {
             let reason = if over >> at & 1 != 0 { Reason::Limit } else { Reason::Filter };
             self.condemn(tables, at, reason, now, verdicts);
         }
+    }
+
+    /// Drops what comes from an address set that is dropped; a bit for each such packet.
+    fn drop_members(&mut self, tables: &Tables, members: u64, now: Timestamp, verdicts: &mut [Verdict]) -> u64 {
+        let mut dropped = 0;
+        for at in set_bits(members) {
+            let Scratch { places, classes, .. } = &*self.scratch;
+            let (Some(Some(place)), Some(class)) = (places.get(at), classes.get(at)) else { continue };
+            self.link.source_hits.hit(*class);
+            if tables.sources.used_by(place.zone).drops(*class) {
+                dropped |= 1 << at;
+                self.condemn(tables, at, Reason::SourceSet, now, verdicts);
+            }
+        }
+        dropped
     }
 
     /// Cheapest first: sanity, address sets, what follows a dropped first fragment, own limits of control messages, filters.

@@ -154,6 +154,9 @@ impl Memory {
 
     /// The conversation of a key, if it is remembered.
     pub fn find(&mut self, key: u64, now: Timestamp) -> Option<Conversation<'_>> {
+        if !self.may_know(key) {
+            return None;
+        }
         let bucket = self.bucket(key)?;
         let at = bucket.find(tag(key), unit(now))?;
         Conversation::at(bucket, at)
