@@ -1,7 +1,7 @@
 //! Runs rows: subject and reference by turns, so that what else the machine does meets both.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -127,7 +127,8 @@ fn figures(row: &Row, plan: &Plan, interrupt: Interrupt) -> Result<Figures, Meas
         }
         if let Reference::Testpmd(forward) = row.reference {
             let packets = subject.traffic.packets;
-            let rate = testpmd::rate(forward, &captures.outside, packets, &plan.place, plan.interval, interrupt)?;
+            let outside = captures.outside.first().map_or(Path::new(""), PathBuf::as_path);
+            let rate = testpmd::rate(forward, outside, packets, &plan.place, plan.interval, interrupt)?;
             figures.reference.push(rate);
         }
         let rate = levee::rate(subject, &captures, &plan.place, plan.interval, interrupt)?;
@@ -153,8 +154,8 @@ pub fn levee_rate(setup: Setup, plan: &Plan, interrupt: Interrupt) -> Result<f64
 /// The files of a setup.
 #[derive(Clone, Debug)]
 pub struct Captures {
-    /// What comes from outside.
-    pub outside: PathBuf,
+    /// What comes from outside, by queue.
+    pub outside: Vec<PathBuf>,
     /// The set of source prefixes.
     pub prefixes: PathBuf,
 }
@@ -163,8 +164,9 @@ impl Captures {
     fn write(setup: Setup, name: &str, plan: &Plan) -> Result<Self, MeasureError> {
         let mib = hugepages_mib(setup.traffic.packets, setup.workers);
         require_hugepages(mib).map_err(MeasureError::Skipped)?;
-        let outside = plan.folder.join(name).with_extension("pcap");
-        setup.traffic.write(&outside).map_err(while_doing(outside.display().to_string()))?;
+        let outside: Vec<_> =
+            (0..setup.workers).map(|queue| plan.folder.join(format!("{name}-{queue}.pcap"))).collect();
+        setup.traffic.write_queues(&outside, setup.mixed).map_err(while_doing(plan.folder.display().to_string()))?;
         let family = setup.traffic.family;
         // Written once: it takes longer than a measurement.
         let prefixes = plan.folder.join(format!("{family:?}-{}.netset", setup.prefixes));

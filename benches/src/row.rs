@@ -52,6 +52,9 @@ pub struct Setup {
     pub simd: Simd,
     /// Workers, each with a queue of its own.
     pub workers: u8,
+    /// Queues bring packets of all workers, who hand them over to each other. Otherwise each brings what belongs to its
+    /// worker, as from a card that spreads packets by their addresses.
+    pub mixed: bool,
     /// Source prefixes in the set that drops.
     pub prefixes: u32,
     /// A filter comes and goes, and with it a generation of tables, every 10 ms.
@@ -76,7 +79,8 @@ const PLAIN: Traffic = Traffic {
     kind: Kind::Plain,
 };
 
-const FULL: Setup = Setup { traffic: PLAIN, simd: Simd::Auto, workers: 1, prefixes: PREFIXES, churn: false };
+const FULL: Setup =
+    Setup { traffic: PLAIN, simd: Simd::Auto, workers: 1, mixed: false, prefixes: PREFIXES, churn: false };
 
 const fn traffic(traffic: Traffic) -> Setup {
     Setup { traffic, ..FULL }
@@ -169,6 +173,12 @@ pub const ROWS: &[Row] = &[
     row("avx2", "AVX2 only, full / io", Setup { simd: Simd::Avx2, ..FULL }, IO).promise(0.17, 0.25),
     row("scalar", "scalar, full / io", Setup { simd: Simd::Scalar, ..FULL }, IO).promise(0.14, 0.19),
     row("two-workers", "two workers / one", Setup { workers: 2, ..FULL }, Reference::Levee(FULL)).promise(1.7, 1.9),
+    row(
+        "handed-over",
+        "two workers, half of the packets in the other's queue / one",
+        Setup { workers: 2, mixed: true, ..FULL },
+        Reference::Levee(FULL),
+    ),
     row("mac", "500 lists / testpmd mac", FULL, Reference::Testpmd(Forward::Mac)),
     row("5tswap", "500 lists / testpmd 5tswap", FULL, Reference::Testpmd(Forward::FiveTupleSwap)),
 ];

@@ -3,8 +3,9 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use levee_engine::packet::steer;
 use levee_tests::capture::Capture;
 use levee_tests::frame::{self, Link, Tcp, flags};
 use rand::{RngExt, SeedableRng};
@@ -70,6 +71,22 @@ impl Traffic {
         let mut capture = Capture::create(path)?;
         self.compose(|frame| capture.write(SOME_TIME_NS, frame))?;
         capture.finish().map(drop)
+    }
+
+    /// Writes a capture for each of several queues: what belongs to its worker, or all of it to each.
+    ///
+    /// # Errors
+    /// What writing says.
+    pub fn write_queues(self, paths: &[PathBuf], mixed: bool) -> io::Result<()> {
+        if mixed || paths.len() < 2 {
+            return paths.iter().try_for_each(|path| self.write(path));
+        }
+        let mut captures = paths.iter().map(|path| Capture::create(path)).collect::<io::Result<Vec<_>>>()?;
+        self.compose(|frame| {
+            let own = captures.get_mut(steer::worker(frame, paths.len()));
+            own.map_or(Ok(()), |capture| capture.write(SOME_TIME_NS, frame))
+        })?;
+        captures.into_iter().try_for_each(|capture| capture.finish().map(drop))
     }
 
     /// Makes the frames one after the other.

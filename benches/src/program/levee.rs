@@ -106,7 +106,7 @@ pub fn rate(
 
 impl Levee {
     fn start(setup: Setup, captures: &Captures, place: &Place, interrupt: Interrupt) -> Result<Self, MeasureError> {
-        let folder = captures.outside.parent().unwrap_or(Path::new("."));
+        let folder = captures.outside.first().and_then(|file| file.parent()).unwrap_or(Path::new("."));
         let socket = folder.join("dataplane.sock");
         let text = configuration(setup, captures, place, folder);
         let file = folder.join("levee.toml");
@@ -239,7 +239,7 @@ fn call(call: &'static str, status: tonic::Status) -> DataplaneError {
 
 fn configuration(setup: Setup, captures: &Captures, place: &Place, folder: &Path) -> String {
     let packets = setup.traffic.packets;
-    let [outside, inside] = vdevs(&captures.outside, setup.workers);
+    let [outside, inside] = vdevs(&captures.outside);
     let workers: Vec<String> = place.workers.iter().take(setup.workers.into()).map(usize::to_string).collect();
     let mut text = format!(
         "schema = 1\n\n[appliance]\nname = \"bench\"\nstate_dir = \"{folder}/state\"\nmode = \"enforce\"\n\n\

@@ -216,8 +216,8 @@ impl Drop for Running {
 
 /// The pair of ports that every program gets: what comes in is copied from a capture, by each queue for itself and without
 /// end, as a card would write it into buffers; what is sent is taken and freed. From inside comes nothing.
-fn vdevs(outside: &Path, queues: u8) -> [String; 2] {
-    let files = format!(",rx_pcap={}", outside.display()).repeat(queues.into());
+fn vdevs<P: AsRef<Path>>(queues: &[P]) -> [String; 2] {
+    let files: String = queues.iter().map(|file| format!(",rx_pcap={}", file.as_ref().display())).collect();
     [format!("net_pcap0{files},infinite_rx=1"), "net_null1,no-rx=1".to_owned()]
 }
 

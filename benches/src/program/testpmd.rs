@@ -61,7 +61,7 @@ pub fn rate(
 }
 
 fn command_line(forward: Forward, capture: &Path, packets: u32, worker: usize, other: usize) -> Vec<String> {
-    let [outside, inside] = vdevs(capture, 1);
+    let [outside, inside] = vdevs(&[capture]);
     let lcores = format!("--lcores=0@{other},1@{worker}");
     let prefix = format!("--file-prefix=levee-bench-{}", std::process::id());
     let memory = hugepages_mib(packets, 1).to_string();
