@@ -5,29 +5,30 @@
 //! so a full table costs little more than an empty one. Nothing here allocates, locks, makes a system call or waits; all
 //! scratch space is made once.
 
+mod account;
+mod copies;
 mod judge;
 mod limits;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use levee_api::lane::{Bits, Lane, TcpFlags};
+use levee_api::lane::{Bits, Lane};
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
 use self::judge::{Limited, NON_IP_LIMITERS};
 use self::limits::Limits;
-use crate::capture::{Offer, Tap};
+use crate::capture::Tap;
 use crate::filter::Limiters;
-use crate::filter::list::{Compiled, Hits};
+use crate::filter::list::Hits;
 use crate::filter::table::ListId;
 use crate::generation::Reader;
 use crate::isa::Isa;
 use crate::link::{Notice, WorkerEnd};
-use crate::packet::{Direction, Kind, Lanes, Layers, Packet, Parsed, address, columns, dns, parse_burst};
-use crate::sample::{SAMPLE_PAYLOAD, Sample};
+use crate::packet::{Direction, Lanes, Packet, Parsed, address, columns, parse_burst};
 use crate::tables::Tables;
-use crate::target::conversation::{Conversations, Judged, stranger_tcp, stranger_udp};
+use crate::target::conversation::{Conversations, Judged};
 use crate::target::hosts::Hosts;
 use crate::target::keyed::Keyed;
 use crate::target::plan::Place;
@@ -276,155 +277,6 @@ impl Stages {
             counters.prefetch_fates(place.slot);
         }
     }
-
-    /// Role and counters of inbound packets.
-    #[inline(never)]
-    fn account(&mut self, tables: &Tables, packets: &[Packet<'_>], now: Timestamp) {
-        let Self { link, limits, conversations, scratch, epoch, .. } = self;
-        let plan = &tables.plan;
-        let Scratch { parsed, keys, maybe_known, places, judged, .. } = &mut **scratch;
-        let marks = parsed.marks;
-        let located = places
-            .iter()
-            .take(packets.len())
-            .enumerate()
-            .fold(0, |bits, (at, place)| bits | u64::from(place.is_some()) << at);
-        let whole = located & !marks.fragments;
-        let (tcp, udp) = (whole & marks.tcp, whole & marks.udp);
-
-        // What no conversation explains has its role from its headers alone: in a flood nearly everything.
-        let mut opening = 0;
-        for (at, (pair, judged)) in parsed.columns.of(Lane::TcpFlags).iter().zip(&mut *judged).enumerate() {
-            let flags = TcpFlags::from_bits_retain(u16::try_from(pair >> 16).unwrap_or(0));
-            *judged = Judged::of(stranger_tcp(flags));
-            opening |= u64::from(judged.role == Role::Syn) << at;
-        }
-        let known = conversations.known(*maybe_known & (tcp & !opening | udp), keys, now);
-        for at in set_bits(udp & !known) {
-            let (Some(lanes), Some(Some(place)), Some(judged)) =
-                (parsed.lanes.get(at), places.get(at), judged.get_mut(at))
-            else {
-                continue;
-            };
-            *judged = Judged::of(stranger_udp(lanes, plan.serves_udp(place.zone, lanes.get(Lane::DstPort))));
-        }
-        for at in set_bits(located & !(tcp | udp) | known) {
-            let (Some(lanes), Some(key)) = (parsed.lanes.get(at), keys.get(at)) else { continue };
-            let (Some(packet), Some(Some(place)), Some(judged)) = (packets.get(at), places.get(at), judged.get_mut(at))
-            else {
-                continue;
-            };
-            let mut layers = parsed.layers(at);
-            let served = layers.kind == Kind::Udp && plan.serves_udp(place.zone, lanes.get(Lane::DstPort));
-            *judged = conversations.inbound(at, packet, lanes, &mut layers, *key, served, now);
-            if judged.handshake {
-                if link.counters.handshake(place.slot, *epoch) {
-                    link.dirty(&[place.slot]);
-                }
-                limits.verify(lanes, now);
-                link.notice(Notice::Proven(*key));
-            }
-            if marks.fragments >> at & 1 != 0 {
-                parsed.set_kind(at, layers.kind);
-            }
-        }
-        let counters = link.counters.view();
-        let (mut dirty, mut dirty_count) = ([0; BURST], 0);
-        for at in set_bits(located) {
-            let (Some(packet), Some(Some(place)), Some(judged)) = (packets.get(at), places.get(at), judged.get(at))
-            else {
-                continue;
-            };
-            let is_first = counters.arrival(place.slot, judged.role, packet.wire_len, *epoch);
-            if let Some(next) = dirty.get_mut(dirty_count) {
-                *next = place.slot;
-            }
-            dirty_count += usize::from(is_first);
-        }
-        link.dirty(dirty.get(..dirty_count).unwrap_or_default());
-    }
-
-    /// Copies of headers for the detector: in peace as many as the budget allows of what conversations do not explain,
-    /// of watched roles at alarmed targets (nearly) all.
-    #[inline(never)]
-    fn sample(&mut self, packets: &[Packet<'_>], now: Timestamp) {
-        let Self { link, scratch, peace_left, watched_left, .. } = self;
-        if *peace_left == 0 && (*watched_left == 0 || !link.watch.is_any_watched()) {
-            return;
-        }
-        let Scratch { parsed, keys, places, judged, reasons, .. } = &**scratch;
-        let known = parsed.lanes.iter().zip(keys).zip(places).zip(judged).zip(reasons);
-        for (at, (packet, ((((lanes, key), place), judged), reason))) in packets.iter().zip(known).enumerate() {
-            let Some(place) = *place else { continue };
-            let role = judged.role;
-            if matches!(role, Role::Established | Role::Malformed) {
-                continue;
-            }
-            let watched = link.watch.roles(place.zone).contains(role) && link.watch.is_alarmed(place);
-            let budget = if watched { &mut *watched_left } else { &mut *peace_left };
-            let Some(left) = budget.checked_sub(1) else { continue };
-            *budget = left;
-            let sample = sample_of(packet, lanes, &parsed.layers(at), now);
-            link.sample(Sample { conversation: *key, slot: place.slot, role, passed: reason.is_none(), ..sample });
-        }
-    }
-
-    /// Copies of packets for captures, with what became of them.
-    #[inline(never)]
-    fn capture(
-        &mut self,
-        found: &[Option<&Compiled>],
-        wire: usize,
-        direction: Direction,
-        packets: &[Packet<'_>],
-        now: Timestamp,
-        verdicts: &[Verdict],
-    ) {
-        let Self { link, scratch, tap, .. } = self;
-        let Scratch { parsed, places, judged, reasons, .. } = &**scratch;
-        let inbound = direction == Direction::Inbound;
-        let alarmed = |at: usize| places.get(at).copied().flatten().is_some_and(|place| link.watch.is_alarmed(place));
-        tap.burst(packets.len(), now, link.watch.is_any_alarmed().then_some(alarmed), |at| {
-            let is_judged = inbound && places.get(at).is_some_and(Option::is_some);
-            let meets_filters =
-                !matches!(parsed.layers(at).kind, Kind::Malformed { .. } | Kind::IcmpError | Kind::Discovery);
-            Some(Offer {
-                packet: *packets.get(at)?,
-                at: now,
-                wire: u16::try_from(wire).unwrap_or(u16::MAX),
-                direction,
-                verdict: *verdicts.get(at)?,
-                reason: reasons.get(at).copied().flatten().filter(|_| is_judged),
-                filter: found.get(at).copied().flatten().filter(|_| meets_filters).map(|entry| entry.counter),
-                role: judged.get(at).filter(|_| is_judged).map(|judged| judged.role),
-            })
-        });
-    }
-
-    /// Outbound packets create the memory that roles need.
-    #[inline(never)]
-    fn learn(&mut self, tables: &Tables, packets: &[Packet<'_>], now: Timestamp) {
-        let Self { link, conversations, scratch, epoch, .. } = self;
-        let plan = &tables.plan;
-        let Scratch { parsed, keys, places, .. } = &**scratch;
-        let known = parsed.lanes.iter().zip(keys).zip(places);
-        for (at, (packet, ((lanes, key), place))) in packets.iter().zip(known).enumerate() {
-            let layers = parsed.layers(at);
-            if matches!(layers.kind, Kind::Malformed { .. }) {
-                continue;
-            }
-            let Some(place) = place else { continue };
-            let served = layers.kind == Kind::Udp && plan.serves_udp(place.zone, lanes.get(Lane::SrcPort));
-            let learned = conversations.outbound(packet, lanes, &layers, *key, served, now);
-            link.counters.outbound(place.slot);
-            if learned.answer {
-                if link.counters.answer(place.slot, *epoch) {
-                    link.dirty(&[place.slot]);
-                }
-                link.notice(Notice::Proven(learned.conversation));
-            }
-        }
-    }
 }
 
 /// Positions of the bits that are set, the lowest first.
@@ -456,25 +308,4 @@ fn lodge(place: &mut Place, key: u64, lanes: &Lanes, from: Lane, hosts: &mut Hos
         }
     }
     place.slot = lodging.slot;
-}
-
-/// What a packet looks like; what became of it is for the caller to say.
-fn sample_of(packet: &Packet<'_>, lanes: &Lanes, layers: &Layers, now: Timestamp) -> Sample {
-    let bytes = layers.payload(packet.head);
-    let mut payload = [0; SAMPLE_PAYLOAD];
-    for (to, from) in payload.iter_mut().zip(bytes) {
-        *to = *from;
-    }
-    let dns = layers.kind == Kind::Udp && lanes.get(Lane::DstPort) == 53;
-    Sample {
-        lanes: *lanes,
-        payload,
-        at: now,
-        conversation: 0,
-        slot: 0,
-        role: Role::Established,
-        passed: true,
-        present: u8::try_from(bytes.len().min(SAMPLE_PAYLOAD)).unwrap_or(0),
-        dns_suffix: if dns { dns::query_suffix(bytes) } else { 0 },
-    }
 }
