@@ -7,16 +7,18 @@
 
 mod account;
 mod copies;
+mod hashed;
 mod judge;
 mod limits;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use levee_api::lane::{Bits, Lane};
+use levee_api::lane::Lane;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
+use self::hashed::Hashed;
 use self::judge::{Limited, NON_IP_LIMITERS};
 use self::limits::Limits;
 use crate::capture::Tap;
@@ -25,8 +27,8 @@ use crate::filter::list::Hits;
 use crate::filter::table::ListId;
 use crate::generation::Reader;
 use crate::isa::Isa;
-use crate::link::{Notice, WorkerEnd};
-use crate::packet::{Direction, Lanes, Packet, Parsed, address, columns, parse_burst};
+use crate::link::WorkerEnd;
+use crate::packet::{Direction, Packet, Parsed, columns, parse_burst};
 use crate::tables::Tables;
 use crate::target::conversation::{Conversations, Judged};
 use crate::target::hosts::Hosts;
@@ -73,6 +75,7 @@ struct Scratch {
     /// A bit for each packet whose conversation may be remembered.
     maybe_known: u64,
     places: [Option<Place>; BURST],
+    hashed: Hashed,
     judged: [Judged; BURST],
     classes: [u16; BURST],
     lists: [ListId; BURST],
@@ -115,6 +118,7 @@ impl Pipeline {
                 keys: [0; BURST],
                 maybe_known: 0,
                 places: [None; BURST],
+                hashed: Hashed::NONE,
                 judged: [unknown; BURST],
                 classes: [0; BURST],
                 lists: [ListId::default(); BURST],
@@ -213,12 +217,12 @@ impl Stages {
 
     #[inline(always)]
     fn locate_in(&mut self, tables: &Tables, direction: Direction, count: usize) -> u64 {
-        let Self { isa, keyed, link, conversations, hosts, scratch, .. } = self;
-        let Scratch { parsed, keys, maybe_known, places, .. } = &mut **scratch;
-        let Parsed { lanes, columns, marks, .. } = &*parsed;
-        let (own, last) = match direction {
-            Direction::Inbound => (Lane::Dst0, Lane::Dst6),
-            Direction::Outbound => (Lane::Src0, Lane::Src6),
+        let Self { isa, keyed, link, scratch, .. } = self;
+        let Scratch { parsed, keys, places, hashed, .. } = &mut **scratch;
+        let Parsed { columns, marks, .. } = &*parsed;
+        let last = match direction {
+            Direction::Inbound => Lane::Dst6,
+            Direction::Outbound => Lane::Src6,
         };
         let counters = link.counters.view();
         let prefetch = |place: Place| match direction {
@@ -232,37 +236,18 @@ impl Stages {
                 prefetch(place);
             }
         }
-        for at in set_bits(!marks.addressed | marks.ipv6) {
-            let (Some(at_place), Some(lanes)) = (places.get_mut(at), lanes.get(at)) else { continue };
-            *at_place = if marks.ipv6 >> at & 1 == 0 { None } else { tables.plan.place(lanes, own) };
+        for at in set_bits(!marks.addressed) {
+            if let Some(at_place) = places.get_mut(at) {
+                *at_place = None;
+            }
         }
-        let mut hashed = 0;
+        hashed.which = 0;
         if marks.ipv6 != 0 || tables.plan.hashes_ipv4() {
-            for (at, place) in places.iter().take(count).enumerate() {
-                hashed |= u64::from(place.is_some_and(|place| place.hashed)) << at;
-            }
+            self.locate_hashed(tables, direction, count);
         }
-        let mut hosts_keys = [0; BURST];
-        for at in set_bits(hashed) {
-            let (Some(lanes), Some(key)) = (lanes.get(at), hosts_keys.get_mut(at)) else { continue };
-            *key = hosts.key(address_of(lanes, own));
-            hosts.prefetch(*key);
-            if direction == Direction::Inbound {
-                tables.filters.prefetch_address(lanes);
-            }
-        }
-        for at in set_bits(hashed) {
-            let (Some(Some(place)), Some(lanes), Some(key)) = (places.get_mut(at), lanes.get(at), hosts_keys.get(at))
-            else {
-                continue;
-            };
-            lodge(place, *key, lanes, own, hosts, link);
-            let counters = link.counters.view();
-            match direction {
-                Direction::Inbound => counters.prefetch(place.slot),
-                Direction::Outbound => counters.prefetch_fates(place.slot),
-            }
-        }
+        let Self { isa, conversations, scratch, .. } = self;
+        let Scratch { parsed, keys, maybe_known, .. } = &mut **scratch;
+        let Parsed { lanes, marks, .. } = &*parsed;
         *maybe_known = conversations.prefetch(direction, keys.get(..count).unwrap_or_default());
         if direction == Direction::Inbound {
             conversations.locate_fragments(*isa, marks.fragments, lanes, parsed.rows());
@@ -287,25 +272,4 @@ pub(crate) fn set_bits(mut bits: u64) -> impl Iterator<Item = usize> {
         bits &= bits.wrapping_sub(1);
         at
     })
-}
-
-/// The address inside, as a number.
-#[inline(always)]
-fn address_of(lanes: &Lanes, from: Lane) -> u128 {
-    address(if from == Lane::Src0 { lanes.source() } else { lanes.destination() })
-}
-
-/// Gives a host without a computed slot one of the hashed slots.
-fn lodge(place: &mut Place, key: u64, lanes: &Lanes, from: Lane, hosts: &mut Hosts, link: &mut WorkerEnd) {
-    let Some(lodging) = hosts.lodge(key, from == Lane::Src0) else { return };
-    if lodging.new {
-        let (address, ipv6) = (address_of(lanes, from), lanes.bits().contains(Bits::IPV6));
-        let totals = link.counters.read(lodging.slot);
-        if !link.notice(Notice::Lodged { slot: lodging.slot, address, ipv6, totals }) {
-            // Untold, its packets would count for the tenant before. They count for the prefix, until it can be told.
-            hosts.leave(key);
-            return;
-        }
-    }
-    place.slot = lodging.slot;
 }

@@ -1,15 +1,16 @@
 //! The lists of hosts and prefixes that have no slot: those of IPv6, and of wide IPv4 prefixes.
 //!
 //! An open-addressing table of prefixes, keyed with a secret of its own, at most half full; a destination is asked for with each
-//! length that any of them has, the longest first. An entry is half a cache line, so a host that has a list of its own costs
-//! one line, which [`Prefixes::prefetch`] asks for.
+//! length that any of them has, the longest first. An entry is half a cache line, and a search begins with both of a line: so a
+//! host that has a list of its own costs one line, which [`Prefixes::prefetch`] asks for.
 
 use std::hash::{BuildHasher, RandomState};
+use std::hint::select_unpredictable;
 use std::net::IpAddr;
 
 use levee_api::prefix::Prefix;
 
-use super::table::Reached;
+use super::table::{ListId, Reached};
 use crate::isa::prefetch_at;
 use crate::target::keyed::Keyed;
 
@@ -34,9 +35,12 @@ struct Lengths {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(32))]
 struct Slot {
-    key: Key,
-    /// Nothing where it is zero.
-    reached: Reached,
+    address: u128,
+    list: ListId,
+    length: u8,
+    ipv4: bool,
+    /// [`Reached::by`]; nothing is here where it is zero.
+    by: u8,
 }
 
 /// A prefix as a number: an IPv4 address in the low 32 bits.
@@ -60,30 +64,40 @@ impl Default for Prefixes {
 impl Prefixes {
     /// What is known of exactly this prefix.
     pub(super) fn get(&self, prefix: &Prefix) -> Option<Reached> {
-        self.find(Key::of(prefix))
+        let key = Key::of(prefix);
+        Some(self.find(key, self.home(key))).filter(|reached| reached.by != 0)
     }
 
-    /// What is known of the longest prefix that contains an address, which is IPv4 in the low 32 bits.
+    /// What is known of the longest prefix that contains an address, which is IPv4 in the low 32 bits; the default where there is
+    /// none. `home` is what [`Self::prefetch`] said of it.
     #[inline]
-    pub(super) fn longest(&self, address: u128, ipv4: bool) -> Option<Reached> {
-        let lengths = if ipv4 { &self.ipv4 } else { &self.ipv6 };
-        lengths.counts.iter().find_map(|(length, _)| self.find(Key::containing(address, *length, ipv4)))
-    }
-
-    /// Asks for the cache line in which [`Self::longest`] begins.
-    #[inline]
-    pub(super) fn prefetch(&self, address: u128, ipv4: bool) {
-        let lengths = if ipv4 { &self.ipv4 } else { &self.ipv6 };
-        if let Some((length, _)) = lengths.counts.first() {
-            prefetch_at(&self.slots, self.home(Key::containing(address, *length, ipv4)));
+    pub(super) fn longest(&self, address: u128, ipv4: bool, home: usize) -> Reached {
+        let mut lengths = self.lengths_of(ipv4).counts.iter().map(|(length, _)| *length);
+        let Some(longest) = lengths.next() else { return Reached::default() };
+        let reached = self.find(Key::containing(address, longest, ipv4), home);
+        if lengths.len() == 0 || reached.by != 0 {
+            return reached;
         }
+        let mut others = lengths.map(|length| Key::containing(address, length, ipv4));
+        others
+            .find_map(|key| Some(self.find(key, self.home(key))).filter(|reached| reached.by != 0))
+            .unwrap_or_default()
+    }
+
+    /// Asks for the cache line in which [`Self::longest`] begins, and says where that is.
+    #[inline]
+    pub(super) fn prefetch(&self, address: u128, ipv4: bool) -> usize {
+        let Some((length, _)) = self.lengths_of(ipv4).counts.first() else { return 0 };
+        let home = self.home(Key::containing(address, *length, ipv4));
+        prefetch_at(&self.slots, home);
+        home
     }
 
     /// Sets what is known of a prefix.
     pub(super) fn insert(&mut self, prefix: &Prefix, reached: Reached) {
         let key = Key::of(prefix);
         if let Some(slot) = self.position(key).and_then(|at| self.slots.get_mut(at)) {
-            slot.reached = reached;
+            *slot = Slot::new(key, reached);
             return;
         }
         if self.slots.len() <= 2 * self.used {
@@ -91,9 +105,9 @@ impl Prefixes {
             let slots = std::mem::replace(&mut self.slots, larger);
             slots.into_iter().filter(|slot| !slot.is_free()).for_each(|slot| self.put(slot));
         }
-        self.put(Slot { key, reached });
+        self.put(Slot::new(key, reached));
         self.used += 1;
-        self.lengths(key.ipv4).add(key.length);
+        self.lengths_mut(key.ipv4).add(key.length);
     }
 
     /// Forgets a prefix.
@@ -101,14 +115,14 @@ impl Prefixes {
         let key = Key::of(prefix);
         let Some(mut hole) = self.position(key) else { return };
         self.used -= 1;
-        self.lengths(key.ipv4).take(key.length);
+        self.lengths_mut(key.ipv4).take(key.length);
         // What was put behind it because it was in the way moves up.
         let mask = self.slots.len() - 1;
         let mut at = hole;
         loop {
             at = (at + 1) & mask;
             let Some(slot) = self.slots.get(at).copied().filter(|slot| !slot.is_free()) else { break };
-            let from_home = |to: usize| to.wrapping_sub(self.home(slot.key)) & mask;
+            let from_home = |to: usize| to.wrapping_sub(self.home(slot.key())) & mask;
             if from_home(hole) < from_home(at) {
                 self.set(hole, slot);
                 hole = at;
@@ -117,7 +131,12 @@ impl Prefixes {
         self.set(hole, Slot::default());
     }
 
-    fn lengths(&mut self, ipv4: bool) -> &mut Lengths {
+    #[inline]
+    fn lengths_of(&self, ipv4: bool) -> &Lengths {
+        if ipv4 { &self.ipv4 } else { &self.ipv6 }
+    }
+
+    fn lengths_mut(&mut self, ipv4: bool) -> &mut Lengths {
         if ipv4 { &mut self.ipv4 } else { &mut self.ipv6 }
     }
 
@@ -129,21 +148,28 @@ impl Prefixes {
 
     /// Puts an entry that is not there where there is room: there is.
     fn put(&mut self, slot: Slot) {
-        let free = self.walk(slot.key).find(|at| self.slots.get(*at).is_none_or(Slot::is_free));
+        let free = self.walk(slot.key()).find(|at| self.slots.get(*at).is_none_or(Slot::is_free));
         if let Some(at) = free {
             self.set(at, slot);
         }
     }
 
+    /// What is known of exactly this prefix; the default where that is nothing.
     #[inline]
-    fn find(&self, key: Key) -> Option<Reached> {
-        let slots = self.walk(key).map_while(|at| self.slots.get(at).filter(|slot| !slot.is_free()));
-        slots.into_iter().find(|slot| slot.key == key).map(|slot| slot.reached)
+    fn find(&self, key: Key, home: usize) -> Reached {
+        let Some([first, second]) = self.slots.as_chunks().0.get(home / 2) else { return Reached::default() };
+        // Whether a prefix is there, and which of the two it is, nobody can guess.
+        let likely = select_unpredictable(first.holds(key), first, second);
+        let is_likely = likely.holds(key);
+        if is_likely | first.is_free() | second.is_free() {
+            return select_unpredictable(is_likely, likely.reached(), Reached::default());
+        }
+        self.position(key).and_then(|at| self.slots.get(at)).map_or_else(Reached::default, Slot::reached)
     }
 
     fn position(&self, key: Key) -> Option<usize> {
         let taken = self.walk(key).take_while(|at| self.slots.get(*at).is_some_and(|slot| !slot.is_free()));
-        taken.into_iter().find(|at| self.slots.get(*at).is_some_and(|slot| slot.key == key))
+        taken.into_iter().find(|at| self.slots.get(*at).is_some_and(|slot| slot.holds(key)))
     }
 
     /// Where a prefix can be, in order.
@@ -156,7 +182,8 @@ impl Prefixes {
     #[inline]
     fn home(&self, Key { address, length, ipv4 }: Key) -> usize {
         let hash = self.keyed.prefix(address, u64::from(length) << 1 | u64::from(ipv4));
-        usize::try_from(hash).unwrap_or(0) & self.slots.len().saturating_sub(1)
+        // The first of a line.
+        usize::try_from(hash).unwrap_or(0) & self.slots.len().saturating_sub(1) & !1
     }
 }
 
@@ -177,9 +204,28 @@ impl Lengths {
 }
 
 impl Slot {
-    #[inline]
+    fn new(Key { address, length, ipv4 }: Key, Reached { list, by }: Reached) -> Self {
+        Self { address, list, length, ipv4, by }
+    }
+
+    fn key(&self) -> Key {
+        Key { address: self.address, length: self.length, ipv4: self.ipv4 }
+    }
+
+    #[inline(always)]
+    fn reached(&self) -> Reached {
+        Reached { list: self.list, by: self.by }
+    }
+
+    /// True of a free one also for the prefix of all addresses, of which it knows nothing then.
+    #[inline(always)]
+    fn holds(&self, key: Key) -> bool {
+        (self.address == key.address) & (self.length == key.length) & (self.ipv4 == key.ipv4)
+    }
+
+    #[inline(always)]
     fn is_free(&self) -> bool {
-        self.reached.by == 0
+        self.by == 0
     }
 }
 
@@ -207,7 +253,6 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
-    use super::super::table::ListId;
     use super::*;
 
     fn prefix() -> impl Strategy<Value = Prefix> {
@@ -241,7 +286,8 @@ mod tests {
                 let Key { address, ipv4, .. } = Key::of(&prefix);
                 let containing = map.values().filter(|(known, _)| known.contains(prefix.address()));
                 let longest = containing.max_by_key(|(known, _)| known.length()).map(|(_, reached)| *reached);
-                prop_assert_eq!(table.longest(address, ipv4), longest, "of {}", prefix.address());
+                let reached = table.longest(address, ipv4, table.prefetch(address, ipv4));
+                prop_assert_eq!(reached, longest.unwrap_or_default(), "of {}", prefix.address());
             }
         }
     }

@@ -17,13 +17,11 @@ use std::hint::select_unpredictable;
 use std::sync::Arc;
 
 use levee_api::filter::Target;
-use levee_api::lane::Bits;
 
 use super::kernel::{Block, Hits};
 use super::list::{Compiled, ListRef, MAX_EXCEPTIONS, MAX_RULES, Rests};
 use super::paged::Paged;
 use super::prefixes::Prefixes;
-use crate::packet::{Lanes, address};
 use crate::target::plan::Place;
 
 /// Entries are stored in steps of this many: two cache lines.
@@ -92,19 +90,23 @@ impl FilterTable {
         self.entries.is_empty()
     }
 
-    /// Asks for what says which list judges packets to a host without a slot.
+    /// Asks for what [`Self::of_address`] reads, and says where that is.
     #[inline]
-    pub fn prefetch_address(&self, lanes: &Lanes) {
-        let is_v4 = !lanes.bits().contains(Bits::IPV6);
-        self.by_prefix.prefetch(address(lanes.destination()), is_v4);
+    pub fn prefetch_address(&self, address: u128, is_v4: bool) -> usize {
+        self.by_prefix.prefetch(address, is_v4)
     }
 
-    /// Which list judges packets to a place of the same plan that the table was built for, if one does; the address is only
-    /// read from `lanes` for hosts without a slot.
+    /// The list of a host without a slot. `home` is what [`Self::prefetch_address`] said of it.
     #[inline]
-    pub fn locate(&self, place: Place, lanes: &Lanes) -> ListId {
-        let own =
-            if place.hashed { self.of_address(lanes) } else { self.slots.get(place.slot).copied().unwrap_or_default() };
+    pub fn of_address(&self, address: u128, is_v4: bool, home: usize) -> ListId {
+        self.by_prefix.longest(address, is_v4, home).list
+    }
+
+    /// Which list judges packets to a place of the same plan that the table was built for, if one does; for hosts without a slot
+    /// `of_address` is theirs.
+    #[inline]
+    pub fn locate(&self, place: Place, of_address: ListId) -> ListId {
+        let own = if place.hashed { of_address } else { self.slots.get(place.slot).copied().unwrap_or_default() };
         let of_zone = self.zones.get(usize::from(place.zone)).copied().unwrap_or_default();
         // Whether a host has filters of its own, nobody can guess.
         select_unpredictable(own == ListId::ZONE, of_zone, own)
@@ -134,17 +136,6 @@ impl FilterTable {
     #[inline]
     pub(crate) fn first_entry(&self, id: ListId, hits: &Hits) -> &Compiled {
         self.entries.get(id.entries().0 + hits.first).unwrap_or(&Compiled::NONE)
-    }
-
-    /// The list that judges packets to a place: both steps in one.
-    #[cfg(test)]
-    pub fn list_for(&self, place: Place, lanes: &Lanes) -> Option<ListRef<'_>> {
-        Some(self.locate(place, lanes)).filter(|id| id.is_list()).map(|id| self.list(id))
-    }
-
-    fn of_address(&self, lanes: &Lanes) -> ListId {
-        let is_v4 = !lanes.bits().contains(Bits::IPV6);
-        self.by_prefix.longest(address(lanes.destination()), is_v4).map_or(ListId::ZONE, |reached| reached.list)
     }
 }
 
@@ -196,7 +187,7 @@ mod tests {
     use std::sync::LazyLock;
 
     use levee_api::filter::{Action, Filter, HeaderBox, Origin, Rule};
-    use levee_api::lane::Lane;
+    use levee_api::lane::{Bits, Lane};
     use levee_api::prefix::Prefix;
     use levee_api::role::{Role, RoleSet};
     use levee_api::time::Timestamp;
@@ -208,6 +199,7 @@ mod tests {
     use super::super::{Rank, TableBuilder};
     use super::*;
     use crate::isa::Isa;
+    use crate::packet::{Lanes, address};
     use crate::target::plan::Plan;
 
     fn zone(name: &str, prefixes: &[&str]) -> Zone {
@@ -256,6 +248,15 @@ mod tests {
         }
         let table = builder.advance(&PLAN, usize::MAX).unwrap();
         (builder, table)
+    }
+
+    impl FilterTable {
+        /// The list that judges packets to a place: both steps in one.
+        pub fn list_for(&self, place: Place, lanes: &Lanes) -> Option<ListRef<'_>> {
+            let (address, is_v4) = (address(lanes.destination()), !lanes.bits().contains(Bits::IPV6));
+            let of_address = self.of_address(address, is_v4, self.prefetch_address(address, is_v4));
+            Some(self.locate(place, of_address)).filter(|id| id.is_list()).map(|id| self.list(id))
+        }
     }
 
     fn rank(filter: &Filter) -> Rank {

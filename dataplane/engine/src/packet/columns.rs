@@ -3,7 +3,7 @@
 
 use levee_api::lane::{Bits, LANES, Lane};
 
-use super::{Kind, Lanes, Layers, frame, ipv4, ipv6};
+use super::{Direction, Kind, Lanes, Layers, frame, ipv4, ipv6};
 use crate::pipeline::BURST;
 
 /// Two lanes of all packets of a burst, the even one in the low half.
@@ -162,6 +162,16 @@ impl Columns {
         let [high, low] = [from.index(), from.index() + 2]
             .map(|lane| self.0.get(lane / 2).and_then(|column| column.get(at)).map_or(0, |pair| address_of(*pair)));
         u64::from(high) << 32 | u64::from(low)
+    }
+
+    /// The address inside of a packet, as a number: IPv4 in the low 32 bits.
+    #[inline(always)]
+    pub fn inside(&self, direction: Direction, at: usize) -> u128 {
+        let (first, last) = match direction {
+            Direction::Inbound => (Lane::Dst0, Lane::Dst4),
+            Direction::Outbound => (Lane::Src0, Lane::Src4),
+        };
+        u128::from(self.half(first, at)) << 64 | u128::from(self.half(last, at))
     }
 
     /// Writes sixteen packets, the first of them at `16 * block`.

@@ -61,14 +61,15 @@ impl Stages {
         if filters.is_empty() {
             return met;
         }
+        self.list_hashed(filters);
         let Self { isa, link, limits, scratch, .. } = self;
         let Scratch { parsed, places, judged, classes, lists, hits, limit_keys, .. } = &mut **scratch;
         let lanes = &parsed.lanes;
         let (mut listed, mut long, mut blocks) = (0, 0, [&Block::EMPTY; BURST]);
-        let destinations = lanes.iter().zip(&*places).zip(&mut *lists).zip(packets);
-        for (at, (((lanes, place), list), _)) in destinations.enumerate() {
+        let destinations = places.iter().zip(&mut *lists).zip(packets);
+        for (at, ((place, list), _)) in destinations.enumerate() {
             let Some(place) = place else { continue };
-            *list = filters.locate(*place, lanes);
+            *list = filters.locate(*place, *list);
             listed |= u64::from(list.is_list()) << at;
             long |= u64::from(list.has_more_blocks()) << at;
         }

@@ -243,6 +243,12 @@ impl Plan {
         if self.hashed4.is_empty() { None } else { find(&self.hashed4, u128::from(address)) }
     }
 
+    /// Zone and slot of an IPv6 address.
+    #[inline]
+    pub fn place6(&self, address: u128) -> Option<Place> {
+        find(&self.hashed6, address)
+    }
+
     /// Zone and slot of an address.
     pub fn locate(&self, address: IpAddr) -> Option<Place> {
         match address {
