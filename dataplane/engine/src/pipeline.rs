@@ -44,6 +44,7 @@ const TICK_NS: u64 = 10_000_000;
 const PEACE_SAMPLES: u32 = 256;
 /// 2 048 per 100 ms for each of several targets, and enough for a first extraction in the first tick.
 const WATCHED_SAMPLES: u32 = 1024;
+
 /// One worker's data path.
 pub struct Pipeline {
     tables: Reader<Tables>,

@@ -129,10 +129,11 @@ impl Stages {
         verdicts: &mut [Verdict],
     ) {
         self.scratch.reasons.fill(None);
-        let by_set = self.drop_members(tables, members & !special, now, verdicts);
+        let by_set = self.dropped_by_set(tables, members);
         for at in set_bits(special) {
-            self.judge_special(tables, at, met, wire, packets, now, verdicts);
+            self.judge_special(tables, at, by_set, met, wire, packets, now, verdicts);
         }
+        let by_set = by_set & !special;
         let special = special | by_set;
         let Self { link, limits, scratch, .. } = self;
         let Scratch { parsed: Parsed { lanes, .. }, limit_keys, .. } = &**scratch;
@@ -149,23 +150,24 @@ impl Stages {
             };
             over |= u64::from(limit(found).is_some_and(|limit| !limits.allow(limit, *key, lanes, now))) << at;
         }
-        for at in set_bits(dropped | over) {
-            let reason = if over >> at & 1 != 0 { Reason::Limit } else { Reason::Filter };
+        for at in set_bits(by_set | dropped | over) {
+            let reason = match (by_set >> at & 1 != 0, over >> at & 1 != 0) {
+                (true, _) => Reason::SourceSet,
+                (_, true) => Reason::Limit,
+                _ => Reason::Filter,
+            };
             self.condemn(tables, at, reason, now, verdicts);
         }
     }
 
-    /// Drops what comes from an address set that is dropped; a bit for each such packet.
-    fn drop_members(&mut self, tables: &Tables, members: u64, now: Timestamp, verdicts: &mut [Verdict]) -> u64 {
+    /// Counts what comes from address sets; a bit for each packet that its zone drops for that.
+    fn dropped_by_set(&self, tables: &Tables, members: u64) -> u64 {
+        let Scratch { places, classes, .. } = &*self.scratch;
         let mut dropped = 0;
         for at in set_bits(members) {
-            let Scratch { places, classes, .. } = &*self.scratch;
             let (Some(Some(place)), Some(class)) = (places.get(at), classes.get(at)) else { continue };
             self.link.source_hits.hit(*class);
-            if tables.sources.used_by(place.zone).drops(*class) {
-                dropped |= 1 << at;
-                self.condemn(tables, at, Reason::SourceSet, now, verdicts);
-            }
+            dropped |= u64::from(tables.sources.used_by(place.zone).drops(*class)) << at;
         }
         dropped
     }
@@ -176,6 +178,7 @@ impl Stages {
         &mut self,
         tables: &Tables,
         at: usize,
+        by_set: u64,
         met: &Met<'_>,
         wire: usize,
         packets: &[Packet<'_>],
@@ -183,7 +186,7 @@ impl Stages {
         verdicts: &mut [Verdict],
     ) {
         let Self { link, limits, control, non_ip, conversations, scratch, .. } = self;
-        let Scratch { parsed, places, judged, classes, limit_keys, .. } = &**scratch;
+        let Scratch { parsed, places, judged, limit_keys, .. } = &**scratch;
         let (Some(lanes), Some(place)) = (parsed.lanes.get(at), places.get(at)) else { return };
         let layers = parsed.layers(at);
         let (Some(judged), Some(packet)) = (judged.get(at), packets.get(at)) else { return };
@@ -193,13 +196,9 @@ impl Stages {
             }
             return;
         };
-        let class = classes.get(at).copied().unwrap_or(0);
-        if class != 0 {
-            link.source_hits.hit(class);
-        }
         let reason = match layers.kind {
             Kind::Malformed { reason, .. } => Some(reason),
-            _ if class != 0 && tables.sources.used_by(place.zone).drops(class) => Some(Reason::SourceSet),
+            _ if by_set >> at & 1 != 0 => Some(Reason::SourceSet),
             Kind::LaterFragment if conversations.follows_dropped(judged) => Some(Reason::Filter),
             Kind::IcmpError => {
                 over(control, Limited::Error(place.slot), CONTROL_PPS, now).then_some(Reason::IcmpErrorLimit)

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use levee_api::lane::LANES;
 
-use super::{BLOCK, Column, Headers, TYPE, WORDS_V4, each, ethernet, low32, tags_of};
+use super::{BLOCK, Column, Headers, TYPE, WORDS, WORDS_V4, each, ethernet, low32, tags_of};
 use crate::isa::Avx512;
 use crate::packet::{Lanes, Packet, Parsed};
 
@@ -50,7 +50,7 @@ const V4: Order = {
     order
 };
 /// From the IP header on.
-const V6: Order = Order::words(0, 16);
+const V6: Order = Order::words(0, WORDS);
 
 impl Order {
     const fn words(first: usize, count: usize) -> Self {
