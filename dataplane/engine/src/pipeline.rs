@@ -4,6 +4,9 @@
 //! between the driver's receive and transmit. A stage asks for the cache lines that the next one reads, for all packets of the burst at once:
 //! so a full table costs little more than an empty one. Nothing here allocates, locks, makes a system call or waits; all
 //! scratch space is made once.
+//!
+//! * [`hashed`]: locating hosts without a computed slot. * [`account`]: roles and counters. * [`judge`]: filters and verdicts, with [`limits`].
+//! * [`copies`]: samples and captures.
 
 mod account;
 mod copies;
