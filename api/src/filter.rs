@@ -379,7 +379,7 @@ impl fmt::Display for HeaderBox {
             first = false;
             match constraint {
                 Constraint::Range { lane, lo, hi } if lo == hi => match lane {
-                    Lane::Payload0 | Lane::Payload2 | Lane::TcpOptions => write!(f, "{lane}={lo:#06x}")?,
+                    Lane::Payload0 | Lane::Payload2 | Lane::Digest => write!(f, "{lane}={lo:#06x}")?,
                     _ => write!(f, "{lane}={lo}")?,
                 },
                 Constraint::Range { lane, lo, hi } => write!(f, "{lane}={lo}-{hi}")?,

@@ -60,7 +60,7 @@ lanes! {
     Dscp = 23, "dscp", "DSCP and ECN: the traffic class octet";
     TcpWindow = 24, "tcp_window", "TCP window, not scaled";
     Ident = 25, "ident", "IPv4 identification";
-    TcpOptions = 26, "tcp_options", "hash of the layout (kinds and lengths in order) of the TCP options; zero without options";
+    Digest = 26, "digest", "hash of what does not fit into a lane: of TCP the layout (kinds and lengths in order) of the options, of a DNS query over UDP the last two labels of its name, in lower case; otherwise zero";
     TcpMss = 27, "tcp_mss", "TCP maximum segment size option; zero when absent";
     Payload0 = 28, "payload0", "payload bytes 0 and 1, big endian, absent bytes zero";
     Payload2 = 29, "payload2", "payload bytes 2 and 3, big endian, absent bytes zero";

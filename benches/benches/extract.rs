@@ -38,7 +38,7 @@ fn packet(role: Role, offset: u16, values: u16, random: &mut Random) -> Sample {
     draw(Lane::IpLength, 40, 4);
     draw(Lane::Ttl, 40, 1);
     draw(Lane::TcpWindow, if tcp { 1000 } else { 0 }, u16::from(tcp) * 100);
-    draw(Lane::TcpOptions, 7, u16::from(tcp) * 1001);
+    draw(Lane::Digest, 7, u16::from(tcp) * 1001);
     draw(Lane::TcpMss, 1400, u16::from(tcp) * 4);
     draw(Lane::Ident, 1, 3);
     draw(Lane::Src6, 0x2000, 77);
@@ -66,7 +66,6 @@ fn packet(role: Role, offset: u16, values: u16, random: &mut Random) -> Sample {
         role,
         passed: true,
         present: if tcp { 0 } else { 32 },
-        dns_suffix: 0,
     }
 }
 

@@ -1,9 +1,10 @@
 //! Samples: copies of packets' headers that workers hand to detection.
 
+use levee_api::lane::Lane;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
-use crate::packet::Lanes;
+use crate::packet::{Lanes, udp};
 
 /// How many payload bytes a sample keeps.
 pub const SAMPLE_PAYLOAD: usize = 32;
@@ -27,6 +28,12 @@ pub struct Sample {
     pub passed: bool,
     /// How many bytes of `payload` are present.
     pub present: u8,
-    /// Hash of the last two labels of the name in a DNS query; zero when it is none.
-    pub dns_suffix: u16,
+}
+
+impl Sample {
+    /// Hash of the last two labels of the name in a DNS query; none when it is none.
+    pub fn dns_suffix(&self) -> Option<u16> {
+        let digest = self.lanes.get(Lane::Digest);
+        (self.lanes.get(Lane::Protocol) == u16::from(udp::PROTOCOL) && digest != 0).then_some(digest)
+    }
 }

@@ -104,7 +104,6 @@ mod tests {
             role: Role::Syn,
             passed: true,
             present: 0,
-            dns_suffix: 0,
         }
     }
 

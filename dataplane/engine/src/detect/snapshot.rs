@@ -205,7 +205,6 @@ impl Encoder {
                 sample.lanes.0.iter().for_each(|lane| self.u16(*lane));
                 self.bytes(&sample.payload);
                 self.bytes(&[sample.present]);
-                self.u16(sample.dns_suffix);
             }
         }
         state.reservoirs.iter().map(|reservoir| reservoir.samples().len()).sum()
@@ -301,17 +300,6 @@ impl<'a> Decoder<'a> {
         }
         let payload: [u8; SAMPLE_PAYLOAD] = self.array()?;
         let [present] = self.array()?;
-        let dns_suffix = self.u16()?;
-        Some(Sample {
-            lanes,
-            payload,
-            at: Timestamp::ZERO,
-            conversation: 0,
-            slot: 0,
-            role,
-            passed: true,
-            present,
-            dns_suffix,
-        })
+        Some(Sample { lanes, payload, at: Timestamp::ZERO, conversation: 0, slot: 0, role, passed: true, present })
     }
 }

@@ -19,6 +19,9 @@ const RECENT: usize = 4096;
 const ENOUGH_CONVERSATIONS: f32 = 200.0;
 /// The return direction passes here when this share of TCP is explained by it.
 const SEES_INSIDE: f32 = 0.9;
+/// It does where this share of datagrams is answered: a service may leave many unanswered, or refuse them, but one whose answers
+/// go another way is never seen to answer.
+const ANSWERS_SEEN: f32 = 0.1;
 /// Answers are learned over about this time.
 const ANSWER_MEMORY_S: f32 = 600.0;
 /// Fewer datagrams than this say nothing about how often inside answers.
@@ -96,7 +99,8 @@ impl ZoneState {
         (self.datagrams >= ENOUGH_DATAGRAMS).then(|| (self.answers / self.datagrams).min(1.0))
     }
 
-    /// Whether the return direction passes here: told by the operator, or by the share of TCP that it explains.
+    /// Whether the return direction passes here: told by the operator, or by the share of TCP that it explains; where there is
+    /// next to no TCP, by whether datagrams are answered at all.
     pub fn judge_visibility(&self, zone: &Zone) -> bool {
         match zone.visibility {
             Visibility::Both => true,
@@ -105,7 +109,13 @@ impl ZoneState {
                 let explained = self.conversations.packets - self.conversations.roles.iter().sum::<f32>();
                 let unexplained = self.conversations.role(Role::OutOfState);
                 let total = explained + unexplained;
-                if total >= ENOUGH_CONVERSATIONS { explained >= SEES_INSIDE * total } else { self.sees_inside }
+                if total >= ENOUGH_CONVERSATIONS {
+                    explained >= SEES_INSIDE * total
+                } else if self.datagrams >= ENOUGH_CONVERSATIONS {
+                    self.answers >= ANSWERS_SEEN * self.datagrams
+                } else {
+                    self.sees_inside
+                }
             }
         }
     }
@@ -159,6 +169,16 @@ mod tests {
             state.account(Duration::from_millis(10), Timestamp(tick * 10_000_000));
         }
         assert!(state.judge_visibility(&zone(Visibility::Auto)));
+    }
+
+    #[test]
+    fn where_there_is_no_tcp_answers_to_datagrams_tell_visibility() {
+        let zone = zone(Visibility::Auto);
+        let state = |answers| ZoneState { datagrams: 300.0, answers, ..ZoneState::default() };
+        assert!(state(60.0).judge_visibility(&zone), "a name server refuses much of what it is asked");
+        assert!(!state(0.0).judge_visibility(&zone));
+        let vanished = ZoneState { sees_inside: true, ..state(3.0) };
+        assert!(!vanished.judge_visibility(&zone), "the answers go another way by now");
     }
 
     fn after(packets: u32, out_of_state: u32) -> ZoneState {

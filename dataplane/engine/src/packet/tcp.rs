@@ -55,7 +55,7 @@ pub(super) fn parse(
 /// Fills the lanes of the options, of which there are some.
 pub(super) fn set_options(options: &[u8], lanes: &mut Lanes) {
     let Options { layout, mss } = Options::read(options);
-    lanes.set(Lane::TcpOptions, layout);
+    lanes.set(Lane::Digest, layout);
     lanes.set(Lane::TcpMss, mss);
 }
 
@@ -245,12 +245,12 @@ mod tests {
         let linux = with_options(&LINUX);
         let mut later = LINUX;
         later[8..12].fill(0xaa);
-        assert_eq!(linux.lane(Lane::TcpOptions), with_options(&later).lane(Lane::TcpOptions));
+        assert_eq!(linux.lane(Lane::Digest), with_options(&later).lane(Lane::Digest));
         // The same options in another order.
         let other = [4, 2, 2, 4, 0x05, 0xb4, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7];
-        assert_ne!(linux.lane(Lane::TcpOptions), with_options(&other).lane(Lane::TcpOptions));
-        assert_ne!(linux.lane(Lane::TcpOptions), 0);
-        assert_eq!(with_options(&[]).lane(Lane::TcpOptions), 0);
+        assert_ne!(linux.lane(Lane::Digest), with_options(&other).lane(Lane::Digest));
+        assert_ne!(linux.lane(Lane::Digest), 0);
+        assert_eq!(with_options(&[]).lane(Lane::Digest), 0);
         assert_eq!((linux.lane(Lane::TcpMss), with_options(&other).lane(Lane::TcpMss)), (1460, 1460));
     }
 
@@ -260,7 +260,7 @@ mod tests {
         {
             let read = with_options(&options);
             assert_eq!((read.layers.kind, read.lane(Lane::TcpMss)), (Kind::Tcp, 1460));
-            assert_ne!(read.lane(Lane::TcpOptions), 0);
+            assert_ne!(read.lane(Lane::Digest), 0);
         }
         // What follows the end of the options is not read.
         assert_eq!(with_options(&[0, 2, 4, 0x05, 0xb4, 0, 0, 0]).lane(Lane::TcpMss), 0);

@@ -8,7 +8,7 @@ use super::{Datagram, Kind, Lanes, Layers, dns, quic};
 use crate::verdict::Reason;
 
 /// Protocol number.
-pub(super) const PROTOCOL: u8 = 17;
+pub const PROTOCOL: u8 = 17;
 /// Length of the header.
 pub(super) const HEADER: u16 = 8;
 
@@ -38,7 +38,15 @@ pub(super) fn parse(
     layers.payload = offset(datagram.at + usize::from(HEADER));
     layers.end = layers.end.min(offset(end));
     lanes.set(Lane::PayloadLength, length - HEADER);
+    set_digest(frame.present(usize::from(layers.payload), usize::from(layers.end)), lanes);
     Ok(Kind::Udp)
+}
+
+/// Fills the lane that tells queries for names of one domain, whose ports are in the lanes already.
+pub(super) fn set_digest(payload: &[u8], lanes: &mut Lanes) {
+    if lanes.get(Lane::DstPort) == dns::PORT {
+        lanes.set(Lane::Digest, dns::query_suffix(payload));
+    }
 }
 
 /// Whether a packet that inside sent refuses rather than answers: a DNS response with an error, or a QUIC Version Negotiation
@@ -70,6 +78,16 @@ mod tests {
         let mut datagram = udp(7, 9, payload);
         datagram[4..6].copy_from_slice(&length.to_be_bytes());
         datagram
+    }
+
+    #[test]
+    fn queries_for_names_of_one_domain_have_one_digest() {
+        let query = |name: &[u8]| [&[0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], name, &[0, 1, 0, 1]].concat();
+        let digest = |port, payload: &[u8]| read(&ipv4(17, &udp(9_999, port, payload))).lanes.get(Lane::Digest);
+        let (one, other) = (query(b"\x03abc\x07example\x03net\0"), query(b"\x01z\x07EXAMPLE\x03net\0"));
+        assert_ne!(digest(dns::PORT, &one), 0);
+        assert_eq!(digest(dns::PORT, &one), digest(dns::PORT, &other));
+        assert_eq!(digest(5_353, &one), 0, "only of what is sent to the port of queries");
     }
 
     #[test]

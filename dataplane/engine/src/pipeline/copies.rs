@@ -1,13 +1,12 @@
 //! Copies of packets: samples for the detector, and what captures keep.
 
-use levee_api::lane::Lane;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
 use super::{Scratch, Stages};
 use crate::capture::Offer;
 use crate::filter::list::Compiled;
-use crate::packet::{Direction, Kind, Lanes, Layers, Packet, dns};
+use crate::packet::{Direction, Kind, Lanes, Layers, Packet};
 use crate::sample::{SAMPLE_PAYLOAD, Sample};
 use crate::verdict::Verdict;
 
@@ -77,7 +76,6 @@ fn sample_of(packet: &Packet<'_>, lanes: &Lanes, layers: &Layers, now: Timestamp
     for (to, from) in payload.iter_mut().zip(bytes) {
         *to = *from;
     }
-    let dns = layers.kind == Kind::Udp && lanes.get(Lane::DstPort) == 53;
     Sample {
         lanes: *lanes,
         payload,
@@ -87,6 +85,5 @@ fn sample_of(packet: &Packet<'_>, lanes: &Lanes, layers: &Layers, now: Timestamp
         role: Role::Established,
         passed: true,
         present: u8::try_from(bytes.len().min(SAMPLE_PAYLOAD)).unwrap_or(0),
-        dns_suffix: if dns { dns::query_suffix(bytes) } else { 0 },
     }
 }

@@ -128,7 +128,7 @@ pub(crate) fn compare(head: &[u8], layers: &Layers, lanes: &Lanes) -> bool {
                 _ => None,
             });
             assert_eq!(lanes.get(Lane::TcpMss), mss.unwrap_or_default());
-            assert_eq!(lanes.get(Lane::TcpOptions) == 0, tcp.options().is_empty());
+            assert_eq!(lanes.get(Lane::Digest) == 0, tcp.options().is_empty());
         }
         Some(TransportSlice::Udp(udp)) => {
             assert_eq!(layers.kind, Kind::Udp);

@@ -18,24 +18,28 @@ pub(super) fn shared(samples: &[&Sample]) -> Vec<String> {
         (Lane::Ttl, "TTL"),
         (Lane::TcpWindow, "TCP window"),
         (Lane::Ident, "identification"),
-        (Lane::TcpOptions, "TCP option layout"),
+        (Lane::Digest, "TCP option layout"),
         (Lane::Payload0, "first payload bytes"),
         (Lane::Protocol, "protocol"),
     ];
     let mut told: Vec<String> = TOLD
         .iter()
         .filter_map(|(lane, name)| {
-            let (value, share) = most_common(samples, |sample| sample.lanes.get(*lane))?;
+            let of = |sample: &Sample| match sample.dns_suffix() {
+                Some(_) if *lane == Lane::Digest => 0,
+                _ => sample.lanes.get(*lane),
+            };
+            let (value, share) = most_common(samples, of)?;
             let value = match lane {
                 // What packets have that lack the field.
                 _ if value == 0 => return None,
-                Lane::Payload0 | Lane::TcpOptions => format!("{value:#06x}"),
+                Lane::Payload0 | Lane::Digest => format!("{value:#06x}"),
                 _ => value.to_string(),
             };
             (share >= MIN_SHARED).then(|| format!("{name} {value} in {:.0} %", 100.0 * share))
         })
         .collect();
-    if let Some((suffix, share)) = most_common(samples, |sample| sample.dns_suffix)
+    if let Some((suffix, share)) = most_common(samples, |sample| sample.dns_suffix().unwrap_or(0))
         && share >= MIN_SHARED
         && suffix != 0
     {
@@ -63,7 +67,7 @@ fn most(samples: &[&Sample], test: fn(&Sample) -> bool) -> bool {
 }
 
 fn is_hping(sample: &Sample) -> bool {
-    sample.lanes.get(Lane::TcpWindow) == 512 && sample.lanes.get(Lane::TcpOptions) == 0
+    sample.lanes.get(Lane::TcpWindow) == 512 && sample.lanes.get(Lane::Digest) == 0
 }
 
 fn is_mirai_syn(sample: &Sample) -> bool {
@@ -73,7 +77,7 @@ fn is_mirai_syn(sample: &Sample) -> bool {
 }
 
 fn is_mirai_ack(sample: &Sample) -> bool {
-    sample.lanes.get(Lane::PayloadLength) == 512 && sample.lanes.get(Lane::TcpOptions) == 0
+    sample.lanes.get(Lane::PayloadLength) == 512 && sample.lanes.get(Lane::Digest) == 0
 }
 
 /// The most common value and its share; the smallest of those equally common.

@@ -27,7 +27,6 @@ fn sample(values: &[(Lane, u16)], payload: &[u8]) -> Sample {
         role: Role::Syn,
         passed: true,
         present: u8::try_from(present).unwrap(),
-        dns_suffix: 0,
     }
 }
 
@@ -158,7 +157,7 @@ fn a_tools_defaults_are_evidence() {
     let findings = classify(Role::Syn, &[hping; 50]);
     let evidence = findings[0].evidence.join("; ");
     assert!(evidence.contains("hping3") && evidence.contains("TCP window 512 in 100 %"), "{evidence}");
-    let mirai = [(Lane::TcpFlags, 2), (Lane::IpLength, 60), (Lane::TcpMss, 1407), (Lane::TcpOptions, 9)];
+    let mirai = [(Lane::TcpFlags, 2), (Lane::IpLength, 60), (Lane::TcpMss, 1407), (Lane::Digest, 9)];
     let findings = classify(Role::Syn, &[sample(&mirai, b""); 50]);
     assert!(findings[0].evidence.join("; ").contains("Mirai"), "{findings:?}");
 }

@@ -10,6 +10,7 @@ use levee_api::prefix::Prefix;
 use levee_api::role::Role;
 
 use super::condition::{Condition, Population, payload};
+use crate::packet::udp;
 use crate::sample::Sample;
 
 /// What a condition is about.
@@ -24,6 +25,7 @@ pub(super) enum Kind {
     SequenceLowZero,
     Urgent,
     PayloadBytes,
+    DnsSuffix,
     SourcePort,
     EqualPorts,
     Length,
@@ -84,7 +86,7 @@ pub(super) struct Candidate {
 
 /// Features that a hole can be made of too: headers and the first four payload bytes.
 pub(super) const HEADER: &[Feature] = &[
-    Feature { kind: Kind::Options, value: |s| tcp(s, Lane::TcpOptions), condition: |v| exact(Lane::TcpOptions, v) },
+    Feature { kind: Kind::Options, value: |s| tcp(s, Lane::Digest), condition: |v| exact(Lane::Digest, v) },
     Feature { kind: Kind::Window, value: |s| tcp(s, Lane::TcpWindow), condition: |v| exact(Lane::TcpWindow, v) },
     Feature { kind: Kind::Mss, value: |s| tcp(s, Lane::TcpMss), condition: |v| exact(Lane::TcpMss, v) },
     Feature { kind: Kind::TcpFlags, value: |s| tcp(s, Lane::TcpFlags), condition: tcp_flags },
@@ -92,6 +94,11 @@ pub(super) const HEADER: &[Feature] = &[
         kind: Kind::Ident,
         value: ident,
         condition: |v| header(any().exact(Lane::Ident, piece(v, 0)).bits(Bits::IPV6, Bits::empty())),
+    },
+    Feature {
+        kind: Kind::DnsSuffix,
+        value: |s| s.dns_suffix().map(u64::from),
+        condition: |v| header(any().exact(Lane::Digest, piece(v, 0)).exact(Lane::Protocol, u16::from(udp::PROTOCOL))),
     },
     Feature { kind: Kind::PayloadBytes, value: |s| first_bytes(s, 4), condition: first_four },
     Feature { kind: Kind::PayloadBytes, value: |s| first_bytes(s, 2), condition: first_two },

@@ -65,6 +65,7 @@ fn aspect(role: Role, kind: Kind) -> usize {
         | Kind::DontFragment
         | Kind::IpOptions => 0,
         Kind::PayloadBytes
+        | Kind::DnsSuffix
         | Kind::PayloadByte
         | Kind::PayloadByteRange
         | Kind::PayloadLength
@@ -112,7 +113,7 @@ fn share_of(role: Role, kind: Kind, value: u64) -> f64 {
         Kind::Length | Kind::PayloadLength if role == Role::IcmpOther => 0.02,
         // Nobody asked: an answer of one size, or with this content, is no accident.
         Kind::Length | Kind::PayloadLength | Kind::PayloadBytes if role == Role::UnsolicitedResponse => 0.05,
-        Kind::PayloadBytes | Kind::Length | Kind::PayloadLength => 0.3,
+        Kind::DnsSuffix | Kind::PayloadBytes | Kind::Length | Kind::PayloadLength => 0.3,
         Kind::SourcePort if role == Role::UnsolicitedResponse => 0.02,
         Kind::EqualPorts if value == 0 => 1.0,
         Kind::SourcePort | Kind::EqualPorts if tcp => 0.002,

@@ -4,7 +4,7 @@
 use levee_api::lane::{Bits, Lane};
 
 use super::{BLOCK, Headers, Read, TYPE, ethernet, ipv4, ipv6, kind, low32, tcp};
-use crate::packet::{HEAD_BYTES, udp};
+use crate::packet::{HEAD_BYTES, dns, udp};
 
 /// Lengths of headers.
 const ETHERNET: u32 = low32(ethernet::HEADER);
@@ -12,6 +12,8 @@ const IPV4: u32 = low32(ipv4::HEADER);
 const IPV6: u32 = low32(ipv6::HEADER);
 const TCP: u32 = low32(tcp::HEADER);
 const UDP: u32 = udp::HEADER as u32;
+/// Port of queries.
+const DNS: u32 = dns::PORT as u32;
 /// What is looked at of a frame.
 const HEAD: u32 = low32(HEAD_BYTES);
 /// The longest datagram.
@@ -41,7 +43,7 @@ struct Transport {
     window: u32,
     length: u32,
     body: u32,
-    has_options: bool,
+    has_digest: bool,
     /// Offsets behind the tags: of the payload, and of its end.
     payload: u32,
     end: u32,
@@ -122,7 +124,7 @@ fn transport(datagram: &Datagram, present: u32) -> Transport {
         window: if is_tcp { fourth & 0xffff } else { 0 },
         length,
         body,
-        has_options: is_tcp & (header > TCP),
+        has_digest: is_tcp & (header > TCP) | is_udp & (ports & 0xffff == DNS),
         payload,
         end,
         bits,
@@ -134,7 +136,7 @@ impl Transport {
     fn kind(&self) -> u32 {
         (if self.is_tcp { kind::TCP } else { 0 })
             | (if self.is_udp { kind::UDP } else { 0 })
-            | (if self.has_options { kind::OPTIONS } else { 0 })
+            | (if self.has_digest { kind::DIGEST } else { 0 })
     }
 }
 

@@ -15,7 +15,7 @@ use levee_api::lane::{LANES, Lane};
 
 use self::judge::{judge, judge_v6};
 use super::columns::Parsed;
-use super::{Kind, Lanes, Layers, Packet, Piece, ethernet, ipv4, ipv6, tcp};
+use super::{Kind, Lanes, Layers, Packet, Piece, ethernet, ipv4, ipv6, tcp, udp};
 use crate::isa::{Isa, Level};
 use crate::pipeline::{BURST, set_bits};
 
@@ -62,8 +62,8 @@ mod kind {
     pub(super) const TCP: u32 = 1;
     pub(super) const UDP: u32 = 2;
     pub(super) const IPV6: u32 = 4;
-    /// TCP with options.
-    pub(super) const OPTIONS: u32 = 8;
+    /// What the lanes hold of it takes more than its headers.
+    pub(super) const DIGEST: u32 = 8;
     pub(super) const FRAGMENT: u32 = 16;
     /// The last of its datagram.
     pub(super) const LAST: u32 = 32;
@@ -96,7 +96,7 @@ fn each(
         Headers { words: [[0; BLOCK]; WORDS], present: [0; BLOCK], wire: [0; BLOCK], tags: [0; BLOCK], v6: [0; BLOCK] };
     let mut read =
         Read { lanes: [[0; BLOCK]; LANES / 2], l3: [0; BLOCK], ends: [0; BLOCK], pieces: [0; BLOCK], kind: [0; BLOCK] };
-    let (mut tcp, mut udp, mut v6, mut fragments, mut with_options) = (0, 0, 0, 0, 0);
+    let (mut tcp, mut udp, mut v6, mut fragments, mut with_digest) = (0, 0, 0, 0, 0);
     for (block, packets) in packets.chunks(BLOCK).enumerate().take(BURST / BLOCK) {
         let first = block * BLOCK;
         take_apart(packets, &mut headers);
@@ -119,7 +119,7 @@ fn each(
         tcp |= bits(&read.kind, kind::TCP) << first;
         udp |= bits(&read.kind, kind::UDP) << first;
         v6 |= bits(&read.kind, kind::IPV6) << first;
-        with_options |= bits(&read.kind, kind::OPTIONS) << first;
+        with_digest |= bits(&read.kind, kind::DIGEST) << first;
         let pieces = bits(&read.kind, kind::FRAGMENT);
         fragments |= pieces << first;
         for at in set_bits(pieces) {
@@ -127,10 +127,10 @@ fn each(
         }
     }
     parsed.mark(tcp, udp, v6, fragments);
-    for at in set_bits(with_options) {
+    for at in set_bits(with_digest) {
         let layers = parsed.layers(at);
         if let (Some(packet), Some(lanes)) = (packets.get(at), parsed.lanes.get_mut(at)) {
-            options(packet, layers, lanes);
+            digest(packet, layers, lanes);
             parsed.columns.turn(at, lanes);
         }
     }
@@ -166,13 +166,17 @@ fn layers_of(read: &Read, at: usize) -> Layers {
     }
 }
 
-/// The lanes of TCP options, and the payload behind them.
-fn options(packet: &Packet<'_>, layers: Layers, lanes: &mut Lanes) {
+/// The lanes of TCP options and of the payload behind them, or of the name in a DNS query.
+fn digest(packet: &Packet<'_>, layers: Layers, lanes: &mut Lanes) {
+    let payload = layers.payload(packet.head);
+    if layers.kind == Kind::Udp {
+        return udp::set_digest(payload, lanes);
+    }
     let from = usize::from(layers.l4) + tcp::HEADER;
     let options = packet.head.get(from..usize::from(layers.payload)).unwrap_or_default();
     tcp::set_options(options, lanes);
     let mut first = [0; 4];
-    for (to, from) in first.iter_mut().zip(layers.payload(packet.head)) {
+    for (to, from) in first.iter_mut().zip(payload) {
         *to = *from;
     }
     lanes.fill(Lane::Payload0, &first);

@@ -58,7 +58,6 @@ pub(crate) fn packet(role: Role, random: &mut Random) -> Sample {
         role,
         passed: true,
         present: 0,
-        dns_suffix: 0,
     };
     set(&mut sample, Lane::Src6, random.within(0x0100, 0xdfff));
     set(&mut sample, Lane::Src7, random.within(0, u16::MAX));
@@ -143,7 +142,7 @@ pub(crate) fn syn_of(stack: Stack, random: &mut Random) -> Sample {
     set(&mut sample, Lane::TcpFlags, TcpFlags::SYN.bits());
     set(&mut sample, Lane::IpLength, stack.length);
     set(&mut sample, Lane::TcpWindow, stack.window);
-    set(&mut sample, Lane::TcpOptions, stack.options);
+    set(&mut sample, Lane::Digest, stack.options);
     let mss = random.pick(&[(60, 1460_u16), (15, 1452), (10, 1440), (8, 1400), (7, 1380)]);
     set(&mut sample, Lane::TcpMss, mss);
     let ident = if stack.no_ident { 0 } else { random.within(0, u16::MAX) };
