@@ -31,7 +31,7 @@ macro_rules! roles {
 
 roles! {
     Syn = 0, "syn", "TCP SYN without ACK";
-    OutOfState = 1, "out_of_state", "TCP, not SYN, on a connection on which inside has sent nothing";
+    OutOfState = 1, "out_of_state", "TCP, not SYN, on a connection on which inside has sent nothing, or nothing that it could acknowledge";
     UnsolicitedSynAck = 2, "unsolicited_syn_ack", "TCP SYN-ACK although nobody inside sent a SYN";
     Request = 3, "request", "first data of the client on a proven connection";
     UdpOpen = 4, "udp_open", "UDP to a served port, tuple not yet answered from inside";

@@ -67,6 +67,41 @@ fn acknowledgements_of_nothing_are_scrubbed() {
 }
 
 #[test]
+fn acknowledgements_of_nothing_new_inside_connections_are_scrubbed() {
+    let mut site = Site::learned(&[zone()]);
+    let connect = |n| {
+        site.again(1);
+        site.connect(n)
+    };
+    let clients: Vec<_> = (0..40).map(connect).collect();
+    let mut all = |ticks| flood(&mut site, ticks, |_| clients.iter().map(|client| client.bare_ack()).collect());
+    all(25);
+    let (sent, dropped) = all(100);
+    assert_eq!(dropped, sent);
+    assert_eq!(site.lost_of_clients, 0);
+    let told = site.told();
+    let roles: Vec<Role> =
+        told.iter().filter_map(|what| if let What::Phase { role, .. } = what { Some(*role) } else { None }).collect();
+    assert!(roles.iter().all(|role| *role == Role::OutOfState), "{roles:?}");
+}
+
+#[test]
+fn acknowledgements_of_what_inside_sends_are_no_flood() {
+    let mut site = Site::learned(&[zone()]);
+    let client = site.connect(1);
+    site.send(Inbound, &client.data(b"GET /film HTTP/1.1\r\n\r\n"));
+    for _ in 0..1_000 {
+        // 100 Mbit/s, each segment acknowledged by itself.
+        for _ in 0..80 {
+            site.send(Outbound, &client.reply(1_460));
+            assert_eq!(site.send(Inbound, &client.bare_ack()), Verdict::Forward);
+        }
+        site.tick();
+    }
+    assert!(!site.told().iter().any(|what| matches!(what, What::Phase { .. })), "{:#?}", site.told());
+}
+
+#[test]
 fn an_icmp_flood_is_scrubbed() {
     is_scrubbed(|tick| (0..40).map(|n| icmp(SERVER, tick * 40 + n)).collect());
 }

@@ -8,6 +8,8 @@ pub mod classify;
 pub mod detector;
 pub mod event;
 pub mod extract;
+pub mod followed;
+pub mod habits;
 pub mod measures;
 pub mod node;
 pub mod reservoir;

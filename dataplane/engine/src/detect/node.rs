@@ -14,6 +14,7 @@ use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
 
 use crate::detect::event::Phase;
+use crate::detect::followed::Followed;
 use crate::detect::track::Track;
 use crate::detect::window::{Window, as_f32};
 use crate::detect::witness::Usual;
@@ -51,6 +52,8 @@ pub struct Node {
     pub tracks: [Option<Box<Track>>; COUNTED_ROLES],
     /// What witnesses look at.
     pub window: Window,
+    /// The same, tick by tick, while it is hot.
+    pub followed: Option<Box<Followed>>,
     /// What is usual for them.
     pub usual: Usual,
     /// What arrived in the current tick.
@@ -333,6 +336,7 @@ impl Nodes {
             parent,
             tracks: Default::default(),
             window: Window { updated: now, ..Window::default() },
+            followed: None,
             usual: Usual::default(),
             delta: Totals::default(),
             touched: 0,

@@ -1,7 +1,7 @@
 //! What was learned, as bytes that survive a restart: baselines, what is usual for witnesses, reservoirs.
 //!
-//! Layout, little endian, sealed as in [`crate::sealed`]: number of zones; per zone its name, seconds observed, datagrams,
-//! answers, largest rates, reservoirs; then the number of targets; per target its zone's number, prefix, usual values and
+//! Layout, little endian, sealed as in [`crate::sealed`]: number of zones; per zone its name, seconds observed, habits,
+//! largest rates, reservoirs; then the number of targets; per target its zone's number, prefix, usual values and
 //! baselines.
 
 use std::collections::BTreeMap;
@@ -15,6 +15,7 @@ use levee_api::time::Timestamp;
 use levee_api::zone::Zone;
 
 use crate::detect::detector::Detector;
+use crate::detect::habits::Habits;
 use crate::detect::node::{Node, NodeId};
 use crate::detect::threshold::{Baseline, Histogram};
 use crate::detect::zone::ZoneState;
@@ -39,10 +40,8 @@ pub struct ZoneRecord {
     pub name: String,
     /// How long it was watched.
     pub observed: Duration,
-    /// Datagrams to served ports in peace.
-    pub datagrams: f32,
-    /// Answers to them.
-    pub answers: f32,
+    /// What its clients and servers do next.
+    pub habits: Habits,
     /// Largest rates of the zone in peace.
     pub largest: [f32; COUNTED_ROLES],
     /// Legitimate samples per role.
@@ -154,8 +153,11 @@ fn decode(payload: &[u8]) -> Option<(Vec<ZoneRecord>, Vec<TargetRecord>)> {
         let length = from.length()?;
         let name = String::from_utf8(from.take(length)?.to_vec()).ok()?;
         let mut zone = ZoneRecord { name, observed: Duration::from_millis(from.u64()?), ..ZoneRecord::default() };
-        zone.datagrams = from.f32()?;
-        zone.answers = from.f32()?;
+        let mut sums = [0.0; 5];
+        for sum in &mut sums {
+            *sum = from.f32()?;
+        }
+        zone.habits = Habits::from_sums(sums);
         for rate in &mut zone.largest {
             *rate = from.f32()?;
         }
@@ -196,8 +198,7 @@ impl Encoder {
         self.count(zone.name.len());
         self.bytes(zone.name.as_bytes());
         self.u64(u64::try_from(state.observed.as_millis()).unwrap_or(u64::MAX));
-        self.f32(state.datagrams);
-        self.f32(state.answers);
+        state.habits.sums().into_iter().for_each(|sum| self.f32(sum));
         state.rates.iter().for_each(|rate| self.f32(rate.largest));
         for reservoir in &state.reservoirs {
             self.count(reservoir.samples().len());

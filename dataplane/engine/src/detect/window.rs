@@ -24,6 +24,10 @@ pub struct Window {
     pub answers: f32,
     /// Packets from inside.
     pub outbound: f32,
+    /// Of the SYNs those that filters dropped.
+    pub syns_dropped: f32,
+    /// The same of the datagrams.
+    pub datagrams_dropped: f32,
     /// When they were last brought up to date.
     pub updated: Timestamp,
 }
@@ -38,6 +42,9 @@ impl Window {
         self.datagrams += as_f32(role(Role::UdpOpen));
         self.answers += as_f32(delta.answers);
         self.outbound += as_f32(delta.outbound);
+        let dropped = |role: Role| delta.dropped.get(role.index()).copied().unwrap_or(0);
+        self.syns_dropped += as_f32(dropped(Role::Syn));
+        self.datagrams_dropped += as_f32(dropped(Role::UdpOpen));
     }
 
     /// Adds what was counted evenly during the `span` before `until`.
@@ -48,15 +55,7 @@ impl Window {
         spread.add(delta, self.updated + span / 2);
         spread.forget(until);
         self.forget(until);
-        for (sum, more) in [
-            (&mut self.syns, spread.syns),
-            (&mut self.handshakes, spread.handshakes),
-            (&mut self.datagrams, spread.datagrams),
-            (&mut self.answers, spread.answers),
-            (&mut self.outbound, spread.outbound),
-        ] {
-            *sum += more;
-        }
+        self.sums().into_iter().zip(spread.sums()).for_each(|(sum, more)| *sum += *more);
     }
 
     /// Forgets as time passes.
@@ -67,8 +66,28 @@ impl Window {
             return;
         }
         let keep = (-elapsed.as_secs_f32() / TIME_CONSTANT_S).exp();
-        for sum in [&mut self.syns, &mut self.handshakes, &mut self.datagrams, &mut self.answers, &mut self.outbound] {
-            *sum *= keep;
+        self.sums().into_iter().for_each(|sum| *sum *= keep);
+    }
+
+    fn sums(&mut self) -> [&mut f32; 7] {
+        [
+            &mut self.syns,
+            &mut self.handshakes,
+            &mut self.datagrams,
+            &mut self.answers,
+            &mut self.outbound,
+            &mut self.syns_dropped,
+            &mut self.datagrams_dropped,
+        ]
+    }
+
+    /// The same of what filters let pass.
+    #[must_use]
+    pub fn passed(&self) -> Self {
+        Self {
+            syns: (self.syns - self.syns_dropped).max(0.0),
+            datagrams: (self.datagrams - self.datagrams_dropped).max(0.0),
+            ..*self
         }
     }
 

@@ -7,6 +7,8 @@ use std::fmt;
 
 use levee_api::role::Role;
 
+use crate::detect::followed;
+use crate::detect::habits::Habits;
 use crate::detect::window::Window;
 
 /// What proves an attack.
@@ -30,8 +32,30 @@ pub enum Witness {
         /// What is usual.
         usual: f32,
     },
+    /// Datagrams that are answered, by clients that then send nothing more: the answers went to somebody else.
+    NotContinued(Missing),
+    /// Requests that are replied to, by clients that then send nothing more.
+    OneShot(Missing),
     /// None is needed: no service is behind the role, and the signature decides.
     NoService(Role),
+}
+
+/// What began, and how much of it went on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Missing {
+    /// What began 0.4 to 0.7 seconds ago.
+    pub began: f32,
+    /// Share that went on.
+    pub share: f32,
+    /// What is usual.
+    pub usual: f32,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |share: f32| share * 100.0;
+        write!(f, "{:.0} % of {:.0} went on where {:.0} % do", percent(self.share), self.began, percent(self.usual))
+    }
 }
 
 impl fmt::Display for Witness {
@@ -47,6 +71,8 @@ impl fmt::Display for Witness {
                     "unanswered: {pending:.0} datagrams without answer, {ratio:.2} answers each where {usual:.2} are usual"
                 )
             }
+            Self::NotContinued(missing) => write!(f, "not continued: of answered clients {missing}"),
+            Self::OneShot(missing) => write!(f, "one-shot: of clients that got their reply {missing}"),
             Self::NoService(role) => write!(f, "{role}: no service behind it"),
         }
     }
@@ -59,8 +85,21 @@ pub struct Usual {
     pub half_open: f32,
     /// Most datagrams without an answer in peace.
     pub unanswered: f32,
-    /// Answers per unanswered datagram in peace; none: not learned.
-    pub answer_ratio: Option<f32>,
+}
+
+/// What witnesses look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// Sums over half a second.
+    pub window: &'a Window,
+    /// What went on of what began.
+    pub followed: followed::Counts,
+    /// What is usual at the target.
+    pub usual: &'a Usual,
+    /// What is usual in its zone.
+    pub habits: &'a Habits,
+    /// The return direction passes here.
+    pub sees_inside: bool,
 }
 
 /// Fewer pending than this are never a witness: a handful of slow clients.
@@ -70,18 +109,38 @@ const PENDING_FACTOR: f32 = 4.0;
 /// Below this share of the usual, answers are missing.
 const MISSING: f32 = 0.5;
 
-/// Looks for a witness of a role at a target. `sees_inside`: the return direction passes here.
-pub fn look(role: Role, window: &Window, usual: &Usual, sees_inside: bool) -> Option<Witness> {
+/// Where less than this goes on usually, that it does not says nothing.
+const HABIT: f32 = 0.3;
+/// Below this share of the usual, clients are missing: datagrams, whose clients may not be real, and requests.
+const NOT_CONTINUED: f32 = 0.3;
+const ONE_SHOT: f32 = 0.4;
+
+/// Looks for a witness of a role at a target.
+pub fn look(role: Role, seen: &Seen<'_>) -> Option<Witness> {
     match role {
         Role::OtherProtocol | Role::Malformed => Some(Witness::Role(role)),
         Role::OutOfState | Role::UnsolicitedSynAck | Role::UnsolicitedResponse | Role::UdpUnserved => {
-            sees_inside.then_some(Witness::Role(role))
+            seen.sees_inside.then_some(Witness::Role(role))
         }
         Role::IcmpOther | Role::LaterFragment => Some(Witness::NoService(role)),
-        Role::Syn if sees_inside => half_open(window, usual),
-        Role::UdpOpen if sees_inside => unanswered(window, usual),
-        Role::Syn | Role::UdpOpen | Role::Request | Role::Established => None,
+        Role::Syn | Role::UdpOpen | Role::Request if !seen.sees_inside => None,
+        Role::Syn => half_open(seen.window, seen.usual),
+        Role::UdpOpen => unanswered(seen).or_else(|| {
+            let followed::Counts { answers, continued, .. } = seen.followed;
+            missing(answers, continued, seen.habits.continued_share(), NOT_CONTINUED).map(Witness::NotContinued)
+        }),
+        Role::Request => {
+            let followed::Counts { requests, seconds, .. } = seen.followed;
+            missing(requests, seconds, seen.habits.second_share(), ONE_SHOT).map(Witness::OneShot)
+        }
+        Role::Established => None,
     }
+}
+
+fn missing(began: f32, went_on: f32, usual: Option<f32>, least: f32) -> Option<Missing> {
+    let usual = usual.filter(|usual| *usual > HABIT)?;
+    let share = went_on / began.max(1.0);
+    (began > PENDING_FLOOR && share < least * usual).then_some(Missing { began, share, usual })
 }
 
 fn half_open(window: &Window, usual: &Usual) -> Option<Witness> {
@@ -91,8 +150,8 @@ fn half_open(window: &Window, usual: &Usual) -> Option<Witness> {
         .then_some(Witness::HalfOpen { pending, completed })
 }
 
-fn unanswered(window: &Window, usual: &Usual) -> Option<Witness> {
-    let ratio_usual = usual.answer_ratio.unwrap_or(MISSING);
+fn unanswered(&Seen { window, usual, habits, .. }: &Seen<'_>) -> Option<Witness> {
+    let ratio_usual = habits.answer_ratio().unwrap_or(MISSING);
     let pending = window.unanswered(ratio_usual);
     let ratio = window.answers / window.datagrams.max(1.0);
     // A server that has stopped answering everybody is dying, not attacked: no reason to drop its clients.
@@ -105,23 +164,67 @@ fn unanswered(window: &Window, usual: &Usual) -> Option<Witness> {
 mod tests {
     use super::*;
 
+    const HABITS: Habits =
+        Habits { datagrams: 1_000.0, answers: 900.0, continued: 720.0, requests: 1_000.0, seconds: 600.0 };
+
+    fn look_at(role: Role, window: &Window, followed: followed::Counts, usual: &Usual) -> Option<Witness> {
+        look(role, &Seen { window, followed, usual, habits: &HABITS, sees_inside: true })
+    }
+
+    fn syn(window: &Window, usual: &Usual) -> Option<Witness> {
+        look_at(Role::Syn, window, followed::Counts::default(), usual)
+    }
+
     #[test]
     fn a_flood_of_syns_is_half_open_and_a_crowd_is_not() {
         let flood = Window { syns: 300.0, handshakes: 5.0, ..Window::default() };
-        assert!(matches!(look(Role::Syn, &flood, &Usual::default(), true), Some(Witness::HalfOpen { .. })));
+        assert!(matches!(syn(&flood, &Usual::default()), Some(Witness::HalfOpen { .. })));
         let crowd = Window { syns: 300.0, handshakes: 200.0, ..Window::default() };
-        assert_eq!(look(Role::Syn, &crowd, &Usual::default(), true), None);
+        assert_eq!(syn(&crowd, &Usual::default()), None);
         let busy = Usual { half_open: 100.0, ..Usual::default() };
-        assert_eq!(look(Role::Syn, &flood, &busy, true), None, "below four times what is usual");
+        assert_eq!(syn(&flood, &busy), None, "below four times what is usual");
+        let filtered = Window { syns_dropped: 290.0, ..flood };
+        assert_eq!(syn(&filtered.passed(), &Usual::default()), None, "what is left is no flood");
     }
 
     #[test]
     fn a_dying_server_is_not_an_attack() {
-        let usual = Usual { answer_ratio: Some(0.9), ..Usual::default() };
+        let datagrams = |window| look_at(Role::UdpOpen, &window, followed::Counts::default(), &Usual::default());
         let dead = Window { datagrams: 500.0, ..Window::default() };
-        assert_eq!(look(Role::UdpOpen, &dead, &usual, true), None);
+        assert_eq!(datagrams(dead), None);
         let flooded = Window { outbound: 40.0, answers: 20.0, ..dead };
-        assert!(matches!(look(Role::UdpOpen, &flooded, &usual, true), Some(Witness::Unanswered { .. })));
+        assert!(matches!(datagrams(flooded), Some(Witness::Unanswered { .. })));
+    }
+
+    #[test]
+    fn answered_clients_that_never_go_on_are_a_witness_where_they_usually_do() {
+        let window = Window { datagrams: 500.0, answers: 500.0, outbound: 500.0, ..Window::default() };
+        let of = |answers, continued| {
+            look_at(
+                Role::UdpOpen,
+                &window,
+                followed::Counts { answers, continued, ..Default::default() },
+                &Usual::default(),
+            )
+        };
+        assert!(matches!(of(300.0, 20.0), Some(Witness::NotContinued(_))));
+        assert_eq!(of(300.0, 150.0), None, "a crowd");
+        assert_eq!(of(30.0, 0.0), None, "a handful");
+        let names = Habits { continued: 10.0, ..HABITS };
+        let counts = followed::Counts { answers: 300.0, ..Default::default() };
+        let seen =
+            Seen { window: &window, followed: counts, usual: &Usual::default(), habits: &names, sees_inside: true };
+        assert_eq!(look(Role::UdpOpen, &seen), None, "nobody goes on after the answer to a query");
+    }
+
+    #[test]
+    fn requests_without_a_second_are_one_shots() {
+        let of = |requests, seconds| {
+            let counts = followed::Counts { requests, seconds, ..Default::default() };
+            look_at(Role::Request, &Window::default(), counts, &Usual::default())
+        };
+        assert!(matches!(of(300.0, 30.0), Some(Witness::OneShot(_))));
+        assert_eq!(of(300.0, 150.0), None);
     }
 
     #[test]
@@ -133,9 +236,13 @@ mod tests {
             Role::UdpUnserved,
             Role::Syn,
             Role::UdpOpen,
+            Role::Request,
         ] {
             let window = Window { syns: 1e6, datagrams: 1e6, outbound: 9.0, ..Window::default() };
-            assert_eq!(look(role, &window, &Usual::default(), false), None, "{role}");
+            let followed = followed::Counts { answers: 1e6, requests: 1e6, ..Default::default() };
+            let seen =
+                Seen { window: &window, followed, usual: &Usual::default(), habits: &HABITS, sees_inside: false };
+            assert_eq!(look(role, &seen), None, "{role}");
         }
     }
 }

@@ -7,6 +7,7 @@ use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
 use levee_api::zone::{Visibility, Zone};
 
+use crate::detect::habits::Habits;
 use crate::detect::node::{Load, Peace};
 use crate::detect::reservoir::Reservoir;
 use crate::detect::window::as_f32;
@@ -22,10 +23,6 @@ const SEES_INSIDE: f32 = 0.9;
 /// It does where this share of datagrams is answered: a service may leave many unanswered, or refuse them, but one whose answers
 /// go another way is never seen to answer.
 const ANSWERS_SEEN: f32 = 0.1;
-/// Answers are learned over about this time.
-const ANSWER_MEMORY_S: f32 = 600.0;
-/// Fewer datagrams than this say nothing about how often inside answers.
-const ENOUGH_DATAGRAMS: f32 = 20.0;
 
 /// State of a zone.
 #[derive(Debug, Default)]
@@ -49,10 +46,8 @@ pub struct ZoneState {
     pub answered: RoleSet,
     /// Rates of the zone over the last second and the largest in peace, per role, packets per second.
     pub rates: [RoleRate; COUNTED_ROLES],
-    /// Datagrams and answers in peace.
-    pub datagrams: f32,
-    /// See `datagrams`.
-    pub answers: f32,
+    /// What clients and servers do next.
+    pub habits: Habits,
     /// Everything since the start.
     pub total: Load,
     /// Whether the return direction passes here, as last told.
@@ -86,17 +81,7 @@ impl ZoneState {
                 rate.largest = rate.largest.max(rate.now);
             }
         }
-        if !self.alarmed.contains(Role::UdpOpen) && !self.answered.contains(Role::UdpOpen) {
-            let keep = (-seconds / ANSWER_MEMORY_S).exp();
-            let datagrams = delta.roles.get(Role::UdpOpen.index()).copied().unwrap_or(0);
-            self.datagrams = self.datagrams * keep + as_f32(datagrams);
-            self.answers = self.answers * keep + as_f32(delta.answers);
-        }
-    }
-
-    /// Answers per unanswered datagram in peace; none when too few were seen.
-    pub fn answer_ratio(&self) -> Option<f32> {
-        (self.datagrams >= ENOUGH_DATAGRAMS).then(|| (self.answers / self.datagrams).min(1.0))
+        self.habits.learn(&delta, busy, elapsed);
     }
 
     /// Whether the return direction passes here: told by the operator, or by the share of TCP that it explains; where there is
@@ -111,8 +96,8 @@ impl ZoneState {
                 let total = explained + unexplained;
                 if total >= ENOUGH_CONVERSATIONS {
                     explained >= SEES_INSIDE * total
-                } else if self.datagrams >= ENOUGH_CONVERSATIONS {
-                    self.answers >= ANSWERS_SEEN * self.datagrams
+                } else if self.habits.datagrams >= ENOUGH_CONVERSATIONS {
+                    self.habits.answers >= ANSWERS_SEEN * self.habits.datagrams
                 } else {
                     self.sees_inside
                 }
@@ -174,7 +159,8 @@ mod tests {
     #[test]
     fn where_there_is_no_tcp_answers_to_datagrams_tell_visibility() {
         let zone = zone(Visibility::Auto);
-        let state = |answers| ZoneState { datagrams: 300.0, answers, ..ZoneState::default() };
+        let habits = |answers| Habits { datagrams: 300.0, answers, ..Habits::default() };
+        let state = |answers| ZoneState { habits: habits(answers), ..ZoneState::default() };
         assert!(state(60.0).judge_visibility(&zone), "a name server refuses much of what it is asked");
         assert!(!state(0.0).judge_visibility(&zone));
         let vanished = ZoneState { sees_inside: true, ..state(3.0) };

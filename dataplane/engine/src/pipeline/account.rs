@@ -9,7 +9,7 @@ use super::{BURST, Scratch, Stages, set_bits};
 use crate::link::Notice;
 use crate::packet::{Kind, Packet};
 use crate::tables::Tables;
-use crate::target::conversation::{Judged, stranger_tcp, stranger_udp};
+use crate::target::conversation::{Judged, Step, stranger_tcp, stranger_udp};
 
 impl Stages {
     /// Role and counters of inbound packets.
@@ -52,12 +52,12 @@ impl Stages {
             let mut layers = parsed.layers(at);
             let served = layers.kind == Kind::Udp && plan.serves_udp(place.zone, lanes.get(Lane::DstPort));
             *judged = conversations.inbound(at, packet, lanes, &mut layers, *key, served, now);
-            if judged.handshake {
-                if link.counters.handshake(place.slot, *epoch) {
-                    link.dirty(&[place.slot]);
+            if let Some(step) = judged.step {
+                link.counters.went_on(place.slot, step);
+                if step == Step::Handshake {
+                    limits.verify(lanes, now);
+                    link.notice(Notice::Proven(*key));
                 }
-                limits.verify(lanes, now);
-                link.notice(Notice::Proven(*key));
             }
             if marks.fragments >> at & 1 != 0 {
                 parsed.set_kind(at, layers.kind);

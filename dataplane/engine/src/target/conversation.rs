@@ -18,10 +18,21 @@ use crate::verdict::Reason;
 pub struct Judged {
     /// Its role.
     pub role: Role,
-    /// It completed the handshake of its connection.
-    pub handshake: bool,
+    /// What its conversation has got past with it.
+    pub step: Option<Step>,
     /// The first fragment that it follows.
     pub lead: Lead,
+}
+
+/// How far a conversation has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The client has completed the handshake.
+    Handshake,
+    /// It has promptly gone on after the first answer to its datagram.
+    Continued,
+    /// It has promptly sent more data after the reply to its request.
+    Second,
 }
 
 /// What an outbound packet taught.
@@ -41,6 +52,14 @@ pub struct Conversations {
 
 /// An acknowledgement of the SYN-ACK may already cover this much of the server's data, when the first one was lost.
 const ACK_REACH: u32 = 1 << 20;
+
+/// Packets without data that a client may send for no reason that we have seen: window updates, keep-alives.
+const UNPROMPTED: u32 = 16;
+/// And what inside may have sent before them, in segments.
+const MOST_PROMPTED: u32 = 1 << 16;
+/// The smallest segments that a path may be made of (RFC 9293 section 3.7.1). A capture made at a sender has many in one
+/// frame, each of which is acknowledged.
+const SEGMENT: u16 = 536;
 
 impl Conversations {
     /// A memory of about `entries` conversations, and a sixteenth of that of fragmented datagrams.
@@ -171,20 +190,23 @@ impl Conversations {
         match (flags.contains(TcpFlags::SYN), flags.contains(TcpFlags::ACK)) {
             (true, false) => {
                 entry.mark(State::INSIDE_SYN);
+                entry.set_note(UNPROMPTED);
                 entry.keep(now, lifetime::HALF_OPEN);
             }
             (true, true) => {
                 entry.mark(State::INSIDE_SYN_ACK);
-                entry.set_note(tcp_sequence(packet, layers));
                 if !entry.state().contains(State::PROVEN) {
+                    entry.set_note(tcp_sequence(packet, layers));
                     entry.keep(now, lifetime::HALF_OPEN);
                 }
             }
             _ => {
                 if new {
                     // In mid-connection: it was opened before we looked, or its entry was evicted.
-                    entry.mark(State::PROVEN | State::REQUEST);
+                    entry.mark(State::PROVEN | State::REQUEST | State::CONTINUED);
+                    entry.set_note(UNPROMPTED);
                 }
+                prompt(&mut entry, lanes.get(Lane::PayloadLength));
                 go_on(&mut entry, flags, now);
             }
         }
@@ -217,7 +239,7 @@ impl Conversations {
 impl Judged {
     /// A packet of a role, and nothing else.
     pub const fn of(role: Role) -> Self {
-        Self { role, handshake: false, lead: Lead::None }
+        Self { role, step: None, lead: Lead::None }
     }
 }
 
@@ -272,15 +294,24 @@ fn tcp_in(
             return Judged::of(Role::OutOfState);
         }
         known.mark(State::PROVEN);
-        judged.handshake = true;
+        known.set_note(UNPROMPTED);
+        judged.step = Some(Step::Handshake);
     }
-    let proven = known.state();
-    if lanes.get(Lane::PayloadLength) > 0
-        && proven.contains(State::INSIDE_SYN_ACK | State::PROVEN)
-        && !proven.contains(State::REQUEST)
-    {
+    let state = known.state();
+    if lanes.get(Lane::PayloadLength) == 0 {
+        // It acknowledges what inside has sent, or nothing that anybody needs.
+        if state.is_opened() {
+            let Some(left) = known.note().checked_sub(1) else { return Judged::of(Role::OutOfState) };
+            known.set_note(left);
+        }
+    } else if state.contains(State::INSIDE_SYN_ACK | State::PROVEN) && !state.contains(State::REQUEST) {
         known.mark(State::REQUEST);
         judged.role = Role::Request;
+    } else if state.contains(State::REPLIED) && !state.contains(State::CONTINUED) {
+        known.mark(State::CONTINUED);
+        if known.is_prompt(now, lifetime::CONNECTION) {
+            judged.step = Some(Step::Second);
+        }
     }
     go_on(&mut known, flags, now);
     judged
@@ -289,11 +320,13 @@ fn tcp_in(
 #[inline]
 fn udp_in(memory: &mut Memory, lanes: &Lanes, key: u64, served: bool, now: Timestamp) -> Judged {
     if let Some(mut known) = memory.find(key, now) {
-        if known.state().contains(State::ANSWERED) {
+        let mut judged = Judged::of(Role::Established);
+        if known.state().contains(State::ANSWERED) && !known.state().contains(State::CONTINUED) {
             known.mark(State::CONTINUED);
+            judged.step = known.is_prompt(now, lifetime::DATAGRAMS).then_some(Step::Continued);
         }
         known.keep(now, lifetime::DATAGRAMS);
-        return Judged::of(Role::Established);
+        return judged;
     }
     Judged::of(stranger_udp(lanes, served))
 }
@@ -333,6 +366,18 @@ fn go_on(known: &mut Conversation<'_>, flags: TcpFlags, now: Timestamp) {
         known.keep(now, lifetime::CLOSING);
     } else if known.state().intersects(State::PROVEN | State::INSIDE_SYN) {
         known.keep(now, lifetime::CONNECTION);
+    }
+}
+
+/// Inside sends so much data: the client may acknowledge it, and what came with it.
+fn prompt(known: &mut Conversation<'_>, payload: u16) {
+    let state = known.state();
+    if payload > 0 && state.contains(State::REQUEST) {
+        known.mark(State::REPLIED);
+    }
+    if state.is_opened() {
+        let segments = 1 + u32::from(payload / SEGMENT);
+        known.set_note(known.note().saturating_add(segments).min(MOST_PROMPTED));
     }
 }
 

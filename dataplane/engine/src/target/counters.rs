@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use levee_api::role::Role;
 
 use crate::isa::{prefetch, prefetch_to_write};
+use crate::target::conversation::Step;
 
 /// Roles that have a counter: all but [`Role::Established`], which is the rest.
 pub const COUNTED_ROLES: usize = Role::COUNT - 1;
@@ -20,10 +21,12 @@ const ANSWERS: usize = HANDSHAKES + 1;
 const EPOCH: usize = ANSWERS + 1;
 /// In the word of the epoch: a packet was dropped in it.
 const ANY_DROPPED: u32 = 1 << 31;
-/// Among the fates: outbound packets, behind the packets dropped by role.
+/// Among the fates: outbound packets, behind the packets dropped by role, and conversations that went on.
 const OUTBOUND: usize = COUNTED_ROLES + 1;
+const CONTINUED: usize = OUTBOUND + 1;
+const SECONDS: usize = CONTINUED + 1;
 pub(crate) const FIELDS: usize = 16;
-const _: () = assert!(EPOCH < FIELDS);
+const _: () = assert!(EPOCH < FIELDS && SECONDS < FIELDS);
 
 /// What is counted for a host, as a reader sees it: totals since the start, wrapping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,6 +45,10 @@ pub struct Totals {
     pub dropped: [u32; COUNTED_ROLES],
     /// Outbound packets.
     pub outbound: u32,
+    /// Clients that promptly went on after the first answer to their datagram.
+    pub continued: u32,
+    /// Clients that promptly sent more data after the reply to their request.
+    pub seconds: u32,
 }
 
 impl Totals {
@@ -54,6 +61,8 @@ impl Totals {
             handshakes: self.handshakes.wrapping_sub(earlier.handshakes),
             answers: self.answers.wrapping_sub(earlier.answers),
             outbound: self.outbound.wrapping_sub(earlier.outbound),
+            continued: self.continued.wrapping_sub(earlier.continued),
+            seconds: self.seconds.wrapping_sub(earlier.seconds),
             ..Self::default()
         };
         for (out, (now, then)) in delta.roles.iter_mut().zip(self.roles.iter().zip(&earlier.roles)) {
@@ -72,6 +81,8 @@ impl Totals {
         self.handshakes = self.handshakes.wrapping_add(other.handshakes);
         self.answers = self.answers.wrapping_add(other.answers);
         self.outbound = self.outbound.wrapping_add(other.outbound);
+        self.continued = self.continued.wrapping_add(other.continued);
+        self.seconds = self.seconds.wrapping_add(other.seconds);
         for (sum, more) in self.roles.iter_mut().zip(&other.roles) {
             *sum = sum.wrapping_add(*more);
         }
@@ -181,6 +192,8 @@ impl Reading {
             answers: arrival(ANSWERS),
             dropped: std::array::from_fn(fate),
             outbound: fate(OUTBOUND),
+            continued: fate(CONTINUED),
+            seconds: fate(SECONDS),
         }
     }
 }
@@ -226,13 +239,6 @@ impl Counters {
         View(&self.0)
     }
 
-    /// Counts a completed handshake; true when the slot was untouched in this epoch.
-    pub fn handshake(&self, slot: u32, epoch: u32) -> bool {
-        let Some(Slot { arrivals: line, .. }) = self.view().slot(slot) else { return false };
-        add(line, HANDSHAKES, 1);
-        first_of_epoch(line, epoch)
-    }
-
     /// Counts a first answer; true when the slot was untouched in this epoch.
     pub fn answer(&self, slot: u32, epoch: u32) -> bool {
         let Some(Slot { arrivals: line, .. }) = self.view().slot(slot) else { return false };
@@ -245,6 +251,16 @@ impl Counters {
     pub fn outbound(&self, slot: u32) {
         if let Some(Slot { fates: line, .. }) = self.view().slot(slot) {
             add(line, OUTBOUND, 1);
+        }
+    }
+
+    /// Counts a client that went on.
+    pub fn went_on(&self, slot: u32, step: Step) {
+        let Some(Slot { arrivals, fates }) = self.view().slot(slot) else { return };
+        match step {
+            Step::Handshake => add(arrivals, HANDSHAKES, 1),
+            Step::Continued => add(fates, CONTINUED, 1),
+            Step::Second => add(fates, SECONDS, 1),
         }
     }
 
@@ -381,7 +397,6 @@ mod tests {
         let counters = Counters::new(2);
         assert!(counters.view().arrival(1, Role::Established, 60, 7));
         assert!(!counters.view().arrival(1, Role::Syn, 60, 7));
-        assert!(!counters.handshake(1, 7));
         assert!(counters.view().arrival(1, Role::Syn, 60, 8));
     }
 

@@ -28,12 +28,19 @@ bitflags::bitflags! {
         const CLOSING = 1 << 4;
         /// UDP: the first packet from inside answered a datagram to a served port.
         const ANSWERED = 1 << 5;
-        /// UDP: the client went on after the answer.
+        /// The client went on after the first answer: with another datagram, or with more data after the reply to its request.
         const CONTINUED = 1 << 6;
+        /// TCP: inside has sent data since the request.
+        const REPLIED = 1 << 7;
     }
 }
 
 impl State {
+    /// TCP: true when nobody has to prove anything any more.
+    pub const fn is_opened(self) -> bool {
+        !self.contains(Self::INSIDE_SYN_ACK) || self.contains(Self::PROVEN)
+    }
+
     /// True when the conversation has got past its first exchange.
     const fn is_settled(self) -> bool {
         self.intersects(Self::PROVEN.union(Self::CONTINUED).union(Self::INSIDE_SYN))
@@ -53,6 +60,9 @@ pub mod lifetime {
     /// A UDP tuple: what home routers keep at least (RFC 4787 asks for two minutes).
     pub const DATAGRAMS: Duration = Duration::from_secs(120);
 }
+
+/// In units of time: what comes within some 400 ms comes because of what was sent before.
+const PROMPT: u32 = 3;
 
 const WAYS: usize = 4;
 /// Time unit of expiry: 2^27 ns, about 134 ms; 32 bits of them last 18 years.
@@ -219,7 +229,13 @@ impl<'a> Conversation<'a> {
         *self.state |= state;
     }
 
-    /// A number that belongs to the state (TCP: sequence number of the SYN-ACK).
+    /// True when the last packet of either side is not older than [`PROMPT`]. `lifetime`: what it was kept for.
+    pub fn is_prompt(&self, now: Timestamp, lifetime: Duration) -> bool {
+        unit(now + lifetime).saturating_sub(*self.expires) <= PROMPT
+    }
+
+    /// A number that belongs to the state (TCP: until the client is proven the sequence number of the SYN-ACK, then how many
+    /// packets without data it may send).
     pub fn note(&self) -> u32 {
         *self.note
     }

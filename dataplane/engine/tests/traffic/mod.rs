@@ -122,6 +122,16 @@ impl Site {
         verdicts[0]
     }
 
+    /// The `n`th connection of an attacker to the server.
+    pub(crate) fn connect(&mut self, n: u64) -> Client {
+        let (source, port) = attacker(n);
+        let client = Client(Tcp { source, port, ..TO_SERVER });
+        self.send(Inbound, &client.0.frame(b""));
+        self.send(Outbound, &Tcp { flags: "SA", seq: 9_000, ack: 101, ..client.back() }.frame(b""));
+        self.send(Inbound, &client.bare_ack());
+        client
+    }
+
     /// The verdicts about packets that arrive at once, in bursts of this size.
     pub(crate) fn send_all(&mut self, direction: Direction, frames: &[Vec<u8>], burst: usize) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
@@ -196,6 +206,30 @@ impl Tcp {
         let mut frame = Vec::new();
         segment.write(&mut frame, payload).unwrap();
         frame
+    }
+}
+
+/// A client that has completed a handshake.
+pub(crate) struct Client(Tcp);
+
+impl Client {
+    /// The same acknowledgement again.
+    pub(crate) fn bare_ack(&self) -> Vec<u8> {
+        self.data(b"")
+    }
+
+    pub(crate) fn data(&self, payload: &[u8]) -> Vec<u8> {
+        Tcp { flags: "A", seq: 101, ack: 9_001, ..self.0 }.frame(payload)
+    }
+
+    /// Data from the server.
+    pub(crate) fn reply(&self, bytes: usize) -> Vec<u8> {
+        Tcp { flags: "A", seq: 9_001, ack: 101, ..self.back() }.frame(&vec![0xcd; bytes])
+    }
+
+    fn back(&self) -> Tcp {
+        let Tcp { source, port, destination, to_port, .. } = self.0;
+        Tcp { source: destination, port: to_port, destination: source, to_port: port, ..TO_SERVER }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::detect::slots::{Earlier, Limits};
 use crate::detect::threshold::{self, Baseline};
 use crate::detect::track::{Change, TAU, Track};
 use crate::detect::window::as_f32;
-use crate::detect::witness::{self, Usual};
+use crate::detect::witness::{self, Seen};
 use crate::target::counters::{COUNTED_ROLES, Totals};
 
 /// Bytes on the wire of the smallest frame, with preamble and gap: what a capacity in bit/s is worth in packets.
@@ -32,7 +32,7 @@ impl Detector {
         let (Some(zone), Some(state)) = (self.plan.zone(zone_index), self.zones.get(usize::from(zone_index))) else {
             return;
         };
-        let (observed, sees_inside, ratio) = (state.observed, state.sees_inside, state.answer_ratio());
+        let (observed, sees_inside, habits) = (state.observed, state.sees_inside, state.habits);
         let Above { covers, frozen } = self.above(id);
         let tick = now.since(self.last_tick);
         let cap = zone.link_capacity_bps.map_or(f32::MAX, capacity_pps);
@@ -41,8 +41,13 @@ impl Detector {
         let Some(node) = self.nodes.get_mut(id) else { return };
         let delta = if node.touched == self.tick { node.delta } else { Totals::default() };
         node.window.add(&delta, now);
-        let usual = Usual { answer_ratio: ratio, ..node.usual };
-        let (window, scale, hot) = (node.window, node.scale, node.hot);
+        let (window, usual, scale, hot) = (node.window, node.usual, node.scale, node.hot);
+        let followed = node.followed.as_mut().map(|followed| {
+            followed.add(&delta, now);
+            followed.counts(now)
+        });
+        let followed = followed.unwrap_or_default();
+        let seen = Seen { window: &window, followed, usual: &usual, habits: &habits, sees_inside };
         let calm = node.tracks.iter().flatten().all(|track| matches!(track.phase, Phase::Normal | Phase::Hold));
         node.peace.add(&delta, calm, now);
         node.since_report.add(&delta);
@@ -75,7 +80,7 @@ impl Detector {
                 continue;
             }
             let alarmed = track.alarmed(threshold);
-            let witness = if alarmed { witness::look(role, &window, &usual, sees_inside) } else { None };
+            let witness = if alarmed { witness::look(role, &seen) } else { None };
             if let Some(change) = track.step(threshold, witness.is_some(), now) {
                 self.changes_left -= 1;
                 changes.push((
@@ -87,9 +92,10 @@ impl Detector {
                 ));
             }
         }
-        learn_usual(node, ratio);
+        learn_usual(node, habits.answer_ratio());
         node.covered = covers;
         if !node.is_quiet() && !std::mem::replace(&mut node.hot, true) {
+            node.followed.get_or_insert_default().add(&delta, now);
             self.hot.push(id);
             if let Some(slot) = node.slot {
                 self.slots.set_hot(slot, true);
@@ -152,7 +158,7 @@ impl Detector {
         let (Some(zone), Some(state)) = (self.plan.zone(node.zone), self.zones.get(usize::from(node.zone))) else {
             return;
         };
-        let (observed, ratio) = (state.observed, state.answer_ratio());
+        let (observed, ratio) = (state.observed, state.habits.answer_ratio());
         let cap = zone.link_capacity_bps.map_or(f32::MAX, capacity_pps);
         let delta = earlier.counts.totals();
         node.last_traffic = now;
@@ -230,8 +236,9 @@ impl Detector {
             nodes.get_mut(*id).is_some_and(|node| {
                 node.note_phases();
                 node.hot = !node.is_quiet();
-                if let (Some(slot), false) = (node.slot, node.hot) {
-                    slots.set_hot(slot, false);
+                if !node.hot {
+                    node.followed = None;
+                    node.slot.into_iter().for_each(|slot| slots.set_hot(slot, false));
                 }
                 node.hot
             })

@@ -18,8 +18,7 @@ impl Detector {
         for (record, zone) in zones.into_iter().zip(&known) {
             let Some(state) = zone.and_then(|zone| self.zones.get_mut(usize::from(zone))) else { continue };
             state.observed = record.observed;
-            state.datagrams = record.datagrams;
-            state.answers = record.answers;
+            state.habits = record.habits;
             for (rate, largest) in state.rates.iter_mut().zip(record.largest) {
                 rate.largest = largest;
             }

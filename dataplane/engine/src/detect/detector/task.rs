@@ -14,8 +14,8 @@ use crate::detect::extract::{self, Extraction, Tier};
 use crate::detect::measures::Measure;
 use crate::detect::node::{Node, NodeId};
 use crate::detect::track::Track;
-use crate::detect::witness::{self, Usual};
-use crate::detect::zone::ZoneState;
+use crate::detect::window::Window;
+use crate::detect::witness::{self, Seen, Witness};
 use crate::sample::Sample;
 use crate::target::counters::COUNTED_ROLES;
 use crate::target::plan::destination_address;
@@ -92,8 +92,21 @@ impl Detector {
         track.phase == Phase::Attack
             && role != Role::Malformed
             && now.since(track.last_extraction) >= REPEAT
-            && (track.mitigated_at.is_none() || track.residual_smooth > self.threshold_of(node, role) / 2.0)
+            && (track.mitigated_at.is_none() || self.gets_through(node, role, track, now))
             && !self.measures.drops_all_on(node.zone, role, &node.prefix)
+    }
+
+    /// What is left of an attack behind its filters is still one: of the roles of newcomers it may be the crowd beside it.
+    fn gets_through(&self, node: &Node, role: Role, track: &Track, now: Timestamp) -> bool {
+        track.residual_smooth > self.threshold_of(node, role) / 2.0
+            && self.witness(node, role, &node.window.passed(), now).is_some()
+    }
+
+    fn witness(&self, node: &Node, role: Role, window: &Window, now: Timestamp) -> Option<Witness> {
+        let state = self.zones.get(usize::from(node.zone))?;
+        let followed = node.followed.as_ref().map(|followed| followed.counts(now)).unwrap_or_default();
+        let Node { usual, .. } = node;
+        witness::look(role, &Seen { window, followed, usual, habits: &state.habits, sees_inside: state.sees_inside })
     }
 
     fn task_for(&mut self, id: NodeId, role: Role, now: Timestamp) -> Option<Task> {
@@ -110,8 +123,12 @@ impl Detector {
         let rho = match role {
             Role::Syn => node.window.handshakes / node.window.syns.max(1.0),
             Role::UdpOpen => {
-                let ratio = state.answer_ratio().unwrap_or(1.0).max(0.05);
-                node.window.answers / ratio / node.window.datagrams.max(1.0)
+                let ratio = state.habits.answer_ratio().unwrap_or(1.0).max(0.05);
+                let answered = node.window.answers / ratio / node.window.datagrams.max(1.0);
+                // Of what servers answer whoever asks, those who go on tell.
+                let counts = node.followed.as_ref().map(|followed| followed.counts(now)).unwrap_or_default();
+                let went_on = state.habits.continued_share().filter(|_| counts.answers > 0.0);
+                went_on.map_or(answered, |usual| answered.min(counts.continued / usual.max(0.05) / counts.answers))
             }
             _ => usual,
         };
@@ -141,10 +158,8 @@ impl Detector {
         if node.phase(key.role) != Phase::Attack || node.zone != key.zone {
             return;
         }
-        let ratio = self.zones.get(usize::from(key.zone)).and_then(ZoneState::answer_ratio);
-        let usual = Usual { answer_ratio: ratio, ..node.usual };
-        let sees_inside = self.zones.get(usize::from(key.zone)).is_some_and(|state| state.sees_inside);
-        let evidence = witness::look(key.role, &node.window, &usual, sees_inside)
+        let evidence = self
+            .witness(node, key.role, &node.window, now)
             .map_or_else(|| "seen at the onset".to_owned(), |witness| witness.to_string());
         let usual_pps = node.track(key.role).map_or(0.0, |track| track.baseline.largest);
         for found in extraction.found {
