@@ -296,6 +296,12 @@ pub enum Action {
         /// What shares one limit.
         per: Per,
     },
+    /// A SYN passes if its source is verified, or if the filter has matched at most this many per second; else it is
+    /// answered with the challenge of its zone.
+    Challenge {
+        /// SYNs per second that pass unasked.
+        above_pps: u32,
+    },
 }
 
 /// What shares the rate of one limit.
@@ -450,6 +456,8 @@ impl fmt::Display for Action {
             Self::Drop => f.write_str("drop"),
             Self::Limit { pps, per: Per::Target } => write!(f, "limit {pps} pps"),
             Self::Limit { pps, per } => write!(f, "limit {pps} pps per {}", per.name()),
+            Self::Challenge { above_pps: 0 } => f.write_str("challenge"),
+            Self::Challenge { above_pps } => write!(f, "challenge above {above_pps} pps"),
         }
     }
 }

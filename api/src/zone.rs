@@ -25,6 +25,18 @@ pub enum Visibility {
     Inbound,
 }
 
+/// How clients are asked whether their address is their own, while a flood of SYNs that no handshake follows lasts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Challenge {
+    /// They are not.
+    Off,
+    /// A SYN-ACK with a cookie; who acknowledges it is reset, and passes from then on.
+    #[default]
+    Reset,
+    /// A SYN-ACK that acknowledges a cookie instead of the SYN; who resets that passes from then on.
+    SafeReset,
+}
+
 /// What inside offers: a protocol and, for TCP and UDP, ports.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Service {
@@ -49,6 +61,8 @@ pub struct Zone {
     pub services_complete: bool,
     /// Whether the other direction passes here.
     pub visibility: Visibility,
+    /// How clients are challenged.
+    pub challenge: Challenge,
     /// Capacity of the link to the zone in bits per second; none: unknown.
     pub link_capacity_bps: Option<u64>,
     /// Floors in packets per second that replace the built-in ones.

@@ -16,7 +16,7 @@ use levee_api::lane::Lane;
 use levee_api::prefix::Prefix;
 use levee_api::role::RoleSet;
 use levee_api::time::Timestamp;
-use levee_api::zone::{Mode, Service, Visibility, Zone};
+use levee_api::zone::{Challenge, Mode, Service, Visibility, Zone};
 use levee_engine::detect::detector::TICK;
 use levee_engine::engine::{Engine, Settings};
 use levee_engine::filter::{Rank, TableBuilder};
@@ -60,6 +60,7 @@ fn zone() -> Zone {
         services: vec![Service { protocol: 17, ports: vec![(443, 443)] }],
         services_complete: false,
         visibility: Visibility::Auto,
+        challenge: Challenge::default(),
         link_capacity_bps: None,
         floors: Vec::new(),
         runbook: None,

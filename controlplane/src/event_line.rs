@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use levee_api::filter::Action;
 use levee_api::grpc::dataplane::v1 as contract;
 use levee_api::grpc::dataplane::v1::event::What;
 use levee_api::grpc::v1;
@@ -115,16 +116,8 @@ fn anomaly(told: &contract::Anomaly) -> Value {
 fn filter(told: &v1::Filter) -> Value {
     let nothing = v1::FilterRequest::default();
     let request = told.request.as_ref().unwrap_or(&nothing);
-    let action = match request.action.and_then(|action| action.kind) {
-        Some(v1::action::Kind::Pass(_)) => "pass".to_owned(),
-        Some(v1::action::Kind::Drop(_)) => "drop".to_owned(),
-        Some(v1::action::Kind::Limit(limit)) => match limit.per() {
-            v1::Per::Target => format!("limit {} pps", limit.pps),
-            v1::Per::Source => format!("limit {} pps per source", limit.pps),
-            v1::Per::SourcePrefix => format!("limit {} pps per source_prefix", limit.pps),
-        },
-        None => "unknown".to_owned(),
-    };
+    let action = request.action.as_ref().and_then(|action| Action::try_from(action).ok());
+    let action = action.map_or_else(|| "unknown".to_owned(), |action| action.to_string());
     let details = json!({
         "filter": told.id,
         "owner": if request.owner.is_empty() { "reflex" } else { &request.owner },

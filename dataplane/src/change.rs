@@ -108,7 +108,7 @@ mod tests {
 
     use levee_api::filter::{Action, HeaderBox, Rule, Target};
     use levee_api::role::RoleSet;
-    use levee_api::zone::{Mode, Visibility, Zone};
+    use levee_api::zone::{Challenge, Mode, Visibility, Zone};
     use levee_engine::engine::Settings;
     use levee_engine::isa::Isa;
     use levee_engine::packet::{Direction, Packet};
@@ -130,6 +130,7 @@ mod tests {
             services: Vec::new(),
             services_complete: false,
             visibility: Visibility::Auto,
+            challenge: Challenge::default(),
             link_capacity_bps: None,
             floors: Vec::new(),
             runbook: None,

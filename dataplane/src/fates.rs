@@ -1,12 +1,16 @@
-//! The verdicts of a burst, taken together: which packets pass, and how many were dropped for each reason. Everything is
+//! The verdicts of a burst, taken together: which packets pass, which are answered, and how many were dropped for each reason. Everything is
 //! done for all packets at once; nothing branches on a packet.
 
 use levee_engine::verdict::{Reason, Verdict};
 
 use crate::dpdk::mbuf::BURST;
 
-/// Stands for [`Verdict::Forward`]; reasons follow by their index.
+/// Stands for [`Verdict::Forward`].
 const FORWARD: u8 = 0;
+/// Stands for [`Verdict::Reply`].
+const REPLY: u8 = 1;
+/// Stands for the first reason; the others follow by their index.
+const FIRST_REASON: u8 = 2;
 
 /// A byte for each packet of a burst.
 #[derive(Clone, Copy, Debug)]
@@ -35,14 +39,20 @@ impl Fates {
         self.equal_to(FORWARD)
     }
 
+    /// A bit for each packet that is answered.
+    #[inline]
+    pub fn answered(&self) -> u64 {
+        self.equal_to(REPLY)
+    }
+
     /// Calls `count` once for each reason that packets were dropped for, with their number.
     #[inline]
     pub fn dropped(&self, mut count: impl FnMut(Reason, usize)) {
-        let mut left = self.present & !self.passing();
+        let mut left = self.present & !self.passing() & !self.answered();
         while left != 0 {
             let Some(&code) = self.codes.get(left.trailing_zeros() as usize) else { return };
             let same = self.equal_to(code);
-            if let Some(&reason) = Reason::ALL.get(usize::from(code).wrapping_sub(1)) {
+            if let Some(&reason) = Reason::ALL.get(usize::from(code).wrapping_sub(FIRST_REASON.into())) {
                 count(reason, same.count_ones() as usize);
             }
             left &= !same;
@@ -55,13 +65,25 @@ impl Fates {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "there are far fewer than 255 reasons, as is checked here")]
+/// Those of `bits` that are at positions set in `among`, moved together.
+pub fn gather(bits: u64, among: u64) -> u64 {
+    let (mut left, mut gathered, mut to) = (among, 0, 0);
+    while left != 0 {
+        gathered |= (bits >> left.trailing_zeros() & 1) << to;
+        left &= left - 1;
+        to += 1;
+    }
+    gathered
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "there are far fewer than 254 reasons, as is checked here")]
 #[inline(always)]
 const fn code_of(verdict: Verdict) -> u8 {
-    const { assert!(Reason::COUNT < 255, "a byte tells them apart") };
+    const { assert!(Reason::COUNT < 254, "a byte tells them apart") };
     match verdict {
         Verdict::Forward => FORWARD,
-        Verdict::Drop(reason) => reason.index() as u8 + 1,
+        Verdict::Reply => REPLY,
+        Verdict::Drop(reason) => reason.index() as u8 + FIRST_REASON,
     }
 }
 
@@ -92,10 +114,21 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn gathered_bits_keep_their_order() {
+        assert_eq!(gather(0b1010_0110, 0b1110_0011), 0b1_0110);
+        assert_eq!(gather(u64::MAX, u64::MAX), u64::MAX);
+        assert_eq!(gather(u64::MAX, 0), 0);
+    }
+
     proptest! {
         #[test]
         fn every_packet_has_its_fate(drawn in prop::collection::vec(0..=2 * Reason::COUNT, 0..=BURST)) {
-            let verdict = |&drawn: &usize| Reason::ALL.get(drawn).map_or(Verdict::Forward, |&reason| Verdict::Drop(reason));
+            let verdict = |&drawn: &usize| match Reason::ALL.get(drawn) {
+                Some(&reason) => Verdict::Drop(reason),
+                None if drawn % 2 == 0 => Verdict::Forward,
+                None => Verdict::Reply,
+            };
             let verdicts: Vec<Verdict> = drawn.iter().map(verdict).collect();
             let fates = Fates::of(&verdicts);
             let mut dropped = HashMap::new();
@@ -107,6 +140,8 @@ mod tests {
             for position in 0..BURST {
                 let passes = verdicts.get(position) == Some(&Verdict::Forward);
                 prop_assert_eq!(fates.passing() >> position & 1 == 1, passes);
+                let is_answered = verdicts.get(position) == Some(&Verdict::Reply);
+                prop_assert_eq!(fates.answered() >> position & 1 == 1, is_answered);
             }
         }
     }

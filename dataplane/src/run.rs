@@ -373,10 +373,11 @@ fn report(wires: &Wires) {
                 .map(|(reason, packets)| format!("{reason} {packets}"))
                 .collect();
             tracing::info!(
-                "wire {:?} {direction}: received {}, forwarded {}, dropped [{}], lost before {}",
+                "wire {:?} {direction}: received {}, forwarded {}, replied {}, dropped [{}], lost before {}",
                 wire.name,
                 count.received,
                 count.forwarded,
+                count.replied,
                 dropped.join(", "),
                 port.counters().map_or("unknown".to_owned(), |counters| counters.lost_before().to_string()),
             );

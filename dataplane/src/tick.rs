@@ -374,7 +374,7 @@ impl Tick {
         let direction = |count: &PathCount, lost_before: Option<u64>| contract::DirectionCounters {
             received: count.received,
             forwarded: count.forwarded,
-            replied: 0,
+            replied: count.replied,
             dropped: Reason::ALL
                 .iter()
                 .zip(count.dropped)

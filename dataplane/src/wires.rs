@@ -338,9 +338,10 @@ impl Wires {
 impl Wire {
     /// Packets that ports took over and have not sent yet, as far as their own counters tell.
     pub fn unsent(&self) -> u64 {
-        let unsent = |port: &StartedPort, path: &SharedCounters| {
-            port.counters().map_or(0, |counters| path.read().forwarded.saturating_sub(counters.sent))
-        };
-        unsent(&self.inside, &self.inbound) + unsent(&self.outside, &self.outbound)
+        let (inbound, outbound) = (self.inbound.read(), self.outbound.read());
+        let unsent =
+            |port: &StartedPort, taken: u64| port.counters().map_or(0, |counters| taken.saturating_sub(counters.sent));
+        unsent(&self.inside, inbound.forwarded + outbound.replied)
+            + unsent(&self.outside, outbound.forwarded + inbound.replied)
     }
 }

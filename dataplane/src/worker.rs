@@ -18,7 +18,7 @@ use crate::dpdk::clock::Clock;
 use crate::dpdk::mbuf::{BURST, Burst, HeadScratch, Packets};
 use crate::dpdk::port::{DESCRIPTORS, RxQueue, TxQueue};
 use crate::exchange::{Exchange, HANDED_OVER};
-use crate::fates::Fates;
+use crate::fates::{Fates, gather};
 use crate::times::WorkerTimes;
 
 /// Rounds without a packet that a worker in `adaptive` mode spends spinning before it sleeps: some 10 µs, longer than
@@ -40,6 +40,9 @@ pub trait Judge: Send {
         now: Timestamp,
         verdicts: &mut [Verdict],
     );
+    /// Rewrites the packet at a position of the last burst, which is to be answered, into the answer; returns how long that is, at
+    /// most as long as `frame`. None when it cannot be.
+    fn reply(&self, at: usize, frame: &mut [u8]) -> Option<usize>;
     /// There has been nothing to decide for a while: until the next burst, nothing of the tables is in use.
     fn offline(&mut self);
 }
@@ -54,6 +57,9 @@ impl Judge for Pipeline {
         verdicts: &mut [Verdict],
     ) {
         Pipeline::burst(self, wire, direction, packets, now, verdicts);
+    }
+    fn reply(&self, at: usize, frame: &mut [u8]) -> Option<usize> {
+        Pipeline::reply(self, at, frame)
     }
     fn offline(&mut self) {
         Pipeline::offline(self);
@@ -83,10 +89,11 @@ pub struct Path {
 pub struct PathCounters {
     received: AtomicU64,
     forwarded: AtomicU64,
+    replied: AtomicU64,
     dropped: [AtomicU64; Reason::COUNT],
 }
 
-/// The counters of all workers that share a direction of a wire: `received = forwarded + sum of dropped`, when no worker is
+/// The counters of all workers that share a direction of a wire: `received = forwarded + replied + sum of dropped`, when no worker is
 /// in the middle of a burst and none has packets of another one waiting. A worker's own need not add up: it may receive
 /// what another one forwards.
 #[derive(Clone, Debug)]
@@ -108,6 +115,7 @@ impl SharedCounters {
         self.0.iter().map(|counters| counters.read()).fold(PathCount::default(), |mut sum, count| {
             sum.received += count.received;
             sum.forwarded += count.forwarded;
+            sum.replied += count.replied;
             for (sum, packets) in sum.dropped.iter_mut().zip(count.dropped) {
                 *sum += packets;
             }
@@ -123,13 +131,15 @@ pub struct PathCount {
     pub received: u64,
     /// Packets that the port on the other side took.
     pub forwarded: u64,
+    /// Packets whose answer the port that they came by took.
+    pub replied: u64,
     /// Packets dropped, by the index of their reason.
     pub dropped: [u64; Reason::COUNT],
 }
 
 impl Default for PathCount {
     fn default() -> Self {
-        Self { received: 0, forwarded: 0, dropped: [0; Reason::COUNT] }
+        Self { received: 0, forwarded: 0, replied: 0, dropped: [0; Reason::COUNT] }
     }
 }
 
@@ -138,6 +148,7 @@ impl Default for PathCounters {
         Self {
             received: AtomicU64::new(0),
             forwarded: AtomicU64::new(0),
+            replied: AtomicU64::new(0),
             dropped: [const { AtomicU64::new(0) }; Reason::COUNT],
         }
     }
@@ -153,6 +164,7 @@ impl PathCounters {
         PathCount {
             received: self.received.load(Ordering::Relaxed),
             forwarded: self.forwarded.load(Ordering::Relaxed),
+            replied: self.replied.load(Ordering::Relaxed),
             dropped,
         }
     }
@@ -167,7 +179,7 @@ impl PathCounters {
 impl PathCount {
     /// Whether every packet has exactly one fate.
     pub fn is_conserved(&self) -> bool {
-        self.received == self.forwarded + self.dropped.iter().sum::<u64>()
+        self.received == self.forwarded + self.replied + self.dropped.iter().sum::<u64>()
     }
 }
 
@@ -192,6 +204,7 @@ pub struct Worker<J> {
     arrived: Burst,
     incoming: Burst,
     rest: Burst,
+    replies: Burst,
 }
 
 /// Where the burst that has arrived came from.
@@ -219,6 +232,7 @@ impl<J: Judge> Worker<J> {
             arrived: Burst::default(),
             incoming: Burst::default(),
             rest: Burst::default(),
+            replies: Burst::default(),
         }
     }
 
@@ -300,8 +314,8 @@ impl<J: Judge> Worker<J> {
 
     /// Judges and sends the burst that has arrived, if there is one.
     fn finish_pending(&mut self) {
-        let Some(Pending { path, at, handed_over }) = self.pending.take() else { return };
-        let Some(path) = self.paths.get_mut(path) else { return };
+        let Some(Pending { path: index, at, handed_over }) = self.pending.take() else { return };
+        let Some(path) = self.paths.get_mut(index) else { return };
         let begun = self.clock.now();
         if let Some(exchange) = &mut path.exchange {
             let mut packets = Packets::default();
@@ -315,6 +329,8 @@ impl<J: Judge> Worker<J> {
         let Some(verdicts) = self.verdicts.get_mut(..judged) else { return };
         self.judge.burst(path.wire, path.direction, packets, at, verdicts);
         let fates = Fates::of(verdicts);
+        let judge = &self.judge;
+        let answered = self.arrived.rewrite(fates.answered(), |position, frame| judge.reply(position, frame));
         self.arrived.split(fates.passing(), &mut self.rest);
         fates.dropped(|reason, packets| path.counters.drop_for(reason, packets));
         let passing = self.arrived.len();
@@ -323,10 +339,28 @@ impl<J: Judge> Worker<J> {
         if sent < passing {
             path.counters.drop_for(Reason::TxFull, passing - sent);
         }
+        if fates.answered() != 0 {
+            path.counters.drop_for(Reason::Challenge, (fates.answered() & !answered).count_ones() as usize);
+            self.rest.split(!gather(answered, !fates.passing()), &mut self.replies);
+            self.send_replies(index);
+        }
         self.rest.free();
         let ended = self.clock.now();
         self.times.burst.count(ended.0.saturating_sub(begun.0), 1);
         self.times.transit.count(ended.0.saturating_sub(at.0), judged);
+    }
+
+    /// Sends answers by the port that the packets of a path came by.
+    fn send_replies(&mut self, index: usize) {
+        let Self { paths, replies, rest, .. } = self;
+        let Some((wire, direction)) = paths.get(index).map(|path| (path.wire, path.direction)) else { return };
+        let answered = replies.len();
+        let back = paths.iter_mut().find(|path| path.wire == wire && path.direction != direction);
+        let sent = back.map_or(0, |back| back.tx.send(replies, rest));
+        replies.free();
+        let Some(path) = paths.get(index) else { return };
+        add(&path.counters.replied, sent);
+        path.counters.drop_for(Reason::TxFull, answered - sent);
     }
 
     fn rest_a_little(&mut self, empty_rounds: u32) {

@@ -73,15 +73,24 @@ fn start(name: &str, pool: &Mempool) -> (StartedPort, RxQueue, TxQueue) {
     (port, rx, tx)
 }
 
-/// Drops every third packet.
-struct EveryThird(u64);
+/// Drops a packet, answers the next with its first twenty bytes backwards, forwards the next.
+struct InTurn(u64);
 
-impl Judge for EveryThird {
+impl Judge for InTurn {
     fn burst(&mut self, _: usize, _: Direction, _: &[Packet<'_>], _: Timestamp, verdicts: &mut [Verdict]) {
         for verdict in verdicts {
+            *verdict = match self.0 % 3 {
+                0 => Verdict::Drop(Reason::Filter),
+                1 => Verdict::Reply,
+                _ => Verdict::Forward,
+            };
             self.0 += 1;
-            *verdict = if self.0.is_multiple_of(3) { Verdict::Drop(Reason::Filter) } else { Verdict::Forward };
         }
+    }
+    fn reply(&self, _: usize, frame: &mut [u8]) -> Option<usize> {
+        let answer = frame.get_mut(..20)?;
+        answer.reverse();
+        Some(answer.len())
     }
     fn offline(&mut self) {}
 }
@@ -105,7 +114,7 @@ fn a_burst_allocates_nothing_and_every_packet_has_one_fate() {
         path(Direction::Outbound, inside_rx, outside_tx, &counters[1]),
     ];
     let stop = Arc::new(AtomicBool::new(true));
-    let mut worker = Worker::new(paths, EveryThird(0), Clock::start(&eal()), Idle::Spin, stop);
+    let mut worker = Worker::new(paths, InTurn(0), Clock::start(&eal()), Idle::Spin, stop);
     let before = ALLOCATIONS.get();
     for _ in 0..10_000 {
         assert!(worker.round());
@@ -117,10 +126,52 @@ fn a_burst_allocates_nothing_and_every_packet_has_one_fate() {
         let count = counters.read();
         assert!(count.received >= 10_000 * BURST as u64, "{count:?}");
         assert!(count.dropped[Reason::Filter.index()].abs_diff(count.received / 3) < BURST as u64, "{count:?}");
+        assert!(count.replied.abs_diff(count.received / 3) < BURST as u64, "{count:?}");
         assert!(count.is_conserved(), "{count:?}");
     }
     outside.stop().expect("all queues are back");
     inside.stop().expect("all queues are back");
+    assert_eq!(pool.in_use(), 0, "every buffer is back");
+}
+
+#[test]
+fn answers_leave_where_the_packets_came_from_and_others_on_the_other_side() {
+    let folder = TempDir::new().expect("a folder");
+    let file = |name: &str| folder.path().join(name);
+    let frames: Vec<Vec<u8>> = (0..150).map(|number| frame(60 + number)).collect();
+    write(&file("in.pcap"), &frames);
+    let pool = pool("answers", 2048);
+    let port = |name: &str, out: &str| format!("{name},tx_pcap={}", file(out).display());
+    let from = format!("net_pcap27,rx_pcap={}", file("in.pcap").display());
+    let (outside, outside_rx, outside_tx) = start(&port(&from, "back.pcap"), &pool);
+    write(&file("none.pcap"), &[]);
+    let none = format!("net_pcap28,rx_pcap={}", file("none.pcap").display());
+    let (inside, inside_rx, inside_tx) = start(&port(&none, "on.pcap"), &pool);
+    let counters = [Arc::new(PathCounters::default()), Arc::new(PathCounters::default())];
+    let path = |direction, rx, tx, counters: &Arc<PathCounters>| WorkerPath {
+        wire: 0,
+        direction,
+        rx,
+        tx,
+        counters: Arc::clone(counters),
+        exchange: None,
+    };
+    let paths = vec![
+        path(Direction::Inbound, outside_rx, inside_tx, &counters[0]),
+        path(Direction::Outbound, inside_rx, outside_tx, &counters[1]),
+    ];
+    let mut worker = Worker::new(paths, InTurn(0), Clock::start(&eal()), Idle::Spin, Arc::new(AtomicBool::new(true)));
+    while worker.round() {}
+    worker.run();
+    outside.stop().expect("all queues are back");
+    inside.stop().expect("all queues are back");
+    let in_turn = |turn: usize| frames.iter().skip(turn).step_by(3).cloned();
+    let backwards = |frame: Vec<u8>| frame[..20].iter().rev().copied().collect::<Vec<u8>>();
+    assert!(read(&file("back.pcap")) == in_turn(1).map(backwards).collect::<Vec<_>>());
+    assert!(read(&file("on.pcap")) == in_turn(2).collect::<Vec<_>>());
+    let [inbound, outbound] = counters.map(|counters| counters.read());
+    assert_eq!((inbound.received, inbound.forwarded, inbound.replied), (150, 50, 50));
+    assert!(inbound.is_conserved() && outbound.received == 0);
     assert_eq!(pool.in_use(), 0, "every buffer is back");
 }
 

@@ -282,6 +282,9 @@ impl Judge for Owner {
         self.judged += packets.len();
         verdicts.fill(Verdict::Forward);
     }
+    fn reply(&self, _: usize, _: &mut [u8]) -> Option<usize> {
+        None
+    }
     fn offline(&mut self) {}
 }
 

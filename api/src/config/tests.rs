@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::role::Role;
-use crate::zone::{Mode, Service, Visibility};
+use crate::zone::{Challenge, Mode, Service, Visibility};
 
 const EXAMPLE: &str = include_str!("../../../configs/levee.toml");
 
@@ -74,6 +74,7 @@ fn a_bare_zone_is_a_file_and_enforces_when_it_says_so() {
     let config = Config::parse("bare.toml", text).unwrap();
     assert_eq!(config.zones[0].mode, Mode::Enforce);
     assert_eq!(config.zones[0].visibility, Visibility::Auto);
+    assert_eq!(config.zones[0].challenge, Challenge::Reset);
     assert_eq!(config.dataplane, Dataplane::default());
     assert_eq!(config.warnings.len(), 1);
     assert!(config.warnings[0].message.contains("schema"));
@@ -118,6 +119,7 @@ fn each_mistake_is_named_and_its_remedy_told() {
         ("schema = 1\n[[zone]]\nname = \"web\"", "zone \"web\" has no `prefixes`", "prefixes = "),
         ("schema = 1\n[[zone]]\nname = \" \"\nprefixes = [\"::/0\"]", "\" \" cannot be a name", "1 to 64 characters"),
         (&zone_with("mode = \"drop\""), "unknown value `drop` for `mode`", "monitor, enforce"),
+        (&zone_with("challenge = \"captcha\""), "unknown value `captcha` for `challenge`", "reset, safe_reset, off"),
         (&zone_with("visibility = \"outbound\""), "unknown value `outbound` for `visibility`", "auto, both, inbound"),
         (&zone_with("link_capacity = 1000"), "cannot be a value of type integer", "a string in quotes"),
         (

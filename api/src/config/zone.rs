@@ -13,7 +13,7 @@ use super::section::{Located, Section, choose, unknown};
 use crate::overlap::overlaps;
 use crate::prefix::Prefix;
 use crate::role::Role;
-use crate::zone::{Mode, Service, Visibility, Zone};
+use crate::zone::{Challenge, Mode, Service, Visibility, Zone};
 
 /// Most zones: the tables of the dataplane have that many places.
 pub const MAX_ZONES: usize = 4_096;
@@ -84,6 +84,10 @@ fn zone(
         "visibility",
         &[("auto", Visibility::Auto), ("both", Visibility::Both), ("inbound", Visibility::Inbound)],
     );
+    let challenge = table.choice(
+        "challenge",
+        &[("reset", Challenge::Reset), ("safe_reset", Challenge::SafeReset), ("off", Challenge::Off)],
+    );
     let zone = Zone {
         name: title,
         prefixes: values(prefixes.unwrap_or_default()),
@@ -92,6 +96,7 @@ fn zone(
         services,
         services_complete,
         visibility: visibility.unwrap_or(Visibility::Auto),
+        challenge: challenge.unwrap_or_default(),
         link_capacity_bps: table.parsed("link_capacity", quantity::bit_rate).map(|rate| rate.value),
         floors: floors(&table),
         runbook: table.parsed("runbook", super::general::name).map(|runbook| runbook.value),

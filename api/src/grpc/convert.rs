@@ -10,7 +10,7 @@ use crate::lane::Lane;
 use crate::prefix::Prefix;
 use crate::role::{Role, RoleSet};
 use crate::time::Timestamp;
-use crate::zone::{Mode, Service, Visibility, Zone};
+use crate::zone::{Challenge, Mode, Service, Visibility, Zone};
 
 /// A filter as it is asked for: all but what the dataplane decides (id, deadline).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -131,6 +131,12 @@ impl From<&Zone> for v1::Zone {
             link_capacity_bps: zone.link_capacity_bps,
             floors: zone.floors.iter().map(|&(role, pps)| v1::Floor { role: role.name().to_owned(), pps }).collect(),
             runbook: zone.runbook.clone(),
+            challenge: match zone.challenge {
+                Challenge::Off => v1::Challenge::Off,
+                Challenge::Reset => v1::Challenge::Reset,
+                Challenge::SafeReset => v1::Challenge::SafeReset,
+            }
+            .into(),
         }
     }
 }
@@ -159,6 +165,14 @@ impl TryFrom<&v1::Zone> for Zone {
                 v1::Visibility::Inbound => Visibility::Inbound,
                 v1::Visibility::Unspecified => {
                     return Err(FieldError::new("visibility", "neither auto nor both nor inbound"));
+                }
+            },
+            challenge: match message.challenge() {
+                v1::Challenge::Off => Challenge::Off,
+                v1::Challenge::Reset => Challenge::Reset,
+                v1::Challenge::SafeReset => Challenge::SafeReset,
+                v1::Challenge::Unspecified => {
+                    return Err(FieldError::new("challenge", "neither off nor reset nor safe_reset"));
                 }
             },
             link_capacity_bps: match message.link_capacity_bps {
@@ -323,6 +337,7 @@ impl From<Action> for v1::Action {
                 Action::Limit { pps, per } => {
                     v1::action::Kind::Limit(v1::action::Limit { pps, per: v1::Per::from(per).into() })
                 }
+                Action::Challenge { above_pps } => v1::action::Kind::Challenge(v1::action::Challenge { above_pps }),
             }),
         }
     }
@@ -340,6 +355,7 @@ impl TryFrom<&v1::Action> for Action {
                     v1::Per::try_from(per).map_err(|_| FieldError::new("limit.per", format!("{per} is unknown")))?;
                 Ok(Self::Limit { pps, per: per.into() })
             }
+            Some(v1::action::Kind::Challenge(v1::action::Challenge { above_pps })) => Ok(Self::Challenge { above_pps }),
             None => Err(FieldError::new("kind", "there is none")),
         }
     }
@@ -410,12 +426,17 @@ impl TryFrom<&v1::FilterRequest> for FilterRequest {
         if message.remaining_ns == 0 {
             return Err(FieldError::new("remaining_ns", "no time remains"));
         }
+        let roles = roles.into_iter().fold(RoleSet::NONE, |roles, role| roles.union(role.set()));
+        let action = present("action", message.action.as_ref(), Action::try_from)?;
+        if matches!(action, Action::Challenge { .. }) && roles != Role::Syn.set() {
+            return Err(FieldError::new("roles", "only the role syn can be challenged"));
+        }
         Ok(Self {
             owner: word("owner", &message.owner)?,
             target: present("target", message.target.as_ref(), Target::try_from)?,
-            roles: roles.into_iter().fold(RoleSet::NONE, |roles, role| roles.union(role.set())),
+            roles,
             rule: present("rule", message.rule.as_ref(), Rule::try_from)?,
-            action: present("action", message.action.as_ref(), Action::try_from)?,
+            action,
             ttl: Duration::from_nanos(message.remaining_ns),
             witness: message.witness.clone(),
         })

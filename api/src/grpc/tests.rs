@@ -11,7 +11,7 @@ use crate::filter::{Action, Constraint, HeaderBox, Masked, Pattern, Per, Rule, T
 use crate::lane::Lane;
 use crate::prefix::Prefix;
 use crate::role::{Role, RoleSet};
-use crate::zone::{Mode, Service, Visibility, Zone};
+use crate::zone::{Challenge, Mode, Service, Visibility, Zone};
 
 fn name() -> impl Strategy<Value = String> {
     "[a-zé][a-z0-9 ._-]{0,20}[a-z]"
@@ -58,13 +58,14 @@ fn filter_request() -> impl Strategy<Value = FilterRequest> {
         Just(Action::Pass),
         Just(Action::Drop),
         (any::<u32>(), prop::sample::select(vec![Per::Target, Per::Source, Per::SourcePrefix]))
-            .prop_map(|(pps, per)| Action::Limit { pps, per })
+            .prop_map(|(pps, per)| Action::Limit { pps, per }),
+        any::<u32>().prop_map(|above_pps| Action::Challenge { above_pps }),
     ];
     (name(), target, roles, rule, action, 1_u64.., ".{0,50}").prop_map(
         |(owner, target, roles, rule, action, ttl, witness)| FilterRequest {
             owner,
             target,
-            roles,
+            roles: if matches!(action, Action::Challenge { .. }) { Role::Syn.set() } else { roles },
             rule,
             action,
             ttl: Duration::from_nanos(ttl),
@@ -79,19 +80,25 @@ fn zone() -> impl Strategy<Value = Zone> {
         (any::<u8>(), prop::collection::vec(ports, 0..3)).prop_map(|(protocol, ports)| Service { protocol, ports });
     let mode = prop::sample::select(vec![Mode::Monitor, Mode::Enforce]);
     let visibility = prop::sample::select(vec![Visibility::Auto, Visibility::Both, Visibility::Inbound]);
+    let challenge = prop::sample::select(vec![Challenge::Off, Challenge::Reset, Challenge::SafeReset]);
     (
         (name(), prop::collection::vec(prefix(), 1..4), mode, prop::collection::vec(service, 0..3)),
         (any::<bool>(), visibility, prop::option::of(1_u64..), prop::collection::vec((role(), 1_u32..), 0..3)),
-        prop::option::of(name()),
+        (prop::option::of(name()), challenge),
     )
         .prop_map(
-            |((name, prefixes, mode, services), (services_complete, visibility, capacity, floors), runbook)| Zone {
+            |(
+                (name, prefixes, mode, services),
+                (services_complete, visibility, capacity, floors),
+                (runbook, challenge),
+            )| Zone {
                 name,
                 prefixes,
                 mode,
                 services,
                 services_complete,
                 visibility,
+                challenge,
                 link_capacity_bps: capacity,
                 floors,
                 runbook,

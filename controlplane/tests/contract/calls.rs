@@ -8,7 +8,7 @@ use std::time::Duration;
 use levee_api::grpc::dataplane::v1 as contract;
 use levee_api::grpc::dataplane::v1::event::What;
 use levee_api::prefix::Prefix;
-use levee_api::zone::{Mode, Visibility, Zone};
+use levee_api::zone::{Challenge, Mode, Visibility, Zone};
 use levee_controlplane::dataplane::{Dataplane, DataplaneError, Generation};
 use levee_dataplane::service::Policy;
 use levee_engine::detect::event::Phase;
@@ -36,6 +36,7 @@ fn zone(name: &str, prefixes: Vec<Prefix>) -> Zone {
         services: vec![],
         services_complete: false,
         visibility: Visibility::Auto,
+        challenge: Challenge::default(),
         link_capacity_bps: None,
         floors: vec![],
         runbook: None,

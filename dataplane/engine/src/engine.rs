@@ -144,7 +144,8 @@ impl Engine {
     pub fn tick(&mut self, now: Timestamp) {
         self.detector.tick(now);
         let limits = self.detector.measures.filters();
-        let limits = limits.filter(|(filter, _)| matches!(filter.action, Action::Limit { .. }));
+        let limits =
+            limits.filter(|(filter, _)| matches!(filter.action, Action::Limit { .. } | Action::Challenge { .. }));
         self.rebalance.tick(limits.map(|(_, counter)| counter));
         self.published.reclaim();
         self.publish(LISTS_AT_ONCE);

@@ -4,12 +4,13 @@
 //! * [`packet`]: bytes to header lanes. * [`filter`]: boxes compiled to tables, limiters.
 //! * [`target`]: zones, hosts, counters and memories. * [`pipeline`]: the data path, one burst on one page.
 //! * [`detect`]: thresholds, witnesses, signatures. * [`reflex`]: from a finding to filters.
-//! * [`generation`]: immutable tables handed to workers without locks.
+//! * [`challenge`]: answers in the place of a server. * [`generation`]: immutable tables handed to workers without locks.
 //! * [`capture`]: copies of packets around an attack, from before it was noticed.
 
 #![deny(clippy::indexing_slicing)]
 
 pub mod capture;
+pub mod challenge;
 pub mod detect;
 pub mod engine;
 pub mod filter;

@@ -6,9 +6,10 @@
 //! scratch space is made once.
 //!
 //! * [`hashed`]: locating hosts without a computed slot. * [`account`]: roles and counters. * [`judge`]: filters and verdicts, with [`limits`].
-//! * [`copies`]: samples and captures.
+//! * [`challenge`]: SYNs that are answered, and answers to that. * [`copies`]: samples and captures.
 
 mod account;
+mod challenge;
 mod copies;
 mod hashed;
 mod judge;
@@ -25,6 +26,8 @@ use self::hashed::Hashed;
 use self::judge::{Limited, NON_IP_LIMITERS};
 use self::limits::Limits;
 use crate::capture::Tap;
+use crate::challenge::Challenges;
+use crate::challenge::reply::Reply;
 use crate::filter::Limiters;
 use crate::filter::list::Hits;
 use crate::filter::table::ListId;
@@ -61,6 +64,7 @@ struct Stages {
     link: WorkerEnd,
     tap: Tap,
     limits: Limits,
+    challenges: Challenges,
     control: Limiters,
     /// Of each wire. Not shared among workers: the first one sees all that is not IP.
     non_ip: Limiters,
@@ -86,6 +90,12 @@ struct Scratch {
     hits: [Hits; BURST],
     /// What limits know each packet by.
     limit_keys: [u64; BURST],
+    /// What challenges know each SYN by.
+    challenge_keys: [[u64; 2]; BURST],
+    /// A bit for each packet that answers a challenge and is answered itself.
+    answers: u64,
+    /// How each is answered that is.
+    replies: [Reply; BURST],
     /// Why each is dropped, or would be if its zone were enforced.
     reasons: [Option<Reason>; BURST],
 }
@@ -115,6 +125,7 @@ impl Pipeline {
         let unknown = Judged::of(Role::Established);
         let stages = Stages {
             limits: Limits::new(keyed, workers, Arc::clone(&link.shares)),
+            challenges: Challenges::new(&keyed),
             control: Limiters::new(Limited::COUNT, workers),
             non_ip: Limiters::new(NON_IP_LIMITERS, NonZeroU32::MIN),
             scratch: Box::new(Scratch {
@@ -128,6 +139,9 @@ impl Pipeline {
                 lists: [ListId::default(); BURST],
                 hits: [Hits::NONE; BURST],
                 limit_keys: [0; BURST],
+                challenge_keys: [[0; 2]; BURST],
+                answers: 0,
+                replies: [Reply::default(); BURST],
                 reasons: [None; BURST],
             }),
             isa,
@@ -180,6 +194,13 @@ impl Pipeline {
                 stages.capture(&[], wire, direction, packets, now, verdicts);
             }
         }
+    }
+
+    /// Rewrites the packet that was at a position of the last burst, and had the verdict [`Verdict::Reply`], into the answer to it;
+    /// returns how long that is, at most as long as `frame`. None when it cannot be: then the packet is to be dropped.
+    pub fn reply(&self, at: usize, frame: &mut [u8]) -> Option<usize> {
+        let Scratch { parsed, replies, .. } = &*self.stages.scratch;
+        replies.get(at)?.write(frame, &parsed.layers(at))
     }
 
     /// Lets copies of packets go into a capture ring from now on.

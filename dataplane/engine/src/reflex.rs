@@ -1,7 +1,7 @@
 //! From a finding to a measure: what policy allows the dataplane to do by itself, at once.
 
 use levee_api::role::Role;
-use levee_api::zone::Zone;
+use levee_api::zone::{Challenge, Zone};
 
 use crate::detect::node::Peace;
 use crate::detect::track::{is_own_witness, relies_on_memory};
@@ -16,6 +16,8 @@ const ENOUGH_PACKETS: f32 = 1_000.0;
 pub enum Answer {
     /// Everything of the role is dropped, in the tick of the alarm.
     DropRole,
+    /// SYNs have to show that somebody is behind their source, from the tick of the alarm on.
+    Challenge,
     /// A signature has to be found first.
     Signature,
     /// Parsing drops it already.
@@ -25,8 +27,10 @@ pub enum Answer {
 /// Chooses the answer to an attack in `role`. `target` and `zone_peace`: what their traffic was in peace; the target's
 /// own history counts if it is long enough, else the zone's.
 pub fn answer(role: Role, zone: &Zone, target: &Peace, zone_peace: &Peace) -> Answer {
-    if role == Role::Malformed {
-        return Answer::None;
+    match role {
+        Role::Malformed => return Answer::None,
+        Role::Syn if zone.challenge != Challenge::Off => return Answer::Challenge,
+        _ => {}
     }
     // Nobody can put a datagram together whose first fragment never came.
     if !is_own_witness(role) && role != Role::LaterFragment {
@@ -60,6 +64,7 @@ mod tests {
             services: protocols.iter().map(|protocol| Service { protocol: *protocol, ports: Vec::new() }).collect(),
             services_complete: false,
             visibility: Visibility::Auto,
+            challenge: Challenge::default(),
             link_capacity_bps: None,
             floors: Vec::new(),
             runbook: None,
@@ -104,10 +109,13 @@ mod tests {
     }
 
     #[test]
-    fn roles_of_newcomers_always_need_a_signature() {
+    fn roles_of_newcomers_are_asked_or_need_a_signature() {
         let quiet = peace(5_000.0, Role::Syn, 0.0);
+        let unasked = Zone { challenge: Challenge::Off, ..zone(&[6]) };
         for role in [Role::Syn, Role::UdpOpen, Role::Request, Role::IcmpOther] {
-            assert_eq!(answer(role, &zone(&[6]), &quiet, &quiet), Answer::Signature, "{role}");
+            assert_eq!(answer(role, &unasked, &quiet, &quiet), Answer::Signature, "{role}");
         }
+        assert_eq!(answer(Role::Syn, &zone(&[6]), &quiet, &quiet), Answer::Challenge);
+        assert_eq!(answer(Role::UdpOpen, &zone(&[6]), &quiet, &quiet), Answer::Signature);
     }
 }

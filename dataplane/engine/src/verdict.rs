@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Verdict {
     /// It leaves on the other side of the wire, unmodified.
     Forward,
+    /// It is rewritten into the answer to it, which leaves where it came from.
+    Reply,
     /// It is dropped, for exactly one reason.
     Drop(Reason),
 }
@@ -40,7 +42,8 @@ macro_rules! reasons {
 reasons! {
     Filter, "filter", "matched a filter with the action drop";
     Limit, "limit", "matched a filter with the action limit, above its rate";
-    TxFull, "tx_full", "the port on the other side did not take it";
+    Challenge, "challenge", "a SYN that has to be challenged, but its source prefix has been asked as often as it may be, or it cannot be answered (fragments, IPv6 extension headers)";
+    TxFull, "tx_full", "the port that it was to leave by did not take it";
     SteerFull, "steer_full", "the worker that its addresses belong to had no room for what another worker received";
     SourceSet, "source_set", "its source is in an address set with the action drop";
     NonIpLimit, "non_ip_limit", "neither IP nor a heartbeat, above the limit of the wire";

@@ -203,6 +203,7 @@ fn comment(record: &Record, filters: &FilterIds) -> String {
         Fate::Passed => "verdict=pass".to_owned(),
         Fate::WouldDrop(reason) => format!("verdict=pass would=drop reason={reason}"),
         Fate::Dropped(reason) => format!("verdict=drop reason={reason}"),
+        Fate::Answered => "verdict=reply".to_owned(),
     };
     if let Some(filter) = record.filter.and_then(|counter| filters.at(counter, record.at)) {
         comment += &format!(" filter={filter}");

@@ -102,6 +102,33 @@ impl Burst {
         unsafe { &*(written as *const [Packet<'a>]) }
     }
 
+    /// Lets `write` rewrite the frames of the packets whose bit in `which` is set, by their positions; it returns how long each is
+    /// from then on, at most as long as it was, or none. Returns the bits of those that were rewritten; a packet of several
+    /// segments never is.
+    #[inline]
+    pub fn rewrite(&mut self, which: u64, write: impl Fn(usize, &mut [u8]) -> Option<usize>) -> u64 {
+        let mut rewritten = 0;
+        for (position, &mbuf) in self.owned().iter().enumerate().filter(|(position, _)| which >> position & 1 == 1) {
+            // SAFETY: an owned mbuf is valid.
+            let (data, length, segments) = unsafe { (first_byte(mbuf), (*mbuf).data_len, (*mbuf).nb_segs) };
+            if segments != 1 {
+                continue;
+            }
+            // SAFETY: the data_len bytes of a segment are initialised by the driver, and nobody else uses the mbuf.
+            let frame = unsafe { std::slice::from_raw_parts_mut(data.cast_mut(), usize::from(length)) };
+            let written = write(position, frame).and_then(|written| u16::try_from(written).ok());
+            if let Some(written) = written.filter(|written| *written <= length) {
+                // SAFETY: an mbuf of ours, of one segment, which has at least so many bytes.
+                unsafe {
+                    (*mbuf).data_len = written;
+                    (*mbuf).pkt_len = written.into();
+                }
+                rewritten |= 1 << position;
+            }
+        }
+        rewritten
+    }
+
     /// Moves the packets whose bit in `kept` is not set to `rest`, which has none before.
     #[inline]
     pub fn split(&mut self, kept: u64, rest: &mut Self) {

@@ -162,6 +162,7 @@ fn drive(
     let mut outside_out = arguments.outside_out.as_ref().map(Writer::create).transpose()?;
     let (mut inbound, mut outbound) = (Totals::default(), Totals::default());
     let mut clock = Clock::new(engine, Incidents::default());
+    let mut frame = Vec::new();
     let mut progress = Progress::new(merged.len_hint());
     while let Some((direction, record)) = merged.next()? {
         let now = clock.advance(record.at);
@@ -171,13 +172,22 @@ fn drive(
             pipeline.burst(0, direction, &[packet], now, &mut verdict);
         }
         let [verdict] = verdict;
-        let (totals, out) = match direction {
-            Direction::Inbound => (&mut inbound, Some(&mut inside_out)),
-            Direction::Outbound => (&mut outbound, outside_out.as_mut()),
+        let (totals, out, back) = match direction {
+            Direction::Inbound => (&mut inbound, Some(&mut inside_out), outside_out.as_mut()),
+            Direction::Outbound => (&mut outbound, outside_out.as_mut(), Some(&mut inside_out)),
         };
         totals.count(verdict);
-        if let (Verdict::Forward, Some(out)) = (verdict, out) {
-            out.write(record.at, record.data, record.wire_len)?;
+        match (verdict, out, back) {
+            (Verdict::Forward, Some(out), _) => out.write(record.at, record.data, record.wire_len)?,
+            (Verdict::Reply, _, Some(back)) => {
+                frame.clear();
+                frame.extend_from_slice(record.data);
+                let answer = pipelines.first().and_then(|pipeline| pipeline.reply(0, &mut frame));
+                if let Some(answer) = answer.and_then(|length| frame.get(..length)) {
+                    back.write(record.at, answer, u32::try_from(answer.len()).unwrap_or(u32::MAX))?;
+                }
+            }
+            _ => {}
         }
         progress.show(merged.bytes_read());
     }

@@ -26,6 +26,7 @@ impl Totals {
         self.received += 1;
         match verdict {
             Verdict::Forward => self.forwarded += 1,
+            Verdict::Reply => self.replied += 1,
             Verdict::Drop(reason) => {
                 if let Some(count) = self.dropped.get_mut(reason.index()) {
                     *count += 1;

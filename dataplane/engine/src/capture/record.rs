@@ -51,6 +51,8 @@ pub enum Fate {
     WouldDrop(Reason),
     /// It was dropped.
     Dropped(Reason),
+    /// It was answered, and went no further.
+    Answered,
 }
 
 impl Record {
@@ -64,7 +66,8 @@ impl Record {
     pub(super) fn encode<'p>(offer: &Offer<'p>) -> ([u64; HEAD], &'p [u8]) {
         let bytes = offer.packet.head.get(..SNAP).unwrap_or(offer.packet.head);
         let (fate, reason) = match (offer.verdict, offer.reason) {
-            (Verdict::Drop(reason), _) => (2_u64, reason as u8),
+            (Verdict::Reply, _) => (3_u64, NO_BYTE),
+            (Verdict::Drop(reason), _) => (2, reason as u8),
             (Verdict::Forward, Some(reason)) => (1, reason as u8),
             (Verdict::Forward, None) => (0, NO_BYTE),
         };
@@ -98,7 +101,8 @@ impl Record {
             fate: match fate {
                 0 => Fate::Passed,
                 1 => Fate::WouldDrop(reason()?),
-                _ => Fate::Dropped(reason()?),
+                2 => Fate::Dropped(reason()?),
+                _ => Fate::Answered,
             },
             filter: (filter != NO_FILTER).then_some(filter),
             role: Role::ALL.get(usize::from(role)).copied(),

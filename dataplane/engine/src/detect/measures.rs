@@ -130,7 +130,12 @@ impl Measures {
 
     /// True when everything of the role is dropped on a prefix.
     pub fn drops_all_on(&self, zone: u16, role: Role, prefix: &Prefix) -> bool {
-        self.of(zone, role).any(|m| m.coarse && m.action == Action::Drop && m.is_enforced_on(prefix))
+        self.does_to_all_on(Action::Drop, zone, role, prefix)
+    }
+
+    /// True when this happens to everything of the role on a prefix.
+    pub fn does_to_all_on(&self, action: Action, zone: u16, role: Role, prefix: &Prefix) -> bool {
+        self.of(zone, role).any(|m| m.coarse && m.action == action && m.is_enforced_on(prefix))
     }
 
     /// True when everything of the role is limited on a prefix.
@@ -204,7 +209,10 @@ impl Measures {
                 }
                 if coarse {
                     placed.enforced = false;
-                    placed.filter.action = Action::Limit { pps: held_pps, per: Per::Target };
+                    placed.filter.action = match placed.filter.action {
+                        Action::Challenge { .. } => Action::Challenge { above_pps: held_pps },
+                        _ => Action::Limit { pps: held_pps, per: Per::Target },
+                    };
                     self.table.put(&placed.filter, placed.counter, placed.rank);
                     return true;
                 }

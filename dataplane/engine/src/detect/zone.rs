@@ -129,7 +129,7 @@ impl ZoneState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use levee_api::zone::Mode;
+    use levee_api::zone::{Challenge, Mode};
 
     fn zone(visibility: Visibility) -> Zone {
         Zone {
@@ -139,6 +139,7 @@ mod tests {
             services: Vec::new(),
             services_complete: false,
             visibility,
+            challenge: Challenge::default(),
             link_capacity_bps: None,
             floors: Vec::new(),
             runbook: None,

@@ -191,7 +191,7 @@ mod tests {
     use levee_api::prefix::Prefix;
     use levee_api::role::{Role, RoleSet};
     use levee_api::time::Timestamp;
-    use levee_api::zone::{Mode, Visibility, Zone};
+    use levee_api::zone::{Challenge, Mode, Visibility, Zone};
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::sample::select;
@@ -210,6 +210,7 @@ mod tests {
             services: Vec::new(),
             services_complete: false,
             visibility: Visibility::Auto,
+            challenge: Challenge::default(),
             link_capacity_bps: None,
             floors: Vec::new(),
             runbook: None,

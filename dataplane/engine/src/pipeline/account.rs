@@ -15,9 +15,9 @@ impl Stages {
     /// Role and counters of inbound packets.
     #[inline(never)]
     pub(super) fn account(&mut self, tables: &Tables, packets: &[Packet<'_>], now: Timestamp) {
-        let Self { link, limits, conversations, scratch, epoch, .. } = self;
+        let Self { link, limits, conversations, scratch, .. } = self;
         let plan = &tables.plan;
-        let Scratch { parsed, keys, maybe_known, places, judged, .. } = &mut **scratch;
+        let Scratch { parsed, keys, maybe_known, places, judged, answers, .. } = &mut **scratch;
         let marks = parsed.marks;
         let located = places
             .iter()
@@ -35,6 +35,7 @@ impl Stages {
             opening |= u64::from(judged.role == Role::Syn) << at;
         }
         let known = conversations.known(*maybe_known & (tcp & !opening | udp), keys, now);
+        *answers = 0;
         for at in set_bits(udp & !known) {
             let (Some(lanes), Some(Some(place)), Some(judged)) =
                 (parsed.lanes.get(at), places.get(at), judged.get_mut(at))
@@ -63,6 +64,11 @@ impl Stages {
                 parsed.set_kind(at, layers.kind);
             }
         }
+        if self.challenges.are_open(now) {
+            self.hear_answers(tcp & !opening & !known, packets, now);
+        }
+        let Self { link, scratch, epoch, .. } = self;
+        let Scratch { places, judged, .. } = &**scratch;
         let counters = link.counters.view();
         let (mut dirty, mut dirty_count) = ([0; BURST], 0);
         for at in set_bits(located) {

@@ -8,7 +8,7 @@ use crate::capture::Offer;
 use crate::filter::list::Compiled;
 use crate::packet::{Direction, Kind, Lanes, Layers, Packet};
 use crate::sample::{SAMPLE_PAYLOAD, Sample};
-use crate::verdict::Verdict;
+use crate::verdict::{Reason, Verdict};
 
 impl Stages {
     /// Copies of headers for the detector: in peace as many as the budget allows of what conversations do not explain,
@@ -32,7 +32,9 @@ impl Stages {
             let Some(left) = budget.checked_sub(1) else { continue };
             *budget = left;
             let sample = sample_of(packet, lanes, &parsed.layers(at), now);
-            link.sample(Sample { conversation: *key, slot: place.slot, role, passed: reason.is_none(), ..sample });
+            // What is only challenged is looked at for a signature still: that drops it without an answer.
+            let passed = reason.is_none_or(|reason| reason == Reason::Challenge);
+            link.sample(Sample { conversation: *key, slot: place.slot, role, passed, ..sample });
         }
     }
 

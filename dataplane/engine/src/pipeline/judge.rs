@@ -39,10 +39,12 @@ pub(super) struct Met<'t> {
     any: u64,
     /// A bit for each of them that it limits.
     limited: u64,
+    /// A bit for each of them that it challenges.
+    challenged: u64,
 }
 
 impl Met<'_> {
-    const NONE: Self = Self { filters: [None; BURST], any: 0, limited: 0 };
+    const NONE: Self = Self { filters: [None; BURST], any: 0, limited: 0, challenged: 0 };
 }
 
 impl Stages {
@@ -63,7 +65,7 @@ impl Stages {
         }
         self.list_hashed(filters);
         let Self { isa, link, limits, scratch, .. } = self;
-        let Scratch { parsed, places, judged, classes, lists, hits, limit_keys, .. } = &mut **scratch;
+        let Scratch { parsed, places, judged, classes, lists, hits, limit_keys, challenge_keys, .. } = &mut **scratch;
         let lanes = &parsed.lanes;
         let (mut listed, mut long, mut blocks) = (0, 0, [&Block::EMPTY; BURST]);
         let destinations = places.iter().zip(&mut *lists).zip(packets);
@@ -101,6 +103,7 @@ impl Stages {
             let (Some(found), Some(place)) = (found, place) else { continue };
             met.any |= 1 << at;
             met.limited |= u64::from(matches!(found.action, Action::Limit { .. })) << at;
+            met.challenged |= u64::from(matches!(found.action, Action::Challenge { .. })) << at;
             link.hits.prefetch(found.counter);
             counters.prefetch_fates(place.slot);
         }
@@ -108,6 +111,11 @@ impl Stages {
             let (Some(Some(found)), Some(lanes)) = (met.filters.get(at), lanes.get(at)) else { continue };
             if let (Some(limit), Some(key)) = (limit(found), limit_keys.get_mut(at)) {
                 *key = limits.key(limit, lanes);
+            }
+        }
+        for at in set_bits(met.challenged) {
+            if let (Some(lanes), Some(keys)) = (lanes.get(at), challenge_keys.get_mut(at)) {
+                *keys = limits.challenge_keys(lanes);
             }
         }
         met
@@ -150,6 +158,7 @@ impl Stages {
             };
             over |= u64::from(limit(found).is_some_and(|limit| !limits.allow(limit, *key, lanes, now))) << at;
         }
+        self.challenge(tables, met.challenged & !special, met, packets, now, verdicts);
         for at in set_bits(by_set | dropped | over) {
             let reason = match (by_set >> at & 1 != 0, over >> at & 1 != 0) {
                 (true, _) => Reason::SourceSet,
@@ -157,6 +166,11 @@ impl Stages {
                 _ => Reason::Filter,
             };
             self.condemn(tables, at, reason, now, verdicts);
+        }
+        for at in set_bits(self.scratch.answers) {
+            if let Some(verdict) = verdicts.get_mut(at) {
+                *verdict = Verdict::Reply;
+            }
         }
     }
 
@@ -211,7 +225,12 @@ impl Stages {
                 let key = limit_keys.get(at).copied().unwrap_or(0);
                 match limit(found) {
                     Some(limit) => (!limits.allow(limit, key, lanes, now)).then_some(Reason::Limit),
-                    None => (found.action == Action::Drop).then_some(Reason::Filter),
+                    None => match found.action {
+                        Action::Drop => Some(Reason::Filter),
+                        // What is not whole cannot be answered.
+                        Action::Challenge { .. } => Some(Reason::Challenge),
+                        Action::Pass | Action::Limit { .. } => None,
+                    },
                 }
             }),
         };
@@ -223,7 +242,14 @@ impl Stages {
     /// A packet to somebody who is protected is dropped, or would be if its zone were enforced, unless it may be for lack of
     /// memory only that there is a reason.
     #[inline(always)]
-    fn condemn(&mut self, tables: &Tables, at: usize, reason: Reason, now: Timestamp, verdicts: &mut [Verdict]) {
+    pub(super) fn condemn(
+        &mut self,
+        tables: &Tables,
+        at: usize,
+        reason: Reason,
+        now: Timestamp,
+        verdicts: &mut [Verdict],
+    ) {
         let Self { link, conversations, scratch, .. } = self;
         let Scratch { parsed, keys, places, judged, reasons, .. } = &mut **scratch;
         let (Some(lanes), Some(key)) = (parsed.lanes.get(at), keys.get(at)) else { return };
@@ -242,11 +268,12 @@ impl Stages {
             reason = Reason::StateEvicted;
         }
         *why = Some(reason);
-        if matches!(reason, Reason::Filter | Reason::Limit | Reason::StateEvicted | Reason::SourceSet) {
+        let is_decided = matches!(reason, Reason::Filter | Reason::Limit | Reason::StateEvicted | Reason::SourceSet);
+        if is_decided {
             link.counters.view().dropped(place.slot, judged.role);
-            if lanes.bits().contains(Bits::FIRST_FRAGMENT) {
-                conversations.first_fragment_dropped(at);
-            }
+        }
+        if (is_decided || reason == Reason::Challenge) && lanes.bits().contains(Bits::FIRST_FRAGMENT) {
+            conversations.first_fragment_dropped(at);
         }
         if tables.plan.enforces(place.zone)
             && let Some(verdict) = verdicts.get_mut(at)
@@ -261,7 +288,7 @@ impl Stages {
 fn limit(filter: &Compiled) -> Option<Limit> {
     match filter.action {
         Action::Limit { pps, per } => Some(Limit { limiter: filter.counter, pps, per }),
-        Action::Pass | Action::Drop => None,
+        Action::Pass | Action::Drop | Action::Challenge { .. } => None,
     }
 }
 

@@ -1,4 +1,5 @@
-//! The action limit: rates per target, which workers share, and rates per source and per source prefix.
+//! Rates: those of the action limit, per target (which workers share), per source and per source prefix; and those that bound
+//! what is answered.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -19,7 +20,25 @@ const SOURCES: usize = 1 << 20;
 const OWN_PART: u32 = 16;
 const OWN_PPS: u32 = 10;
 
-/// What the action limit needs.
+/// SYNs per second of a verified source that pass a challenge: a network behind one address.
+const VERIFIED_PPS: u32 = 100;
+/// Answers per second to a source prefix, over all targets: who forges its addresses can have that much sent to it.
+const ANSWERS_PPS: u32 = 256;
+/// Tells the limiters of answers from those of filters, which are indices.
+const ANSWERS: u32 = u32::MAX;
+
+/// What limits say of a SYN that meets a challenge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// It passes.
+    No,
+    /// It is to be answered.
+    Yes,
+    /// So much has been answered to its source prefix that it is not.
+    TooMuch,
+}
+
+/// What the actions limit and challenge need.
 pub(super) struct Limits {
     keyed: Keyed,
     workers: NonZeroU32,
@@ -85,6 +104,39 @@ impl Limits {
             Per::Source => self.sources.allow(key, Rate::of(pps, burst_of(pps)), now),
             Per::SourcePrefix => self.sources.allow(key, Rate::of(pps, burst_of(pps)).shared_by(self.workers), now),
         }
+    }
+
+    /// The keys by which a SYN that meets a challenge is known: of its source, and of its source prefix.
+    #[inline]
+    pub(super) fn challenge_keys(&self, lanes: &Lanes) -> [u64; 2] {
+        let keys = [self.keyed.pair(lanes), self.keyed.source(ANSWERS, Per::SourcePrefix, lanes)];
+        let [pair, prefix] = keys;
+        self.verified.prefetch(pair);
+        self.sources.prefetch(prefix);
+        keys
+    }
+
+    /// Whether a SYN is to be answered. `above_pps` of those that meet the filter pass in any case.
+    #[inline]
+    pub(super) fn challenge(
+        &mut self,
+        filter: u32,
+        above_pps: u32,
+        [pair, prefix]: [u64; 2],
+        lanes: &Lanes,
+        now: Timestamp,
+    ) -> Asked {
+        if above_pps > 0 && self.shared.allow(filter, above_pps, burst_of(above_pps), now) {
+            return Asked::No;
+        }
+        if self.verified.contains(pair, now) {
+            let own = self.keyed.source(filter, Per::Source, lanes);
+            if self.sources.allow(own, Rate::of(VERIFIED_PPS, VERIFIED_PPS), now) {
+                return Asked::No;
+            }
+        }
+        let answers = Rate::of(ANSWERS_PPS, ANSWERS_PPS).shared_by(self.workers);
+        if self.sources.allow(prefix, answers, now) { Asked::Yes } else { Asked::TooMuch }
     }
 
     #[cold]

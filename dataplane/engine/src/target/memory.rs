@@ -287,7 +287,7 @@ mod tests {
     fn a_flood_of_half_open_conversations_evicts_no_proven_one() {
         let mut memory = Memory::new(256);
         let now = Timestamp(5_000_000_000);
-        let proven: Vec<u64> = (0..40).map(|n| KEYED.address(n)).collect();
+        let proven: Vec<u64> = (0..40).map(|n| KEYED.number(n)).collect();
         for key in &proven {
             let (mut entry, new) = memory.find_or_create(*key, now).unwrap();
             assert!(new);
@@ -295,7 +295,7 @@ mod tests {
             entry.keep(now, lifetime::CONNECTION);
         }
         for n in 1_000..50_000 {
-            let (mut entry, _) = memory.find_or_create(KEYED.address(n), now).unwrap();
+            let (mut entry, _) = memory.find_or_create(KEYED.number(n), now).unwrap();
             entry.mark(State::INSIDE_SYN_ACK);
             entry.keep(now, lifetime::HALF_OPEN);
         }
@@ -309,13 +309,13 @@ mod tests {
         let mut memory = Memory::new(64);
         let now = Timestamp(5_000_000_000);
         for n in 0..1_000 {
-            let (mut entry, _) = memory.find_or_create(KEYED.address(n), now).unwrap();
+            let (mut entry, _) = memory.find_or_create(KEYED.number(n), now).unwrap();
             entry.keep(now, lifetime::HALF_OPEN);
         }
-        let all = |memory: &Memory, at| (0..1_000).filter(|n| memory.is_incomplete(KEYED.address(*n), at)).count();
+        let all = |memory: &Memory, at| (0..1_000).filter(|n| memory.is_incomplete(KEYED.number(*n), at)).count();
         assert_eq!(all(&memory, now), 0, "what never got past its first exchange is no loss");
         for n in 0..1_000 {
-            let (mut entry, _) = memory.find_or_create(KEYED.address(n), now).unwrap();
+            let (mut entry, _) = memory.find_or_create(KEYED.number(n), now).unwrap();
             entry.mark(State::PROVEN);
             entry.keep(now, lifetime::CONNECTION);
         }

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use levee_api::lane::{Bits, Lane};
 use levee_api::prefix::Prefix;
-use levee_api::zone::{Mode, Zone};
+use levee_api::zone::{Challenge, Mode, Zone};
 
 use crate::packet::Lanes;
 
@@ -304,6 +304,12 @@ impl Plan {
         self.enforced.get(usize::from(zone)).copied().unwrap_or(false)
     }
 
+    /// How clients of a zone are challenged.
+    #[inline]
+    pub fn challenge(&self, zone: u16) -> Challenge {
+        self.zone(zone).map_or(Challenge::Off, |zone| zone.challenge)
+    }
+
     /// True when a zone serves a UDP port.
     pub fn serves_udp(&self, zone: u16, port: u16) -> bool {
         self.served.get(usize::from(zone)).is_some_and(|served| {
@@ -451,6 +457,7 @@ mod tests {
             services: vec![Service { protocol: 17, ports: vec![(443, 443), (27_000, 27_100)] }],
             services_complete: false,
             visibility: Visibility::Auto,
+            challenge: Challenge::default(),
             link_capacity_bps: None,
             floors: Vec::new(),
             runbook: None,

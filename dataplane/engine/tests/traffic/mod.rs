@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use etherparse::PacketBuilder;
 use levee_api::prefix::Prefix;
-use levee_api::zone::{Mode, Service, Visibility, Zone};
+use levee_api::zone::{Challenge, Mode, Service, Visibility, Zone};
 use levee_engine::detect::detector::{Outcome, TICK};
 use levee_engine::detect::event::{Event, What};
 use levee_engine::engine::{Engine, Settings};
@@ -29,6 +29,8 @@ pub(crate) struct Site {
     pub(crate) events: Vec<Event>,
     /// Packets of clients that were dropped.
     pub(crate) lost_of_clients: usize,
+    /// SYNs of clients that were challenged; these clients do not answer.
+    pub(crate) asked_of_clients: usize,
     running: Option<Outcome>,
     ticks: u64,
 }
@@ -54,7 +56,16 @@ impl Site {
             isa: Isa::detect(),
         };
         let (engine, paths) = Engine::build(zones, protected, settings, now).unwrap();
-        Self { engine, paths, now, events: Vec::new(), lost_of_clients: 0, running: None, ticks: 0 }
+        Self {
+            engine,
+            paths,
+            now,
+            events: Vec::new(),
+            lost_of_clients: 0,
+            asked_of_clients: 0,
+            running: None,
+            ticks: 0,
+        }
     }
 
     /// A site that has seen 25 seconds of peace.
@@ -111,8 +122,11 @@ impl Site {
     }
 
     fn client(&mut self, direction: Direction, frame: &[u8]) {
-        let passed = self.send(direction, frame) == Verdict::Forward;
-        self.lost_of_clients += usize::from(!passed);
+        match self.send(direction, frame) {
+            Verdict::Forward => {}
+            Verdict::Reply => self.asked_of_clients += 1,
+            Verdict::Drop(_) => self.lost_of_clients += 1,
+        }
     }
 
     pub(crate) fn send(&mut self, direction: Direction, frame: &[u8]) -> Verdict {
@@ -164,27 +178,29 @@ pub(crate) fn zone() -> Zone {
         services: [6, 17].map(|protocol| Service { protocol, ports: vec![(443, 443)] }).to_vec(),
         services_complete: false,
         visibility: Visibility::Auto,
+        challenge: Challenge::default(),
         link_capacity_bps: None,
         floors: Vec::new(),
         runbook: None,
     }
 }
 
-/// A segment. Of the flags only SYN and ACK are told apart.
+/// A segment. Of the flags only SYN, ACK and RST are told apart.
 #[derive(Clone, Copy)]
-struct Tcp {
-    source: [u8; 4],
-    port: u16,
-    destination: [u8; 4],
-    to_port: u16,
-    flags: &'static str,
-    seq: u32,
-    ack: u32,
-    window: u16,
-    ttl: u8,
+pub(crate) struct Tcp {
+    pub(crate) source: [u8; 4],
+    pub(crate) port: u16,
+    pub(crate) destination: [u8; 4],
+    pub(crate) to_port: u16,
+    pub(crate) flags: &'static str,
+    pub(crate) seq: u32,
+    pub(crate) ack: u32,
+    pub(crate) window: u16,
+    pub(crate) ttl: u8,
 }
 
-const TO_SERVER: Tcp = Tcp {
+/// The SYN of a client whose address and port are still to be filled in.
+pub(crate) const TO_SERVER: Tcp = Tcp {
     source: [0; 4],
     port: 0,
     destination: SERVER,
@@ -197,12 +213,13 @@ const TO_SERVER: Tcp = Tcp {
 };
 
 impl Tcp {
-    fn frame(self, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn frame(self, payload: &[u8]) -> Vec<u8> {
         let segment = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
             .ipv4(self.source, self.destination, self.ttl)
             .tcp(self.port, self.to_port, self.seq, self.window);
         let segment = if self.flags.contains('S') { segment.syn() } else { segment };
         let segment = if self.flags.contains('A') { segment.ack(self.ack) } else { segment };
+        let segment = if self.flags.contains('R') { segment.rst() } else { segment };
         let mut frame = Vec::new();
         segment.write(&mut frame, payload).unwrap();
         frame
@@ -234,7 +251,7 @@ impl Client {
 }
 
 /// The `n`th spoofed source (RFC 2544) and its port.
-fn attacker(n: u64) -> ([u8; 4], u16) {
+pub(crate) fn attacker(n: u64) -> ([u8; 4], u16) {
     let mixed = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let [a, b, c, d, ..] = mixed.to_le_bytes();
     ([198, 18 | (a & 1), b, c], 1_024 + u16::from(d) * 200)

@@ -34,9 +34,16 @@ impl Detector {
                 let mut answered = self.measures.enforce_remembered(zone, role, &zone_name, prefix, now);
                 let zone_peace = self.zones.get(usize::from(zone)).map(|state| state.peace).unwrap_or_default();
                 let answer = self.plan.zone(zone).map(|zone| reflex::answer(role, zone, &target_peace, &zone_peace));
-                if answer == Some(Answer::DropRole) && !self.measures.drops_all_on(zone, role, &prefix) {
+                let action = match answer {
+                    Some(Answer::DropRole) => Some(Action::Drop),
+                    Some(Answer::Challenge) => Some(Action::Challenge { above_pps: 0 }),
+                    Some(Answer::Signature | Answer::None) | None => None,
+                };
+                if let Some(action) =
+                    action.filter(|action| !self.measures.does_to_all_on(*action, zone, role, &prefix))
+                {
                     let rule = Rule::of(HeaderBox::any());
-                    let measure = Measure::new(zone, role, rule, Action::Drop, witness.unwrap_or_default(), now)
+                    let measure = Measure::new(zone, role, rule, action, witness.unwrap_or_default(), now)
                         .coarse(whole_pps(threshold_pps));
                     answered |= self.measures.install(measure, &zone_name, prefix, now);
                 }

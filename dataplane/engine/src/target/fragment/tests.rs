@@ -250,7 +250,7 @@ fn a_flood_of_later_fragments_makes_no_first_forgotten() {
         bench.arrive(ours(n), FIRST, n % 2 == 0, START);
     }
     for n in 0..50_000 {
-        bench.arrive(KEYED.address(n), SECOND, false, START);
+        bench.arrive(KEYED.number(n), SECOND, false, START);
     }
     for n in 0..32 {
         bench.arrive(ours(n), SECOND, false, START);
@@ -277,9 +277,9 @@ fn in_a_flood_of_firsts_most_are_followed_over_a_tenth_of_the_table() {
     let mut bench = Bench::new(1 << 10);
     let lag = 100;
     for n in 0..20_000_u64 {
-        bench.arrive(KEYED.address(n.into()), FIRST, true, START);
+        bench.arrive(KEYED.number(n.into()), FIRST, true, START);
         if let Some(before) = n.checked_sub(lag) {
-            bench.arrive(KEYED.address(before.into()), SECOND, false, START);
+            bench.arrive(KEYED.number(before.into()), SECOND, false, START);
         }
     }
     let fates = bench.finish();

@@ -63,10 +63,11 @@ impl Keyed {
         }
     }
 
-    /// Key of an address.
-    pub fn address(&self, address: u128) -> u64 {
+    /// Key of a number.
+    #[inline]
+    pub fn number(&self, number: u128) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
-        hasher.write_u128(address);
+        hasher.write_u128(number);
         hasher.finish()
     }
 }
