@@ -119,6 +119,8 @@ bitflags::bitflags! {
         const CHECKSUM_BAD = 1 << 10;
         /// Came in a tunnel towards a configured endpoint.
         const TUNNELLED = 1 << 11;
+        /// Looks like a QUIC Initial, and cannot be opened as one (looked at only at targets that are alarmed).
+        const QUIC_FORGED = 1 << 12;
     }
 }
 

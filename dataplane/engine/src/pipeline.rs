@@ -5,13 +5,14 @@
 //! so a full table costs little more than an empty one. Nothing here allocates, locks, makes a system call or waits; all
 //! scratch space is made once.
 //!
-//! * [`hashed`]: locating hosts without a computed slot. * [`account`]: roles and counters. * [`judge`]: filters and verdicts, with [`limits`].
+//! * [`hashed`]: locating hosts without a computed slot. * [`account`]: roles and counters, with [`initials`]. * [`judge`]: filters and verdicts, with [`limits`].
 //! * [`challenge`]: SYNs that are answered, and answers to that. * [`copies`]: samples and captures.
 
 mod account;
 mod challenge;
 mod copies;
 mod hashed;
+mod initials;
 mod judge;
 mod limits;
 
@@ -74,6 +75,7 @@ struct Stages {
     epoch: u32,
     peace_left: u32,
     watched_left: u32,
+    initials_left: u32,
 }
 
 /// What is known of the packets of a burst, side by side.
@@ -153,6 +155,7 @@ impl Pipeline {
             epoch: 0,
             peace_left: PEACE_SAMPLES,
             watched_left: WATCHED_SAMPLES,
+            initials_left: initials::PER_TICK,
         };
         Self { tables, stages }
     }
@@ -223,6 +226,7 @@ impl Stages {
             self.epoch = epoch;
             self.peace_left = PEACE_SAMPLES;
             self.watched_left = WATCHED_SAMPLES;
+            self.initials_left = initials::PER_TICK;
         }
     }
 

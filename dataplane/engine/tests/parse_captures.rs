@@ -5,10 +5,11 @@
 
 mod oracle;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use levee_engine::packet::{Kind, Lanes, Packet, parse};
+use levee_api::lane::Lane;
+use levee_engine::packet::{Kind, Lanes, Packet, parse, quic};
 use levee_engine::verdict::Reason;
 
 /// The folder beside the repository, or nothing, with the reason printed.
@@ -100,6 +101,31 @@ fn nothing_legitimate_is_called_malformed() {
         assert_eq!(counts, BTreeMap::new(), "{name}");
     }
     assert!(packets > 10_000, "read only {packets} packets");
+}
+
+#[test]
+fn no_client_s_first_initial_is_called_forged() {
+    let Some(shared) = shared() else { return };
+    let (mut seen, mut initials) = (HashSet::new(), 0);
+    for path in benign(&shared) {
+        read(&path, |packet| {
+            let mut lanes = Lanes::default();
+            let layers = parse(&packet, &mut lanes);
+            let ports = [lanes.get(Lane::SrcPort), lanes.get(Lane::DstPort)];
+            let both = [(lanes.source(), ports), (lanes.destination(), [ports[1], ports[0]])];
+            // Later ones carry the server's connection ID.
+            if layers.kind != Kind::Udp || !seen.insert((path.clone(), both.iter().min().copied())) {
+                return;
+            }
+            let from = usize::from(layers.payload);
+            let whole = packet.head.get(from..from + usize::from(lanes.get(Lane::PayloadLength)));
+            if let Some(whole) = whole.filter(|_| quic::may_be_initial(&lanes)) {
+                initials += 1;
+                assert!(!quic::is_forged(whole), "{}", path.display());
+            }
+        });
+    }
+    assert!(initials >= 5, "read only {initials}");
 }
 
 #[test]

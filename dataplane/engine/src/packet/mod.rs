@@ -19,7 +19,7 @@ pub mod icmp;
 mod ipv4;
 mod ipv6;
 mod mpls;
-mod quic;
+pub mod quic;
 pub mod steer;
 mod tcp;
 pub mod udp;

@@ -1,7 +1,18 @@
-//! QUIC (RFC 8999, RFC 9000, RFC 9369), as far as counting its packets needs it: which server packets are no answers.
+//! QUIC (RFC 8999, RFC 9000, RFC 9369), as far as counting its packets needs it: which server packets are no answers, and
+//! which [`Initial`](is_forged) packets are none.
+
+mod initial;
+
+use levee_api::lane::Lane;
+
+use super::Lanes;
+
+pub use initial::is_forged;
 
 const LONG_HEADER: u8 = 0x80;
 const PACKET_TYPE: u8 = 0x30;
+/// The shortest datagram that carries a client's Initial.
+const MIN_INITIAL: u16 = 1_200;
 /// The longest connection ID of versions 1 and 2.
 const MAX_CONNECTION_ID: u8 = 20;
 /// First byte, version, and the two lengths of connection IDs.
@@ -16,6 +27,12 @@ const V1: u32 = 1;
 const V2: u32 = 0x6b33_43cf;
 /// Drafts of version 1: 0xff0000NN.
 const DRAFT: u32 = 0xff00_0000;
+
+/// True for what begins like an Initial and is as long as one has to be (RFC 9000 section 14.1).
+#[inline]
+pub fn may_be_initial(lanes: &Lanes) -> bool {
+    lanes.get(Lane::Payload0) >> 14 == 3 && lanes.get(Lane::PayloadLength) >= MIN_INITIAL
+}
 
 /// Whether a payload is a Version Negotiation or a Retry packet. `length` is that of the payload on the wire, of which
 /// `payload` holds at least the first bytes.

@@ -67,6 +67,7 @@ impl Stages {
         if self.challenges.are_open(now) {
             self.hear_answers(tcp & !opening & !known, packets, now);
         }
+        self.mark_forged(udp & !known, packets);
         let Self { link, scratch, epoch, .. } = self;
         let Scratch { places, judged, .. } = &**scratch;
         let counters = link.counters.view();

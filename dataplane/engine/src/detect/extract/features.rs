@@ -26,6 +26,7 @@ pub(super) enum Kind {
     Urgent,
     PayloadBytes,
     DnsSuffix,
+    Forged,
     SourcePort,
     EqualPorts,
     Length,
@@ -205,6 +206,7 @@ pub(super) fn fixed(role: Role, attack: &Population<'_>) -> Vec<Candidate> {
         (Kind::AckZero, Bits::ACK_ZERO),
         (Kind::SequenceLowZero, Bits::SEQ_LOW_ZERO),
         (Kind::Urgent, Bits::URGENT),
+        (Kind::Forged, Bits::QUIC_FORGED),
     ] {
         for set in [Bits::empty(), bit] {
             let condition = header(any().bits(bit, set));

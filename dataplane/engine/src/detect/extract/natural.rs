@@ -66,6 +66,7 @@ fn aspect(role: Role, kind: Kind) -> usize {
         | Kind::IpOptions => 0,
         Kind::PayloadBytes
         | Kind::DnsSuffix
+        | Kind::Forged
         | Kind::PayloadByte
         | Kind::PayloadByteRange
         | Kind::PayloadLength
@@ -99,6 +100,8 @@ fn share_of(role: Role, kind: Kind, value: u64) -> f64 {
         Kind::Ident => 0.001,
         // ECN setup (RFC 3168) is the only other thing that a real SYN carries.
         Kind::TcpFlags if syn && value != 0 && value != 2 && value != 0xc2 => 0.002,
+        // Clients make packets that their servers can open.
+        Kind::Forged if value == 1 => 0.001,
         Kind::SequenceLowZero | Kind::Urgent | Kind::IpOptions if value == 1 => 0.005,
         Kind::AckZero if syn && value == 0 => 0.005,
         // 40 and 44 bytes: no options, or only the MSS.
