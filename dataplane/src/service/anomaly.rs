@@ -9,6 +9,7 @@ use levee_api::grpc::filter_in_force;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 use levee_engine::detect::event::{Event, Finding, Phase, Removal, What};
+use levee_engine::detect::track::Lesson;
 
 /// The anomalies that are open, by target.
 #[derive(Debug, Default)]
@@ -99,6 +100,18 @@ impl Anomalies {
                 filter: Some(filter_in_force(filter, *packets, self.simulated.remove(&filter.id), filter.deadline)),
                 reason: removal(*why).into(),
             }),
+            What::Learned { target, role, lesson, threshold_pps } => {
+                let lesson = match lesson {
+                    Lesson::Merged => contract::Lesson::Merged,
+                    Lesson::Held => contract::Lesson::Held,
+                };
+                Told::BaselineChanged(contract::BaselineChanged {
+                    target: Some(target.into()),
+                    role: role.name().to_owned(),
+                    lesson: lesson.into(),
+                    threshold_pps: (*threshold_pps).into(),
+                })
+            }
             What::FilterLeftOut(left_out) => Told::FilterLeftOut(contract::FilterLeftOut {
                 filter: left_out.filter,
                 first: Some((&left_out.first).into()),

@@ -7,6 +7,7 @@ use levee_api::role::Role;
 use levee_api::time::Timestamp;
 use levee_api::vector::Vector;
 
+use crate::detect::track::Lesson;
 use crate::filter::table::LeftOut;
 
 /// State of a role at a target.
@@ -66,6 +67,17 @@ pub enum What {
         threshold_pps: f32,
         /// The evidence; none for what needs none (the end of a state).
         witness: Option<String>,
+    },
+    /// A baseline changed in a way that operators want to know.
+    Learned {
+        /// The target.
+        target: Target,
+        /// The role.
+        role: Role,
+        /// How.
+        lesson: Lesson,
+        /// The threshold from now on, packets per second.
+        threshold_pps: f32,
     },
     /// An attack was classified, or classified anew.
     Classified {

@@ -28,6 +28,9 @@ pub struct Habits {
 }
 
 impl Habits {
+    /// Roles whose attacks are no habit.
+    pub const ROLES: [Role; 3] = [Role::UdpOpen, Role::Request, Role::Syn];
+
     /// Learns from a tick of a zone. `busy`: roles that are under attack, or may be.
     pub fn learn(&mut self, delta: &Totals, busy: RoleSet, elapsed: Duration) {
         let keep = (-elapsed.as_secs_f32() / MEMORY_S).exp();
@@ -42,6 +45,14 @@ impl Habits {
             let new = [of(Role::Request), as_f32(delta.seconds)];
             sums.into_iter().zip(new).for_each(|(sum, new)| *sum = *sum * keep + new);
         }
+    }
+
+    /// Takes in what others learned in a time.
+    pub fn add(&mut self, others: &Self, elapsed: Duration) {
+        let keep = (-elapsed.as_secs_f32() / MEMORY_S).exp();
+        let mut sums = self.sums();
+        sums.iter_mut().zip(others.sums()).for_each(|(sum, more)| *sum = *sum * keep + more);
+        *self = Self::from_sums(sums);
     }
 
     /// Answers per datagram; none when too few were seen.

@@ -15,6 +15,7 @@ use levee_api::time::Timestamp;
 
 use crate::detect::event::Phase;
 use crate::detect::followed::Followed;
+use crate::detect::late::Late;
 use crate::detect::track::Track;
 use crate::detect::window::{Window, as_f32};
 use crate::detect::witness::Usual;
@@ -56,6 +57,8 @@ pub struct Node {
     pub followed: Option<Box<Followed>>,
     /// What is usual for them.
     pub usual: Usual,
+    /// What may become usual, if no alarm follows.
+    pub late: Late<Pending>,
     /// What arrived in the current tick.
     pub delta: Totals,
     /// Number of the tick in which it last had traffic.
@@ -78,6 +81,23 @@ pub struct Node {
     pub covered: RoleSet,
     /// Members that were alarmed lately, per role.
     alarmed: Option<Box<Alarmed>>,
+}
+
+/// What waits for an answer: the most that was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pending {
+    /// SYNs without a handshake.
+    pub half_open: f32,
+    /// Datagrams without an answer.
+    pub unanswered: f32,
+}
+
+impl Pending {
+    /// The larger of both.
+    pub fn most(&mut self, other: &Self) {
+        self.half_open = self.half_open.max(other.half_open);
+        self.unanswered = self.unanswered.max(other.unanswered);
+    }
 }
 
 /// Roles by state, but for the normal one.
@@ -224,7 +244,7 @@ impl Node {
     /// Takes over all that is known of the same target under another plan.
     pub fn take_over(&mut self, old: Self) {
         self.tracks = old.tracks;
-        (self.window, self.usual, self.peace) = (old.window, old.usual, old.peace);
+        (self.window, self.usual, self.late, self.peace) = (old.window, old.usual, old.late, old.peace);
         (self.since_report, self.last_traffic) = (old.since_report, old.last_traffic);
     }
 
@@ -338,6 +358,7 @@ impl Nodes {
             window: Window { updated: now, ..Window::default() },
             followed: None,
             usual: Usual::default(),
+            late: Late::begin(now),
             delta: Totals::default(),
             touched: 0,
             last_traffic: now,

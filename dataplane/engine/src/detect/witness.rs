@@ -103,7 +103,7 @@ pub struct Seen<'a> {
 }
 
 /// Fewer pending than this are never a witness: a handful of slow clients.
-const PENDING_FLOOR: f32 = 60.0;
+pub const PENDING_FLOOR: f32 = 60.0;
 /// A crowd that rises fourfold is still a crowd.
 const PENDING_FACTOR: f32 = 4.0;
 /// Below this share of the usual, answers are missing.

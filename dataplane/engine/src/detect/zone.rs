@@ -7,9 +7,12 @@ use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
 use levee_api::zone::{Visibility, Zone};
 
+use crate::detect::growth;
 use crate::detect::habits::Habits;
+use crate::detect::late::Late;
 use crate::detect::node::{Load, Peace};
 use crate::detect::reservoir::Reservoir;
+use crate::detect::threshold::{Calendar, floor};
 use crate::detect::window::as_f32;
 use crate::sample::Sample;
 use crate::target::counters::{COUNTED_ROLES, Totals};
@@ -46,8 +49,10 @@ pub struct ZoneState {
     pub answered: RoleSet,
     /// Rates of the zone over the last second and the largest in peace, per role, packets per second.
     pub rates: [RoleRate; COUNTED_ROLES],
+    late_rates: Late<[f32; COUNTED_ROLES]>,
     /// What clients and servers do next.
     pub habits: Habits,
+    late_habits: Late<Habits>,
     /// Everything since the start.
     pub total: Load,
     /// Whether the return direction passes here, as last told.
@@ -65,7 +70,8 @@ pub struct RoleRate {
 
 impl ZoneState {
     /// Takes in a tick.
-    pub fn account(&mut self, elapsed: Duration, now: Timestamp) {
+    pub fn account(&mut self, elapsed: Duration, calendar: &Calendar, now: Timestamp) {
+        let late = calendar.is_late(self.observed);
         let seconds = elapsed.as_secs_f32().max(0.001);
         self.observed += elapsed;
         let calm = self.alarmed.without(Role::Request).is_empty();
@@ -77,11 +83,39 @@ impl ZoneState {
         let weight = 1.0 - (-seconds).exp();
         for (rate, packets) in self.rates.iter_mut().zip(&delta.roles) {
             rate.now += (as_f32(*packets) / seconds - rate.now) * weight;
-            if calm {
-                rate.largest = rate.largest.max(rate.now);
-            }
         }
-        self.habits.learn(&delta, busy, elapsed);
+        self.learn_rates(calm, late, now);
+        self.learn_habits(&delta, busy, late, elapsed, now);
+    }
+
+    fn learn_rates(&mut self, calm: bool, late: bool, now: Timestamp) {
+        if !calm {
+            return self.late_rates.forget(now);
+        }
+        if !late {
+            self.rates.iter_mut().for_each(|rate| rate.largest = rate.largest.max(rate.now));
+            return;
+        }
+        for (most, rate) in self.late_rates.newest().iter_mut().zip(&self.rates) {
+            *most = most.max(rate.now);
+        }
+        let Some((seen, elapsed)) = self.late_rates.take(now) else { return };
+        for (role, (rate, seen)) in Role::ALL.into_iter().zip(self.rates.iter_mut().zip(seen)) {
+            rate.largest = growth::most(rate.largest, seen, as_f32(floor(role)), self.observed, elapsed);
+        }
+    }
+
+    fn learn_habits(&mut self, delta: &Totals, busy: RoleSet, late: bool, elapsed: Duration, now: Timestamp) {
+        if !late {
+            return self.habits.learn(delta, busy, elapsed);
+        }
+        if Habits::ROLES.into_iter().any(|role| busy.contains(role)) {
+            return self.late_habits.forget(now);
+        }
+        self.late_habits.newest().learn(delta, busy, Duration::ZERO);
+        if let Some((ready, elapsed)) = self.late_habits.take(now) {
+            self.habits.add(&ready, elapsed);
+        }
     }
 
     /// Whether the return direction passes here: told by the operator, or by the share of TCP that it explains; where there is
@@ -131,6 +165,8 @@ mod tests {
     use super::*;
     use levee_api::zone::{Challenge, Mode};
 
+    const CALENDAR: Calendar = Calendar { hour: 0, weight: 1.0, seen_since: Timestamp::ZERO, is_training: false };
+
     fn zone(visibility: Visibility) -> Zone {
         Zone {
             name: "web".to_owned(),
@@ -152,7 +188,7 @@ mod tests {
         for tick in 1..1_000 {
             state.delta.packets = 110;
             state.delta.roles[Role::Syn.index()] = 100;
-            state.account(Duration::from_millis(10), Timestamp(tick * 10_000_000));
+            state.account(Duration::from_millis(10), &CALENDAR, Timestamp(tick * 10_000_000));
         }
         assert!(state.judge_visibility(&zone(Visibility::Auto)));
     }
@@ -175,7 +211,7 @@ mod tests {
             now = now + Duration::from_millis(10);
             state.delta.packets = packets;
             state.delta.roles[Role::OutOfState.index()] = out_of_state;
-            state.account(Duration::from_millis(10), now);
+            state.account(Duration::from_millis(10), &CALENDAR, now);
         }
         state
     }

@@ -307,8 +307,11 @@ impl Detector {
         let [newest, older] = &self.proven;
         for zone in &mut self.zones {
             for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
-                let admission =
-                    if self.learn_only || zone.is_peaceful(role) { Admission::All } else { Admission::Proven };
+                let admission = if self.calendar.is_training || zone.is_peaceful(role) {
+                    Admission::All
+                } else {
+                    Admission::Proven
+                };
                 if let Some(reservoir) = zone.reservoirs.get_mut(role.index()) {
                     reservoir.admit(
                         admission,

@@ -11,11 +11,12 @@ use levee_api::zone::Zone;
 use crate::detect::detector::answer::whole_pps;
 use crate::detect::detector::collect::add_delta;
 use crate::detect::detector::{Detector, TICK};
-use crate::detect::event::Phase;
-use crate::detect::node::{Load, Node, NodeId, Phases};
+use crate::detect::event::{Phase, What};
+use crate::detect::growth;
+use crate::detect::node::{Load, Node, NodeId, Pending, Phases};
 use crate::detect::slots::{Earlier, Limits};
-use crate::detect::threshold::{self, Baseline};
-use crate::detect::track::{Change, TAU, Track};
+use crate::detect::threshold::{self, Baseline, Bounds};
+use crate::detect::track::{Change, Lesson, Look, TAU, Track};
 use crate::detect::window::as_f32;
 use crate::detect::witness::{self, Seen};
 use crate::target::counters::{COUNTED_ROLES, Totals};
@@ -35,9 +36,9 @@ impl Detector {
         let (observed, sees_inside, habits) = (state.observed, state.sees_inside, state.habits);
         let Above { covers, frozen } = self.above(id);
         let tick = now.since(self.last_tick);
-        let cap = zone.link_capacity_bps.map_or(f32::MAX, capacity_pps);
-        let floors: [f32; COUNTED_ROLES] = std::array::from_fn(|at| floor_of(zone, Role::ALL.get(at).copied()));
-        let learn_only = self.learn_only;
+        let bounds: [Bounds; COUNTED_ROLES] =
+            std::array::from_fn(|at| bounds_of(zone, observed, Role::ALL.get(at).copied()));
+        let (calendar, late) = (self.calendar, self.calendar.is_late(observed));
         let Some(node) = self.nodes.get_mut(id) else { return };
         let delta = if node.touched == self.tick { node.delta } else { Totals::default() };
         node.window.add(&delta, now);
@@ -53,6 +54,7 @@ impl Detector {
         node.since_report.add(&delta);
         let mut changes: Vec<(Role, Change, f32, f32, Option<String>)> = Vec::new();
         let mut merged = Vec::new();
+        let mut lessons = Vec::new();
         for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
             let at = role.index();
             let packets = delta.roles.get(at).copied().unwrap_or(0);
@@ -63,10 +65,12 @@ impl Detector {
                 continue;
             }
             let track = entry.get_or_insert_with(|| Box::new(Track::new(now, tick)));
-            let floor = floors.get(at).copied().unwrap_or(f32::MAX) * scale;
-            let threshold = track.baseline.threshold(role, observed, floor, cap);
-            track.account(as_f32(packets), as_f32(dropped), threshold, !frozen.contains(role), tick, now);
-            if learn_only {
+            let Some(bounds) = bounds.get(at).map(|bounds| bounds.scaled(scale)) else { continue };
+            let threshold = track.baseline.threshold(&bounds);
+            let look = Look { bounds, threshold, learn: !frozen.contains(role), calendar };
+            let lesson = track.account(as_f32(packets), as_f32(dropped), &look, tick, now);
+            lessons.extend(lesson.map(|lesson| (role, lesson, track.baseline.threshold(&bounds))));
+            if calendar.is_training {
                 continue;
             }
             if covers.contains(role) {
@@ -92,7 +96,7 @@ impl Detector {
                 ));
             }
         }
-        learn_usual(node, habits.answer_ratio());
+        learn_usual(node, habits.answer_ratio(), late, observed, now);
         node.covered = covers;
         if !node.is_quiet() && !std::mem::replace(&mut node.hot, true) {
             node.followed.get_or_insert_default().add(&delta, now);
@@ -107,6 +111,9 @@ impl Detector {
         let changed = !merged.is_empty() || !changes.is_empty();
         for role in merged {
             self.merge(id, role, now);
+        }
+        for (role, lesson, threshold_pps) in lessons {
+            self.tell_lesson(id, role, lesson, threshold_pps, now);
         }
         for (role, change, rate, threshold, witness) in changes {
             self.on_change(id, role, change, rate, threshold, witness, now);
@@ -159,7 +166,8 @@ impl Detector {
             return;
         };
         let (observed, ratio) = (state.observed, state.habits.answer_ratio());
-        let cap = zone.link_capacity_bps.map_or(f32::MAX, capacity_pps);
+        let (calendar, late) = (self.calendar, self.calendar.is_late(observed));
+        let mut lessons = Vec::new();
         let delta = earlier.counts.totals();
         node.last_traffic = now;
         node.window.absorb(&delta, span, until);
@@ -170,12 +178,18 @@ impl Detector {
             let dropped = delta.dropped.get(at).copied().unwrap_or(0);
             let Some(entry) = node.tracks.get_mut(at).filter(|_| packets > 0) else { continue };
             let track = entry.get_or_insert_with(|| Box::new(Track::new(until.before(span), TICK)));
-            let threshold = track.baseline.threshold(role, observed, floor_of(zone, Some(role)) * node.scale, cap);
+            let bounds = bounds_of(zone, observed, Some(role)).scaled(node.scale);
+            let threshold = track.baseline.threshold(&bounds);
             // More than a quiet host receives is no peace, although it had to wait.
             let learn = !frozen.contains(role) && as_f32(packets) <= TAU.as_secs_f32() * threshold;
-            track.absorb(as_f32(packets), as_f32(dropped), threshold, learn, span, until);
+            let look = Look { bounds, threshold, learn, calendar };
+            let lesson = track.absorb(as_f32(packets), as_f32(dropped), &look, span, until);
+            lessons.extend(lesson.map(|lesson| (role, lesson, track.baseline.threshold(&bounds))));
         }
-        learn_usual(node, ratio);
+        learn_usual(node, ratio, late, observed, until);
+        for (role, lesson, threshold_pps) in lessons {
+            self.tell_lesson(id, role, lesson, threshold_pps, now);
+        }
     }
 
     /// What the prefixes around a target have to say about it.
@@ -264,8 +278,13 @@ impl Detector {
         else {
             return f32::MAX;
         };
-        let cap = zone.link_capacity_bps.map_or(f32::MAX, capacity_pps);
-        track.baseline.threshold(role, state.observed, floor_of(zone, Some(role)) * node.scale, cap)
+        track.baseline.threshold(&bounds_of(zone, state.observed, Some(role)).scaled(node.scale))
+    }
+
+    fn tell_lesson(&mut self, id: NodeId, role: Role, lesson: Lesson, threshold_pps: f32, now: Timestamp) {
+        if let Some(target) = self.target(id) {
+            self.tell(What::Learned { target, role, lesson, threshold_pps }, now);
+        }
     }
 }
 
@@ -280,23 +299,35 @@ struct Above {
 
 /// Packets per role that cannot be an alarm at a host of a zone, at whatever moments of a few ticks they came.
 pub(super) fn limits(zone: &Zone, observed: Duration) -> Limits {
-    let cap = zone.link_capacity_bps.map_or(f32::MAX, capacity_pps);
     Limits::new(std::array::from_fn(|at| {
         let role = Role::ALL.get(at).copied().filter(|role| role.index() < COUNTED_ROLES)?;
-        let least = Baseline::least(role, observed, floor_of(zone, Some(role)), cap);
+        let least = Baseline::least(&bounds_of(zone, observed, Some(role)));
         Some(whole_pps((TAU.as_secs_f32() * least).floor()))
     }))
 }
 
-/// Learns what witnesses see in peace.
-fn learn_usual(node: &mut Node, answer_ratio: Option<f32>) {
-    if drained(node, Role::Syn) {
-        node.usual.half_open = node.usual.half_open.max(node.window.half_open());
+/// Learns what witnesses see in peace. `late`: what is seen now counts only if no alarm follows it.
+fn learn_usual(node: &mut Node, answer_ratio: Option<f32>, late: bool, observed: Duration, now: Timestamp) {
+    let seen = Pending {
+        half_open: if drained(node, Role::Syn) { node.window.half_open() } else { 0.0 },
+        unanswered: answer_ratio
+            .filter(|_| drained(node, Role::UdpOpen))
+            .map_or(0.0, |ratio| node.window.unanswered(ratio)),
+    };
+    let alarmed = |role| node.phase(role) != Phase::Normal;
+    if alarmed(Role::Syn) || alarmed(Role::UdpOpen) {
+        return node.late.forget(now);
     }
-    if drained(node, Role::UdpOpen)
-        && let Some(ratio) = answer_ratio
-    {
-        node.usual.unanswered = node.usual.unanswered.max(node.window.unanswered(ratio));
+    if !late {
+        node.usual.half_open = node.usual.half_open.max(seen.half_open);
+        node.usual.unanswered = node.usual.unanswered.max(seen.unanswered);
+        return;
+    }
+    node.late.newest().most(&seen);
+    if let Some((seen, elapsed)) = node.late.take(now) {
+        let learn = |level: f32, seen: f32| growth::most(level, seen, witness::PENDING_FLOOR / 4.0, observed, elapsed);
+        node.usual.half_open = learn(node.usual.half_open, seen.half_open);
+        node.usual.unanswered = learn(node.usual.unanswered, seen.unanswered);
     }
 }
 
@@ -309,6 +340,11 @@ fn floor_of(zone: &Zone, role: Option<Role>) -> f32 {
     let Some(role) = role else { return f32::MAX };
     let own = zone.floors.iter().find(|(known, _)| *known == role).map(|(_, floor)| *floor);
     as_f32(own.unwrap_or_else(|| threshold::floor(role)))
+}
+
+fn bounds_of(zone: &Zone, observed: Duration, role: Option<Role>) -> Bounds {
+    let cap = zone.link_capacity_bps.map_or(f32::MAX, capacity_pps);
+    Bounds { role: role.unwrap_or(Role::Established), observed, floor: floor_of(zone, role), cap }
 }
 
 /// Packets per second that a link can carry at most, of which a part is usable.

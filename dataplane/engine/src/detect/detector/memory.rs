@@ -1,23 +1,30 @@
 //! What was learned, carried over restarts and changes of policy.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use levee_api::time::Timestamp;
 
 use crate::detect::detector::{Detector, TICK, Tenant};
+use crate::detect::growth;
 use crate::detect::slots::Slots;
-use crate::detect::snapshot::{TargetRecord, ZoneRecord};
+use crate::detect::snapshot::Learned;
 use crate::detect::track::Track;
 use crate::detect::zone::ZoneState;
 use crate::target::plan::{Place, Plan};
 
+/// Observation of this long has half its weight from the last week, so that it is forgotten like what was observed.
+const MOST_OBSERVED: Duration = Duration::from_secs(10 * 24 * 3600);
+
 impl Detector {
     /// Takes over what was learned before.
-    pub(in crate::detect) fn restore(&mut self, zones: Vec<ZoneRecord>, targets: Vec<TargetRecord>, now: Timestamp) {
+    pub(in crate::detect) fn restore(&mut self, learned: Learned, now: Timestamp) {
+        let Learned { written, zones, targets } = learned;
+        let away = (self.origin + now.since(Timestamp::ZERO)).saturating_sub(written);
         let known: Vec<Option<u16>> = zones.iter().map(|zone| self.plan.zone_named(&zone.name)).collect();
         for (record, zone) in zones.into_iter().zip(&known) {
             let Some(state) = zone.and_then(|zone| self.zones.get_mut(usize::from(zone))) else { continue };
-            state.observed = record.observed;
+            state.observed = record.observed.min(MOST_OBSERVED).mul_f32(growth::decay(away));
             state.habits = record.habits;
             for (rate, largest) in state.rates.iter_mut().zip(record.largest) {
                 rate.largest = largest;
@@ -36,12 +43,18 @@ impl Detector {
             let Some(node) = self.nodes.get_mut(id).filter(|node| node.zone == place.zone) else { continue };
             node.usual.half_open = record.half_open;
             node.usual.unanswered = record.unanswered;
-            for (role, baseline) in record.baselines {
+            for (role, mut baseline) in record.baselines {
+                baseline.age(away, 1.0 / self.calendar.weight);
                 if let Some(track) = node.tracks.get_mut(role.index()) {
                     track.get_or_insert_with(|| Box::new(Track::new(now, TICK))).baseline = baseline;
                 }
             }
         }
+    }
+
+    /// When it is, since 1970, and what an observation weighs.
+    pub(in crate::detect) fn learning_time(&self) -> (Duration, f32) {
+        (self.origin + self.last_tick.since(Timestamp::ZERO), self.calendar.weight)
     }
 
     /// Takes a new plan. What is known of a zone and of its targets stays with the zone's name and their addresses: also

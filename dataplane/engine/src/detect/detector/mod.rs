@@ -23,9 +23,12 @@ use levee_api::time::Timestamp;
 use levee_api::zone::Zone;
 
 use crate::detect::event::{Event, Phase, What};
+use crate::detect::growth;
+use crate::detect::hours::hour_of_week;
 use crate::detect::measures::Measures;
 use crate::detect::node::{NodeId, Nodes};
 use crate::detect::slots::{Left, Limits, Slots};
+use crate::detect::threshold::Calendar;
 use crate::detect::zone::ZoneState;
 use crate::isa::Isa;
 use crate::link::{DetectorEnd, Watch};
@@ -51,6 +54,12 @@ const MOST_HOT: usize = 2048;
 
 /// Quiet hosts that a tick may meet for the first time; the others are met later, and learned from then on.
 const MOST_MEETINGS: usize = 512;
+
+/// Between ticks this far apart nobody watched: no silence is learned from it.
+const UNSEEN: Duration = Duration::from_secs(10);
+
+/// The weight of what is learned grows for this long after the start; later nothing is forgotten any more.
+const MOST_GROWTH: Duration = Duration::from_secs(700 * 24 * 3600);
 
 /// Detection for all zones.
 pub struct Detector {
@@ -91,7 +100,11 @@ pub struct Detector {
     /// The part of the idle hosts that was looked at last.
     round: NodeId,
     task: Option<TaskKey>,
-    learn_only: bool,
+    calendar: Calendar,
+    /// When learning began, for the weight of what is learned.
+    began: Timestamp,
+    /// Time since 1970 at the origin of timestamps.
+    origin: Duration,
     events: Vec<Event>,
     /// What the counters of filters stood at when these were installed.
     hits_before: HashMap<u64, u64>,
@@ -152,7 +165,9 @@ impl Detector {
             changes_left: 0,
             round: 0,
             task: None,
-            learn_only,
+            calendar: Calendar { hour: 0, weight: 1.0, seen_since: now, is_training: learn_only },
+            began: now,
+            origin: Duration::ZERO,
             events: Vec::new(),
             hits_before: HashMap::new(),
         }
@@ -160,7 +175,7 @@ impl Detector {
 
     /// Looks at everything that happened since the last tick.
     pub fn tick(&mut self, now: Timestamp) {
-        let elapsed = now.since(self.last_tick);
+        let elapsed = self.turn_calendar(now);
         self.tick += 1;
         self.limits = self.zones().map(|(zone, state)| judge::limits(zone, state.observed)).collect();
         self.looks_left = MOST_HOT.saturating_sub(self.hot_hosts);
@@ -181,7 +196,7 @@ impl Detector {
             }
         }
         for zone in &mut self.zones {
-            zone.account(elapsed, now);
+            zone.account(elapsed, &self.calendar, now);
         }
         self.settle_states();
         self.limit_the_rest(now);
@@ -192,6 +207,23 @@ impl Detector {
         }
         self.last_tick = now;
         self.tell_changes(now);
+    }
+
+    /// Says what the time is: `since_1970` at `now`. Without it, timestamps are times since 1970.
+    pub fn set_wall_clock(&mut self, since_1970: Duration, now: Timestamp) {
+        self.origin = since_1970.saturating_sub(now.since(Timestamp::ZERO));
+    }
+
+    /// Brings the calendar up to date and returns for how long somebody has watched since the last tick.
+    fn turn_calendar(&mut self, now: Timestamp) -> Duration {
+        self.calendar.hour = hour_of_week(self.origin + now.since(Timestamp::ZERO));
+        self.calendar.weight = 1.0 / growth::decay(now.since(self.began).min(MOST_GROWTH));
+        let elapsed = now.since(self.last_tick);
+        if elapsed > UNSEEN {
+            self.calendar.seen_since = now;
+            return Duration::ZERO;
+        }
+        elapsed
     }
 
     /// What happened since the last call.
