@@ -35,14 +35,17 @@ vectors! {
     FinFlood, "fin-flood", "TCP FINs outside any connection";
     XmasFlood, "xmas-flood", "TCP with impossible flag combinations";
     NullFlood, "null-flood", "TCP without any flag";
+    TcpFragment, "tcp-fragment", "later fragments of TCP without their first";
+    TcpMiddleboxReflection, "tcp-middlebox-reflection", "block pages and resets that middleboxes send to whoever a forged request names";
     TcpConnectionFlood, "tcp-connection-flood", "complete handshakes followed by nothing";
     HttpRequestFlood, "http-request-flood", "requests on complete connections";
     TlsHandshakeFlood, "tls-handshake-flood", "TLS client hellos on complete connections";
     EstablishedFlood, "established-flood", "packets inside proven connections that advance nothing";
     UdpRandom, "udp-random", "UDP with varying payload";
     UdpConstant, "udp-constant", "UDP with constant payload";
-    UdpFragment, "udp-fragment", "IP fragments without their first";
+    UdpFragment, "udp-fragment", "later fragments of UDP and other protocols without their first";
     IcmpFlood, "icmp-flood", "ICMP that is no error message";
+    Smurf, "smurf", "ICMP echo replies that nobody asked for, reflected by whole networks";
     Icmpv6Flood, "icmpv6-flood", "ICMPv6 that is no error message and no neighbour discovery";
     GreFlood, "gre-flood", "GRE";
     EspFlood, "esp-flood", "ESP";
@@ -50,7 +53,8 @@ vectors! {
     IgmpFlood, "igmp-flood", "IGMP from outside";
     RandomProtocol, "random-protocol", "unusual IP protocols";
     MalformedFlood, "malformed-flood", "packets that no stack would send";
-    DnsQueryFlood, "dns-query-flood", "DNS queries, also for names that do not exist";
+    DnsQueryFlood, "dns-query-flood", "DNS queries";
+    DnsWaterTorture, "dns-water-torture", "DNS queries for random names under one domain";
     QuicInitialFlood, "quic-initial-flood", "QUIC Initials that are never continued";
     DnsAmplification, "dns-amplification", "DNS responses that nobody asked for";
     NtpAmplification, "ntp-amplification", "NTP responses that nobody asked for";

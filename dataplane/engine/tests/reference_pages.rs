@@ -6,6 +6,12 @@
 use std::path::Path;
 
 use levee_api::lane::{Bits, Lane, TcpFlags};
+use levee_api::role::{Role, RoleSet};
+use levee_api::vector::Vector;
+use levee_api::zone::{Challenge, Mode, Visibility, Zone};
+use levee_engine::detect::classify::about::about;
+use levee_engine::detect::node::Peace;
+use levee_engine::reflex::{Answer, answer};
 use levee_engine::verdict::Reason;
 
 fn check(page: &str, expected: &str) {
@@ -23,9 +29,9 @@ fn check(page: &str, expected: &str) {
 }
 
 /// A table with a header line; cells are escaped.
-fn table(head: [&str; 3], rows: impl Iterator<Item = [String; 3]>) -> String {
-    let line = |cells: [String; 3]| format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "));
-    let mut table = line(head.map(str::to_owned)) + "|---|---|---|\n";
+fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let line = |cells: [String; N]| format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "));
+    let mut table = line(head.map(str::to_owned)) + &"|---".repeat(N) + "|\n";
     table.extend(rows.map(line));
     table
 }
@@ -71,4 +77,52 @@ fn drop_reasons_are_documented() {
          for packets that break a standard in a way that only tools and damage do.\n\n{reasons}"
     );
     check("drop-reasons.md", &page);
+}
+
+/// What answers packets of these roles in a zone that has had peace without them.
+fn answers(roles: RoleSet) -> String {
+    let zone = Zone {
+        name: "zone".to_owned(),
+        prefixes: Vec::new(),
+        mode: Mode::Enforce,
+        services: Vec::new(),
+        services_complete: false,
+        visibility: Visibility::Both,
+        link_capacity_bps: None,
+        floors: Vec::new(),
+        challenge: Challenge::default(),
+        runbook: None,
+    };
+    let mut peace = Peace::default();
+    peace.packets = 1e6;
+    let of = |role: Role| match answer(role, &zone, &peace, &peace) {
+        _ if role == Role::Established => format!("{role}: none"),
+        Answer::DropRole => format!("{role}: dropped"),
+        Answer::Challenge => format!("{role}: challenged"),
+        Answer::Signature => format!("{role}: signature"),
+        Answer::None => format!("{role}: dropped at once, attack or not"),
+    };
+    roles.iter().map(of).collect::<Vec<_>>().join("; ")
+}
+
+#[test]
+fn vectors_are_documented() {
+    let vectors = table(
+        ["vector", "what it is", "told by", "answer by role"],
+        Vector::ALL.iter().map(|vector| {
+            let about = about(*vector);
+            [format!("`{vector}`"), vector.description().to_owned(), about.evidence, answers(about.roles)]
+        }),
+    );
+    let page = format!(
+        "# Attack vectors\n\nWhat an attack is, is told from samples of the role that is above its threshold. A vector is named when at \
+         least one in 20 samples shows it, so that an attack may have several, and anew each second while it lasts. Its confidence is the \
+         share of samples that show it times how clearly they do; its evidence says how many do, and what else they have in common.\n\n\
+         The answer follows from the role, not from the vector. *dropped*: in the tick of the alarm, everything of the role, if there was \
+         next to none of it in peace and, where the role relies on the memory of conversations, this is old enough; else as with a \
+         signature. *challenged*: \
+         sources are asked whether they are what they say, as the zone has it, while a signature is looked for. *signature*: what tells the attack from peace is looked for, and dropped once it is found. The last two vectors are \
+         properties of an attack, named beside the others.\n\n{vectors}"
+    );
+    check("vectors.md", &page);
 }

@@ -289,6 +289,11 @@ impl Track {
         *self = Self { baseline, window_from: now, slow_from: now, last_tick, since: now, ..Self::default() };
     }
 
+    /// The longest time between two pulses of the attack so far; zero: it has not come back yet.
+    pub fn longest_gap(&self) -> Duration {
+        self.longest_gap
+    }
+
     /// How long filters wait for the attack to come back: three times the longest gap seen between its pulses.
     pub fn hold_time(&self) -> Duration {
         (self.longest_gap * 3).clamp(HOLD_LEAST, HOLD_MOST)

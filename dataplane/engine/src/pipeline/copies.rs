@@ -24,10 +24,11 @@ impl Stages {
         for (at, (packet, ((((lanes, key), place), judged), reason))) in packets.iter().zip(known).enumerate() {
             let Some(place) = *place else { continue };
             let role = judged.role;
-            if matches!(role, Role::Established | Role::Malformed) {
+            let watched = link.watch.roles(place.zone).contains(role) && link.watch.is_alarmed(place);
+            // No signature is looked for in what is dropped anyway; an attack of it is still to be named.
+            if role == Role::Established || role == Role::Malformed && !watched {
                 continue;
             }
-            let watched = link.watch.roles(place.zone).contains(role) && link.watch.is_alarmed(place);
             let budget = if watched { &mut *watched_left } else { &mut *peace_left };
             let Some(left) = budget.checked_sub(1) else { continue };
             *budget = left;

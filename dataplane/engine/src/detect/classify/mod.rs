@@ -3,9 +3,12 @@
 //! Each sample says one vector; those that at least one in [`MIN_SHARE`] samples say are reported, most likely first.
 //! Confidence is the share of the samples that say so, times how clearly they say it: 1 where the payload or an
 //! unambiguous header proves it, less where another explanation remains. Evidence tells both, and what the samples of
-//! the vector have in common.
+//! the vector have in common. What an attack is besides its packets is told by [`properties`].
 
+pub mod about;
+mod among;
 pub mod amplification;
+mod course;
 mod evidence;
 #[cfg(test)]
 mod tests;
@@ -15,8 +18,11 @@ use levee_api::lane::{Lane, TcpFlags};
 use levee_api::role::Role;
 use levee_api::vector::Vector;
 
+use crate::detect::classify::among::Among;
 use crate::detect::event::Finding;
 use crate::sample::Sample;
+
+pub use course::properties;
 
 /// A vector is reported if one in so many samples shows it: what is rarer is likely to be the traffic beside.
 const MIN_SHARE: usize = 20;
@@ -26,8 +32,8 @@ type Say = (Vector, f64, &'static str);
 
 /// The vectors that samples of one role show, most likely first; none without samples.
 pub fn classify(role: Role, samples: &[Sample]) -> Vec<Finding> {
-    let repeated = udp::Repeated::among(samples);
-    let said: Vec<(Say, &Sample)> = samples.iter().map(|sample| (say(role, sample, &repeated), sample)).collect();
+    let among = Among::of(samples);
+    let said: Vec<(Say, &Sample)> = samples.iter().map(|sample| (say(role, sample, &among), sample)).collect();
     let mut findings: Vec<Finding> = Vector::ALL.iter().filter_map(|vector| finding(*vector, &said)).collect();
     // Stable: ties stay in the order of the vectors.
     findings.sort_by(|one, two| two.confidence.total_cmp(&one.confidence));
@@ -59,16 +65,16 @@ fn finding(vector: Vector, said: &[(Say, &Sample)]) -> Option<Finding> {
     Some(Finding { vector, confidence: clarity / number(said.len()), evidence })
 }
 
-fn say(role: Role, sample: &Sample, repeated: &udp::Repeated) -> Say {
+fn say(role: Role, sample: &Sample, among: &Among) -> Say {
     match role {
         Role::Syn if sample.lanes.get(Lane::PayloadLength) > 0 => (Vector::SynFlood, 1.0, "SYN with data"),
         Role::Syn => (Vector::SynFlood, 1.0, "SYN"),
         Role::UnsolicitedSynAck => (Vector::SynAckReflection, 0.95, "SYN-ACK that nobody inside asked for"),
-        Role::OutOfState => tcp(sample, 0.9),
+        Role::OutOfState => tcp(sample, among),
         Role::Request => request(sample),
-        Role::UdpOpen | Role::UdpUnserved | Role::UnsolicitedResponse => udp::say(role, sample, repeated),
+        Role::UdpOpen | Role::UdpUnserved | Role::UnsolicitedResponse => udp::say(role, sample, among),
         Role::IcmpOther => icmp(sample),
-        Role::LaterFragment => (Vector::UdpFragment, 0.9, fragment(sample)),
+        Role::LaterFragment => fragment(sample),
         Role::OtherProtocol => protocol(sample),
         Role::Malformed if sample.lanes.get(Lane::Protocol) == 6 => impossible(sample),
         Role::Malformed => (Vector::MalformedFlood, 0.9, "packet that no stack sends"),
@@ -81,30 +87,30 @@ fn flags(sample: &Sample) -> TcpFlags {
 }
 
 /// TCP outside any connection, by what it pretends to be.
-fn tcp(sample: &Sample, clarity: f64) -> Say {
+fn tcp(sample: &Sample, among: &Among) -> Say {
+    const CLARITY: f64 = 0.9;
     let flags = flags(sample);
-    // Boxes on the path answer forged requests with resets and block pages, also without a handshake (Bock and others,
-    // USENIX Security 2021).
+    // Boxes on the path answer forged requests with block pages and resets, also without a handshake (Bock and others,
+    // USENIX Security 2021). A reset alone may come from anywhere.
+    if among::is_block_page(sample) {
+        return (Vector::TcpMiddleboxReflection, CLARITY, "HTTP response that nobody asked for");
+    }
     let from_web = matches!(sample.lanes.get(Lane::SrcPort), 80 | 443);
+    if among.block_pages && from_web && flags.intersects(TcpFlags::RST | TcpFlags::FIN) {
+        return (Vector::TcpMiddleboxReflection, CLARITY, "end of a connection, from a web port, beside block pages");
+    }
     if flags.contains(TcpFlags::SYN | TcpFlags::ACK) {
-        (Vector::SynAckReflection, clarity, "SYN-ACK outside any connection")
+        (Vector::SynAckReflection, CLARITY, "SYN-ACK outside any connection")
     } else if flags.contains(TcpFlags::RST) {
-        let why = if from_web {
-            "RST from a web port: perhaps reflected by middleboxes"
-        } else {
-            "RST outside any connection"
-        };
-        (Vector::RstFlood, clarity, why)
+        (Vector::RstFlood, CLARITY, "RST outside any connection")
     } else if flags.contains(TcpFlags::FIN) {
-        (Vector::FinFlood, clarity, "FIN outside any connection")
-    } else if sample.payload.starts_with(b"HTTP/1.") {
-        (Vector::PshAckFlood, clarity, "HTTP response that nobody asked for: reflected by middleboxes")
+        (Vector::FinFlood, CLARITY, "FIN outside any connection")
     } else if flags.contains(TcpFlags::PSH) {
-        (Vector::PshAckFlood, clarity, "data with PSH outside any connection")
+        (Vector::PshAckFlood, CLARITY, "data with PSH outside any connection")
     } else if flags.contains(TcpFlags::ACK) && sample.lanes.get(Lane::PayloadLength) > 0 {
-        (Vector::AckFlood, clarity, "ACK with data outside any connection")
+        (Vector::AckFlood, CLARITY, "ACK with data outside any connection")
     } else if flags.contains(TcpFlags::ACK) {
-        (Vector::AckFlood, clarity, "bare ACK outside any connection")
+        (Vector::AckFlood, CLARITY, "bare ACK outside any connection")
     } else {
         impossible(sample)
     }
@@ -147,18 +153,20 @@ fn icmp(sample: &Sample) -> Say {
         (58, 129) => (Vector::Icmpv6Flood, 1.0, "ICMPv6 echo reply: perhaps reflected"),
         (58, _) => (Vector::Icmpv6Flood, 1.0, "ICMPv6"),
         (_, 8) => (Vector::IcmpFlood, 1.0, "echo request"),
-        (_, 0) => (Vector::IcmpFlood, 1.0, "echo reply: perhaps reflected from broadcast addresses (smurf)"),
+        // Whole networks answer a request to their broadcast address (CERT CA-1998-01).
+        (_, 0) => (Vector::Smurf, 0.9, "echo reply that nobody asked for"),
         _ => (Vector::IcmpFlood, 1.0, "ICMP"),
     }
 }
 
-fn fragment(sample: &Sample) -> &'static str {
-    match sample.lanes.get(Lane::Protocol) {
-        6 => "later fragment of TCP whose first was not seen",
-        17 => "later fragment of UDP whose first was not seen",
-        1 | 58 => "later fragment of ICMP whose first was not seen",
-        _ => "later fragment whose first was not seen",
-    }
+fn fragment(sample: &Sample) -> Say {
+    let (vector, why) = match sample.lanes.get(Lane::Protocol) {
+        6 => (Vector::TcpFragment, "later fragment of TCP whose first was not seen"),
+        17 => (Vector::UdpFragment, "later fragment of UDP whose first was not seen"),
+        1 | 58 => (Vector::UdpFragment, "later fragment of ICMP whose first was not seen"),
+        _ => (Vector::UdpFragment, "later fragment whose first was not seen"),
+    };
+    (vector, 0.9, why)
 }
 
 /// By protocol number (IANA).

@@ -35,6 +35,7 @@ fn vector(role: Role, values: &[(Lane, u16)], payload: &[u8]) -> Vector {
     let findings = classify(role, &vec![sample(values, payload); 100]);
     let [finding] = &findings[..] else { panic!("{findings:?}") };
     assert!(finding.confidence > 0.5 && finding.confidence <= 1.0 && !finding.evidence.is_empty(), "{finding:?}");
+    assert!(about::about(finding.vector).roles.contains(role), "{role} is not documented for {}", finding.vector);
     finding.vector
 }
 
@@ -64,10 +65,33 @@ fn requests_are_told_by_their_first_bytes() {
 }
 
 #[test]
-fn an_http_response_out_of_nowhere_is_laid_to_middleboxes() {
-    let flags = (TcpFlags::ACK | TcpFlags::PSH).bits();
-    let findings = classify(Role::OutOfState, &[sample(&[(Lane::TcpFlags, flags)], b"HTTP/1.1 403 Forbidden")]);
-    assert!(findings[0].evidence[0].contains("middleboxes"), "{findings:?}");
+fn block_pages_out_of_nowhere_are_laid_to_middleboxes_and_so_are_resets_beside_them() {
+    let page =
+        sample(&[(Lane::SrcPort, 80), (Lane::TcpFlags, (TcpFlags::ACK | TcpFlags::PSH).bits())], b"HTTP/1.1 403");
+    let reset = sample(&[(Lane::SrcPort, 80), (Lane::TcpFlags, TcpFlags::RST.bits())], b"");
+    let vectors = |samples: &[Sample]| -> Vec<Vector> {
+        classify(Role::OutOfState, samples).into_iter().map(|finding| finding.vector).collect()
+    };
+    assert_eq!(vectors(&[vec![page; 50], vec![reset; 50]].concat()), [Vector::TcpMiddleboxReflection]);
+    assert_eq!(vectors(&[reset; 50]), [Vector::RstFlood]);
+}
+
+#[test]
+fn queries_for_names_that_nobody_else_asks_for_are_water_torture() {
+    let query = |label: u8, digest: u16| {
+        let payload =
+            [&[1, 2, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3, b'a', b'a', label][..], b"\x07example\x03net\0"].concat();
+        sample(&[(Lane::Protocol, 17), (Lane::DstPort, 53), (Lane::Digest, digest)], &payload)
+    };
+    let vectors = |samples: &[Sample]| -> Vec<Vector> {
+        classify(Role::UdpOpen, samples).into_iter().map(|finding| finding.vector).collect()
+    };
+    let random: Vec<Sample> = (0..100).map(|label| query(label, 7)).collect();
+    let usual: Vec<Sample> = (0..100).map(|label| query(label % 4, 9)).collect();
+    assert_eq!(vectors(&random), [Vector::DnsWaterTorture]);
+    assert_eq!(vectors(&usual), [Vector::DnsQueryFlood]);
+    let mixed: Vec<Sample> = [random, usual].concat();
+    assert_eq!(vectors(&mixed), [Vector::DnsQueryFlood, Vector::DnsWaterTorture], "as likely, in order of the list");
 }
 
 #[test]
@@ -80,7 +104,9 @@ fn ip_vectors_are_told_by_their_protocol() {
     assert_eq!(other(253), Vector::RandomProtocol);
     assert_eq!(vector(Role::IcmpOther, &[(Lane::Protocol, 1), (Lane::SrcPort, 8)], &[1; 56]), Vector::IcmpFlood);
     assert_eq!(vector(Role::IcmpOther, &[(Lane::Protocol, 58), (Lane::SrcPort, 128)], &[1; 56]), Vector::Icmpv6Flood);
+    assert_eq!(vector(Role::IcmpOther, &[(Lane::Protocol, 1), (Lane::SrcPort, 0)], &[1; 56]), Vector::Smurf);
     assert_eq!(vector(Role::LaterFragment, &[(Lane::Protocol, 17)], &[1; 56]), Vector::UdpFragment);
+    assert_eq!(vector(Role::LaterFragment, &[(Lane::Protocol, 6)], &[1; 56]), Vector::TcpFragment);
     assert_eq!(vector(Role::Malformed, &[(Lane::Protocol, 17)], b""), Vector::MalformedFlood);
 }
 

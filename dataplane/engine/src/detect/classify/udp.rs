@@ -4,7 +4,7 @@ use levee_api::lane::Lane;
 use levee_api::role::Role;
 use levee_api::vector::Vector;
 
-use super::{Say, amplification};
+use super::{Say, among::Among, amplification};
 use crate::sample::{SAMPLE_PAYLOAD, Sample};
 
 /// Payload bytes that are compared: two datagrams that agree in so many are copies of each other.
@@ -35,11 +35,11 @@ fn beginning(sample: &Sample) -> [u8; COMPARED] {
 }
 
 /// What a datagram of a UDP role says.
-pub(super) fn say(role: Role, sample: &Sample, repeated: &Repeated) -> Say {
+pub(super) fn say(role: Role, sample: &Sample, among: &Among) -> Say {
     if let Some(class) = amplification::answer_of(&sample.lanes) {
         return (class.vector, 0.95, "answer of a service that nobody inside asked");
     }
-    if let Some(said) = by_payload(sample) {
+    if let Some(said) = by_payload(sample, among) {
         return said;
     }
     if role == Role::UnsolicitedResponse
@@ -47,7 +47,7 @@ pub(super) fn say(role: Role, sample: &Sample, repeated: &Repeated) -> Say {
     {
         return (class.vector, 0.6, "from the port of a service that nobody inside asked, with other content");
     }
-    match (sample.lanes.get(Lane::PayloadLength), repeated.contains(sample)) {
+    match (sample.lanes.get(Lane::PayloadLength), among.repeated.contains(sample)) {
         (0, _) => (Vector::UdpConstant, 0.8, "no payload"),
         (_, true) => (Vector::UdpConstant, 0.9, "payload that many datagrams share"),
         (_, false) => (Vector::UdpRandom, 0.9, "payload unlike the others"),
@@ -55,7 +55,7 @@ pub(super) fn say(role: Role, sample: &Sample, repeated: &Repeated) -> Say {
 }
 
 /// Answers that come from any port, queries and handshakes.
-fn by_payload(sample: &Sample) -> Option<Say> {
+fn by_payload(sample: &Sample, among: &Among) -> Option<Say> {
     let length = sample.lanes.get(Lane::PayloadLength);
     match sample.payload {
         // DATA, block 1, full or last (RFC 1350): servers answer from a new port.
@@ -66,6 +66,11 @@ fn by_payload(sample: &Sample) -> Option<Say> {
         _ if is_quic_initial(&sample.payload) && length >= 1200 => {
             Some((Vector::QuicInitialFlood, 0.95, "QUIC Initial"))
         }
+        _ if is_dns_query(sample) && among.is_random_name(sample) => Some((
+            Vector::DnsWaterTorture,
+            0.9,
+            "DNS query for a name of its own under a domain that others ask for too",
+        )),
         _ if is_dns_query(sample) => Some((Vector::DnsQueryFlood, 0.9, "DNS query")),
         _ => None,
     }

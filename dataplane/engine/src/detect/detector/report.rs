@@ -71,10 +71,13 @@ impl Detector {
     /// Says what an attack is, from the newest samples, if that is not what was said last.
     pub(super) fn classify(&mut self, id: NodeId, role: Role, now: Timestamp) {
         let samples = self.attack_samples(id, role, now, false);
-        let vectors = classify::classify(role, &samples);
+        let mut vectors = classify::classify(role, &samples);
+        let Some(node) = self.nodes.get_mut(id) else { return };
+        let prefix = node.prefix;
+        let Some(track) = node.track_mut(role).filter(|_| !vectors.is_empty()) else { return };
+        vectors.extend(classify::properties(&prefix, track.longest_gap()));
         let names: Vec<Vector> = vectors.iter().map(|found| found.vector).collect();
-        let Some(track) = self.nodes.get_mut(id).and_then(|node| node.track_mut(role)) else { return };
-        if vectors.is_empty() || track.told == names {
+        if track.told == names {
             return;
         }
         track.told = names;
