@@ -209,9 +209,9 @@ impl Packet {
     }
 
     fn build4(self, source: Ipv4Addr, destination: Ipv4Addr, frame: &mut Vec<u8>) {
-        let ip = frame::Ipv4 {
-            source,
-            destination,
+        let ip = frame::Ip {
+            source: source.into(),
+            destination: destination.into(),
             ttl: self.ttl,
             identification: self.identification,
             dont_fragment: false,

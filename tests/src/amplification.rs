@@ -1,48 +1,128 @@
 //! What reflectors answer when somebody asks in the victim's name.
 //!
-//! Each protocol's response is well-formed enough for its own dissector. Sizes and bytes follow the protocols'
-//! specifications and the measurements of US-CERT TA14-017A and Rossow, "Amplification Hell" (NDSS 2014).
+//! Each response is well-formed enough for its protocol's dissector to know it. Sizes and bytes follow the protocols'
+//! specifications, the measurements of US-CERT TA14-017A and Rossow, "Amplification Hell" (NDSS 2014), and for younger
+//! services the reports of those who saw the attacks.
 
+use levee_api::vector::Vector;
 use rand::{Rng, RngExt};
 
 use crate::frame;
 
 /// A service that answers more than it was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reflector {
-    /// ANY responses with TXT records, 800 to 3900 bytes (RFC 1035).
-    Dns,
-    /// `monlist` responses, mode 7, 440 bytes.
-    Ntp,
-    /// Search result entries of an LDAP root, 1.5 to 3 kB (RFC 4511).
-    Cldap,
-    /// `HTTP/1.1 200 OK` announcements (UPnP device architecture).
-    Ssdp,
-    /// A value sent back in frames of 1400 bytes.
-    Memcached,
+#[derive(Debug)]
+pub struct Reflector {
+    /// What an attack through it is called.
+    pub vector: Vector,
+    /// The UDP port that responses come from; none: a new one for each.
+    source_port: Option<u16>,
+    response: Response,
 }
 
+#[derive(Debug)]
+enum Response {
+    Dns,
+    Ntp,
+    Cldap,
+    Ssdp,
+    Memcached,
+    /// First bytes and what fills the rest, up to a length between two.
+    Filled(&'static [u8], Fill, usize, usize),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fill {
+    Random,
+    Text,
+    Zero,
+}
+
+use Fill::{Random, Text, Zero};
+use Response::Filled;
+
+const fn at(port: u16, vector: Vector, response: Response) -> Reflector {
+    Reflector { vector, source_port: Some(port), response }
+}
+
+/// All of them, one for each vector.
+pub const REFLECTORS: &[Reflector] = &[
+    at(53, Vector::DnsAmplification, Response::Dns),
+    at(123, Vector::NtpAmplification, Response::Ntp),
+    at(389, Vector::CldapAmplification, Response::Cldap),
+    at(1900, Vector::SsdpAmplification, Response::Ssdp),
+    at(11_211, Vector::MemcachedAmplification, Response::Memcached),
+    at(19, Vector::ChargenAmplification, Filled(b"", Text, 200, 1_400)),
+    at(17, Vector::QotdAmplification, Filled(b"\"", Text, 60, 512)),
+    // GetBulk response of SNMPv2 in community public.
+    at(161, Vector::SnmpAmplification, Filled(b"\x30\x82\x05\x00\x02\x01\x01\x04\x06public\xa2", Random, 600, 1_400)),
+    at(520, Vector::RipAmplification, Filled(b"\x02\x01\x00\x00\x00\x02\x00\x00", Random, 504, 504)),
+    at(
+        111,
+        Vector::PortmapAmplification,
+        Filled(b"\x3a\x5c\x11\x02\x00\x00\x00\x01\x00\x00\x00\x00", Random, 400, 500),
+    ),
+    at(
+        137,
+        Vector::NetbiosAmplification,
+        Filled(b"\x82\x28\x84\x00\x00\x00\x00\x01\x00\x00\x00\x00", Random, 190, 300),
+    ),
+    at(1434, Vector::MssqlAmplification, Filled(b"\x05\xc8\x01ServerName;", Text, 200, 700)),
+    at(5353, Vector::MdnsAmplification, Filled(b"\x00\x00\x84\x00\x00\x01\x00\x06\x00\x00\x00\x00", Random, 100, 600)),
+    at(3702, Vector::WsDiscoveryAmplification, Filled(b"<?xml version=\"1.0\"?><soap:Envelope", Text, 600, 1_400)),
+    at(5683, Vector::CoapAmplification, Filled(b"\x60\x45\x21\x07\xff", Text, 600, 1_000)),
+    at(3283, Vector::ArdAmplification, Filled(b"\x00\x01\x03\xea\x00\x31", Zero, 1_006, 1_006)),
+    // Servers answer from a new port; a block at a time, of 512 bytes (RFC 1350).
+    Reflector {
+        vector: Vector::TftpAmplification,
+        source_port: None,
+        response: Filled(b"\x00\x03\x00\x01", Random, 516, 516),
+    },
+    at(3478, Vector::StunAmplification, Filled(b"\x01\x01\x00\x48\x21\x12\xa4\x42", Random, 92, 92)),
+    at(1194, Vector::OpenvpnAmplification, Filled(b"\x40", Random, 54, 54)),
+    at(1701, Vector::L2tpAmplification, Filled(b"\xc8\x02\x00\x73", Random, 115, 115)),
+    at(623, Vector::IpmiAmplification, Filled(b"\x06\x00\xff\x07", Random, 30, 48)),
+    at(47_808, Vector::BacnetAmplification, Filled(b"\x81\x0a", Random, 60, 500)),
+    at(37_810, Vector::DvrAmplification, Filled(b"\x20\x00\x00\x00DHIP", Text, 700, 850)),
+    at(10_001, Vector::UbiquitiAmplification, Filled(b"\x01\x00\x00\x94", Random, 150, 250)),
+    at(
+        32_414,
+        Vector::PlexAmplification,
+        Filled(b"HTTP/1.0 200 OK\r\nContent-Type: plex/media-server\r\n", Text, 260, 300),
+    ),
+    at(427, Vector::SlpAmplification, Filled(b"\x02\x0a\x00", Text, 600, 1_400)),
+    at(5093, Vector::SentinelAmplification, Filled(b"\x7a\x00", Random, 1_300, 1_400)),
+    at(500, Vector::IsakmpAmplification, Filled(b"", Random, 100, 400)),
+    at(27_015, Vector::SteamAmplification, Filled(b"\xff\xff\xff\xff\x49\x11", Text, 100, 1_200)),
+    at(27_960, Vector::QuakeAmplification, Filled(b"\xff\xff\xff\xffstatusResponse\n", Text, 200, 1_200)),
+    at(33_848, Vector::JenkinsAmplification, Filled(b"<hudson><version>", Text, 140, 230)),
+    // Crestron CIP.
+    at(41_794, Vector::OtherAmplification, Filled(b"\x15\x00\x00\x00\x01\x84", Zero, 394, 394)),
+];
+
 impl Reflector {
-    /// The UDP port that the responses come from.
-    pub fn port(self) -> u16 {
-        match self {
-            Self::Dns => 53,
-            Self::Ntp => 123,
-            Self::Cldap => 389,
-            Self::Ssdp => 1900,
-            Self::Memcached => 11_211,
-        }
+    /// A port that a response comes from.
+    pub fn port(&self, rng: &mut impl Rng) -> u16 {
+        self.source_port.unwrap_or_else(|| crate::address::ephemeral_port(rng))
     }
 
     /// Writes the payload of one response.
-    pub fn response(self, payload: &mut Vec<u8>, rng: &mut impl Rng) {
+    pub fn response(&self, payload: &mut Vec<u8>, rng: &mut impl Rng) {
         payload.clear();
-        match self {
-            Self::Dns => dns(payload, rng),
-            Self::Ntp => ntp(payload, rng),
-            Self::Cldap => cldap(payload, rng),
-            Self::Ssdp => ssdp(payload, rng),
-            Self::Memcached => memcached(payload, rng),
+        match self.response {
+            Response::Dns => dns(payload, rng),
+            Response::Ntp => ntp(payload, rng),
+            Response::Cldap => cldap(payload, rng),
+            Response::Ssdp => ssdp(payload, rng),
+            Response::Memcached => memcached(payload, rng),
+            Filled(head, fill, least, most) => {
+                payload.extend(head);
+                let rest = rng.random_range(least..=most).saturating_sub(head.len());
+                match fill {
+                    Random => random(payload, rest, rng),
+                    Text => printable(payload, rest, rng),
+                    Zero => payload.extend(std::iter::repeat_n(0, rest)),
+                }
+            }
         }
     }
 }
@@ -59,7 +139,7 @@ fn dns(payload: &mut Vec<u8>, rng: &mut impl Rng) {
         payload.extend([0xc0, 12, 0, 16, 0, 1, 0, 0, 0x0e, 0x10]); // name, TXT, IN, one hour
         payload.extend((u16::from(text) + 1).to_be_bytes());
         payload.push(text);
-        printable(payload, text, rng);
+        printable(payload, usize::from(text), rng);
     }
 }
 
@@ -109,7 +189,7 @@ fn memcached(payload: &mut Vec<u8>, rng: &mut impl Rng) {
     payload.extend(std::iter::repeat_n(b'a', room));
 }
 
-fn printable(payload: &mut Vec<u8>, count: u8, rng: &mut impl Rng) {
+fn printable(payload: &mut Vec<u8>, count: usize, rng: &mut impl Rng) {
     payload.extend((0..count).map(|_| rng.random_range(b'a'..=b'z')));
 }
 
@@ -129,22 +209,42 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn every_response_starts_and_measures_as_its_protocol_does() {
+    fn responses(vector: Vector) -> Vec<Vec<u8>> {
         let mut rng = ChaCha8Rng::seed_from_u64(5);
-        let mut payload = Vec::new();
-        for _ in 0..1_000 {
-            Reflector::Dns.response(&mut payload, &mut rng);
+        let reflector = REFLECTORS.iter().find(|reflector| reflector.vector == vector).unwrap();
+        (0..1_000)
+            .map(|_| {
+                let mut payload = Vec::new();
+                reflector.response(&mut payload, &mut rng);
+                payload
+            })
+            .collect()
+    }
+
+    #[test]
+    fn responses_start_and_measure_as_their_protocols_do() {
+        for payload in responses(Vector::DnsAmplification) {
             assert!(payload[2] & 0x80 != 0 && (500..4_000).contains(&payload.len()));
-            Reflector::Ntp.response(&mut payload, &mut rng);
+        }
+        for payload in responses(Vector::NtpAmplification) {
             assert!(payload[0] & 7 == 7 && payload.len() == 440);
-            Reflector::Cldap.response(&mut payload, &mut rng);
+        }
+        for payload in responses(Vector::CldapAmplification) {
             assert_eq!(usize::from(u16::from_be_bytes([payload[4], payload[5]])), payload.len() - 6);
             assert_eq!(payload[9], 0x64);
-            Reflector::Ssdp.response(&mut payload, &mut rng);
+        }
+        for payload in responses(Vector::SsdpAmplification) {
             assert!(payload.starts_with(b"HTTP/1.1 200 OK\r\n") && payload.ends_with(b"\r\n\r\n"));
-            Reflector::Memcached.response(&mut payload, &mut rng);
-            assert_eq!(payload.len(), 1_400);
+        }
+        assert!(responses(Vector::MemcachedAmplification).iter().all(|payload| payload.len() == 1_400));
+        assert!(responses(Vector::RipAmplification).iter().all(|payload| payload.len() == 504 && payload[0] == 2));
+        assert!(responses(Vector::SlpAmplification).iter().all(|payload| (600..=1_400).contains(&payload.len())));
+    }
+
+    #[test]
+    fn every_vector_of_amplification_has_one_reflector() {
+        for vector in Vector::ALL.iter().filter(|vector| vector.name().ends_with("-amplification")) {
+            assert_eq!(REFLECTORS.iter().filter(|reflector| reflector.vector == *vector).count(), 1, "{vector}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::Ipv4Addr,
+    net::IpAddr,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
@@ -31,7 +31,7 @@ pub struct Arrivals {
 /// What arrived.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
-    /// IPv4 packets from the attack set.
+    /// IP packets from the attack set.
     pub attack: Arrivals,
     /// Everything else.
     pub other: Arrivals,
@@ -76,11 +76,13 @@ impl Arrivals {
     }
 }
 
-/// The IPv4 source of an untagged Ethernet frame.
-fn source(frame: &[u8]) -> Option<Ipv4Addr> {
-    let ethertype = frame.get(12..14)?;
-    let address: [u8; 4] = frame.get(26..30)?.try_into().ok()?;
-    (ethertype == [0x08, 0x00]).then_some(address.into())
+/// The IP source of an untagged Ethernet frame.
+fn source(frame: &[u8]) -> Option<IpAddr> {
+    match frame.get(12..14)? {
+        [0x08, 0x00] => Some((*frame.get(26..)?.first_chunk::<4>()?).into()),
+        [0x86, 0xdd] => Some((*frame.get(22..)?.first_chunk::<16>()?).into()),
+        _ => None,
+    }
 }
 
 /// Packets that an interface has received; 0 where the kernel does not say.

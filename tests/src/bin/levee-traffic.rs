@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
@@ -11,10 +11,10 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use levee_tests::{
-    address,
-    attack::{Attack, Kind},
+    address::{self, Family},
+    attack::{Aim, Attack, Kind, UnknownKind},
     events,
     frame::{Link, Mac},
     http, packet_socket, receive, scenario, send, timeline,
@@ -39,12 +39,12 @@ enum Command {
         /// Interface in this network namespace.
         #[arg(long)]
         interface: String,
-        /// What to send.
-        #[arg(long)]
+        /// What to send: one of `levee-traffic kinds`.
+        #[arg(long, value_parser = single_packets)]
         kind: Kind,
         /// Attacked address or prefix.
         #[arg(long, value_parser = target)]
-        target: Ipv4Net,
+        target: IpNet,
         /// Attacked port.
         #[arg(long)]
         port: Option<u16>,
@@ -64,6 +64,8 @@ enum Command {
         #[arg(long, value_parser = mac, default_value = "ff:ff:ff:ff:ff:ff")]
         to_mac: Mac,
     },
+    /// Print all kinds of attack, one a line; those that need connections can be composed and not sent.
+    Kinds,
     /// Count what arrives at an interface until the time is over or SIGTERM; print it as JSON.
     Receive {
         /// Interface in this network namespace.
@@ -159,9 +161,15 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match command {
         Command::Send { interface, kind, target, port, rate, seconds, packets, seed, to_mac } => {
             let link = Link { source: packet_socket::mac(&interface)?, destination: to_mac };
-            let mut attack = Attack::new(kind, target, port, seed, link);
+            let mut attack = Attack::new(Aim { kind, target, port, sources: None, seed, link });
             let pace = send::Pace { rate_pps: rate, duration: seconds, packets };
             print(&send::run(&mut attack, &interface, pace, &stop)?)?;
+        }
+        Command::Kinds => {
+            let mut out = io::stdout().lock();
+            Kind::all().try_for_each(|kind| {
+                writeln!(out, "{kind}{}", if kind.needs_connections() { " (connections)" } else { "" })
+            })?;
         }
         Command::Receive { interface, seconds } => print(&receive::run(&interface, seconds, &stop)?)?,
         Command::Write { scenario, outside, inside, labels } => {
@@ -174,7 +182,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
         Command::Clients { count, seed } => {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let mut out = io::stdout().lock();
-            (0..count).try_for_each(|_| writeln!(out, "{}", address::client(&mut rng)))?;
+            (0..count).try_for_each(|_| writeln!(out, "{}", address::client(Family::V4, &mut rng)))?;
         }
         Command::Timeline { kind, target, sent, received, http, events } => {
             let (sent, received, clients) = (parse(&sent)?, parse(&received)?, parse(&http)?);
@@ -208,10 +216,20 @@ fn print(report: &impl Serialize) -> Result<(), Box<dyn std::error::Error>> {
     Ok(writeln!(io::stdout(), "{}", serde_json::to_string(report)?)?)
 }
 
-fn target(text: &str) -> Result<Ipv4Net, String> {
+fn target(text: &str) -> Result<IpNet, String> {
     text.parse()
-        .or_else(|_| text.parse::<Ipv4Addr>().map(Ipv4Net::from))
-        .map_err(|_| "expected an IPv4 address or prefix, such as 203.0.113.10 or 203.0.113.0/24".into())
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| "expected an address or prefix, such as 203.0.113.10 or 2001:db8::/64".into())
+}
+
+fn single_packets(text: &str) -> Result<Kind, String> {
+    let kind: Kind = text.parse().map_err(|error: UnknownKind| error.to_string())?;
+    if kind.needs_connections() {
+        return Err(format!(
+            "{kind} needs connections, which this command cannot have; `levee-traffic write` composes it"
+        ));
+    }
+    Ok(kind)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -1,7 +1,7 @@
 //! What is left of an attack on disk.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test helper that fails fails its test")]
 
-use std::{fs, net::Ipv4Addr, path::PathBuf, process::Command};
+use std::{fs, net::IpAddr, path::PathBuf, process::Command};
 
 use levee_tests::{address, send};
 use nix::sys::signal::{Signal, kill};
@@ -27,7 +27,7 @@ fn show(file: &PathBuf) -> Vec<Shown> {
     let packet = |line: &str| {
         let [time, comment, interface, source] = line.split('|').collect::<Vec<_>>()[..] else { panic!("{line}") };
         let (seconds, nanos) = time.split_once('.').unwrap();
-        let source: Option<Ipv4Addr> = source.parse().ok();
+        let source: Option<IpAddr> = source.parse().ok();
         Shown {
             time_ns: seconds.parse::<u64>().unwrap() * 1_000_000_000 + nanos.parse::<u64>().unwrap(),
             comment: comment.to_owned(),

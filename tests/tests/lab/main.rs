@@ -54,7 +54,7 @@ fn a_flood_is_dropped_while_clients_are_served() {
         return println!("skipped: {reason}");
     }
     let lab = Lab::up("flood", &[]);
-    for kind in ["syn-flood", "carpet"] {
+    for kind in ["syn-flood", "carpet-bombing"] {
         lab.attack(kind, &["--seconds", "4"]).unwrap();
     }
 }
@@ -66,7 +66,7 @@ fn the_death_of_the_control_plane_during_an_attack_changes_nothing_on_the_wire()
     }
     let lab = Lab::up("control", &[]);
     let control = lab.process("levee", "levee-controlplane");
-    let attack = lab.command("attack", &["udp-flood", "--seconds", "4"]).stdout(Stdio::piped()).spawn().unwrap();
+    let attack = lab.command("attack", &["udp-random", "--seconds", "4"]).stdout(Stdio::piped()).spawn().unwrap();
     lab.await_packets_from_the_flood();
     support::kill(control);
     let output = attack.wait_with_output().unwrap();
