@@ -24,6 +24,7 @@ mod general;
 mod problem;
 mod quantity;
 mod section;
+mod template;
 mod zone;
 
 use std::fmt;

@@ -81,6 +81,16 @@ fn a_bare_zone_is_a_file_and_enforces_when_it_says_so() {
 }
 
 #[test]
+fn a_template_gives_floors_that_those_of_the_zone_replace() {
+    let floors = |more: &str| Config::parse("levee.toml", &zone_with(more)).unwrap().zones[0].floors.clone();
+    assert_eq!(floors("template = \"server\""), []);
+    assert_eq!(
+        floors("template = \"dns\"\nfloors = { icmp_other = 100, udp_open = 9000 }"),
+        [(Role::Syn, 200), (Role::Request, 200), (Role::UdpOpen, 9_000), (Role::IcmpOther, 100)]
+    );
+}
+
+#[test]
 fn a_zone_that_says_nothing_about_its_mode_is_only_watched() {
     let config = Config::parse("levee.toml", &zone_with("")).unwrap();
     assert_eq!(config.zones[0].mode, Mode::Monitor);
@@ -135,6 +145,7 @@ fn each_mistake_is_named_and_its_remedy_told() {
         (&zone_with("services = [{ proto = \"tcp\", ports = [\"90-80\"] }]"), "ends before it begins", "80-90"),
         (&zone_with("services = [{ proto = \"tcp\", ports = [\"http\"] }]"), "neither a port nor a range", "8000-8100"),
         (&zone_with("services_complete = true"), "said to be complete", "`services`"),
+        (&zone_with("template = \"gaming\""), "unknown value `gaming` for `template`", "did you mean `game`"),
         (&zone_with("floors = { sin = 5 }"), "unknown key `sin` in `floors`", "did you mean `syn`"),
         (&zone_with("floors = { syn = 0 }"), "`syn` is out of range", "from 1"),
         (&zone_with("[guardrails]\nmax_ttl = \"25h\""), "a mitigation cannot last for 25h", "24h"),

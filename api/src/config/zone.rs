@@ -10,6 +10,7 @@ use super::general::{Guardrails, MODES, name, prefix, values};
 use super::problem::{Fault, Problems};
 use super::quantity;
 use super::section::{Located, Section, choose, unknown};
+use super::template::TEMPLATES;
 use crate::overlap::overlaps;
 use crate::prefix::Prefix;
 use crate::role::Role;
@@ -222,8 +223,22 @@ fn port_range(text: &str) -> Result<(u16, u16), Fault> {
     }
 }
 
-/// Thresholds for roles of this zone, in packets per second.
+/// Floors per role, in packets per second.
+pub(super) type Floors = &'static [(Role, u32)];
+
+/// Those of the template, and before them those that the zone gives itself.
 fn floors(table: &Section<'_>) -> Vec<(Role, u32)> {
+    let mut floors = own_floors(table);
+    for (role, pps) in table.choice("template", TEMPLATES).unwrap_or_default() {
+        if floors.iter().all(|(own, _)| own != role) {
+            floors.push((*role, *pps));
+        }
+    }
+    floors.sort_unstable();
+    floors
+}
+
+fn own_floors(table: &Section<'_>) -> Vec<(Role, u32)> {
     let Some(section) = table.table("floors", "floors".to_owned()) else { return Vec::new() };
     let known: Vec<&str> = roles_with_floors().map(Role::name).collect();
     let mut floors = Vec::new();
@@ -235,7 +250,6 @@ fn floors(table: &Section<'_>) -> Vec<(Role, u32)> {
         let pps = section.as_integer(key.value, value, 1..=u64::from(u32::MAX));
         floors.extend(pps.and_then(|pps| u32::try_from(pps.value).ok()).map(|pps| (role, pps)));
     }
-    floors.sort_unstable();
     floors
 }
 
