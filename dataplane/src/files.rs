@@ -23,6 +23,19 @@ pub struct FileError {
 /// # Errors
 /// When the system refuses; the file is then what it was.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    put(path, None, bytes)
+}
+
+/// The same, and what the file was is kept under another name in its directory. Whenever a crash comes, one of the two is
+/// there, whole.
+///
+/// # Errors
+/// When the system refuses; at least one of the files is then what the first was.
+pub fn replace_keeping(path: &Path, previous: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    put(path, Some(previous), bytes)
+}
+
+fn put(path: &Path, previous: Option<&Path>, bytes: &[u8]) -> Result<(), FileError> {
     let fail = |doing: &'static str| move |reason| FileError { doing, path: path.to_owned(), reason };
     if fs::metadata(path).is_ok_and(|known| !known.is_file()) {
         return fs::write(path, bytes).map_err(fail("write"));
@@ -31,7 +44,13 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     fs::create_dir_all(folder).map_err(fail("make the directory of"))?;
     let mut aside = path.as_os_str().to_owned();
     aside.push(".partial");
-    let written = write_synced(Path::new(&aside), bytes).and_then(|()| fs::rename(&aside, path));
+    let written = write_synced(Path::new(&aside), bytes).and_then(|()| {
+        match previous.map(|previous| fs::rename(path, previous)) {
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::rename(&aside, path)
+    });
     if let Err(reason) = written {
         // What is left of it is of no use; that it cannot be removed either changes nothing.
         let _ = fs::remove_file(&aside);
@@ -71,6 +90,17 @@ mod tests {
         replace(&path, b"second").unwrap();
         assert_eq!(read(&path).unwrap().as_deref(), Some(&b"second"[..]));
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_the_file_was_is_kept_beside_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, previous) = (folder.path().join("file"), folder.path().join("file.previous"));
+        for bytes in [b"1", b"2", b"3"] {
+            replace_keeping(&path, &previous, bytes).unwrap();
+        }
+        assert_eq!(read(&path).unwrap().as_deref(), Some(&b"3"[..]));
+        assert_eq!(read(&previous).unwrap().as_deref(), Some(&b"2"[..]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The poll-mode process that watches and filters every packet.
 
 pub mod analysis;
+pub mod baseline;
 pub mod bell;
 pub mod capture_file;
 pub mod capture_writer;

@@ -8,10 +8,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use levee_api::config::ConfigError;
+use levee_dataplane::baseline::BaselineError;
 use levee_dataplane::huge_pages::HugePages;
 use levee_dataplane::replay::ReplayError;
 use levee_dataplane::run::RunError;
-use levee_dataplane::{ports, replay, run};
+use levee_dataplane::{baseline, ports, replay, run};
 
 const EX_CONFIG: u8 = 78;
 
@@ -32,6 +33,8 @@ enum Command {
     Run(run::Arguments),
     /// Judge a capture as if it arrived now, and write what would have passed.
     Replay(replay::Arguments),
+    /// Show, carry elsewhere, accept or forget what was learned.
+    Baseline(baseline::Arguments),
     /// List the ports that DPDK sees.
     Ports(ports::Arguments),
 }
@@ -60,18 +63,28 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         },
-        Command::Ports(arguments) => match ports::list(&arguments) {
-            Ok(text) => {
-                // A reader that has seen enough closes the pipe.
-                let _ = std::io::stdout().write_all(text.as_bytes());
-                ExitCode::SUCCESS
+        Command::Baseline(arguments) => match baseline::run(&arguments) {
+            Ok(text) => print(&text),
+            Err(BaselineError::Config(error)) => refused(error),
+            Err(error) => {
+                eprintln!("levee-dataplane: {error}");
+                ExitCode::FAILURE
             }
+        },
+        Command::Ports(arguments) => match ports::list(&arguments) {
+            Ok(text) => print(&text),
             Err(error) => {
                 eprintln!("levee-dataplane: {error}");
                 ExitCode::FAILURE
             }
         },
     }
+}
+
+fn print(text: &str) -> ExitCode {
+    // A reader that has seen enough closes the pipe.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
 }
 
 /// A file that cannot be read says nothing about its content.

@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 
 use levee_api::config::{Config, Exception, Simd};
 use levee_api::grpc::FilterRequest;
-use levee_engine::detect::snapshot;
 use levee_engine::engine::{Engine, Settings};
 use levee_engine::isa::Isa;
 use levee_engine::pipeline::Pipeline;
@@ -16,10 +15,9 @@ use levee_engine::tables::OnFailure;
 use levee_engine::target::plan::PlanError;
 use levee_engine::time::Timestamp;
 
-use crate::files;
+use crate::baseline::store;
 use crate::in_force::{self, InForce};
 use crate::service::{MAX_FILTERS, Policy};
-use crate::tick::BASELINE;
 
 /// Conversations that each worker remembers: 16 MiB.
 const CONVERSATIONS: usize = 1 << 20;
@@ -97,7 +95,9 @@ pub fn build_engine(
     };
     let (mut engine, pipelines) = Engine::build(&before.policy.zones, &before.policy.protected, settings, now)?;
     engine.detector.set_wall_clock(since_1970(), now);
-    restore_baseline(&mut engine, state, now);
+    if let Some(learned) = store::load(state, |told| tracing::warn!("{told}")) {
+        learned.give(&mut engine.detector, now);
+    }
     for request in &before.filters {
         if let Err(error) = engine.detector.measures.install_external(in_force::filter_of(request, now)) {
             tracing::warn!("a filter from before the restart is left out: {error}");
@@ -132,19 +132,6 @@ pub fn since_1970() -> Duration {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
-fn restore_baseline(engine: &mut Engine, state: &Path, now: Timestamp) {
-    let path = state.join(BASELINE);
-    match files::read(&path) {
-        Ok(None) => {}
-        Ok(Some(bytes)) => {
-            if let Err(error) = snapshot::read(&mut engine.detector, &bytes, now) {
-                tracing::warn!("{}: {error}; learning starts over", path.display());
-            }
-        }
-        Err(error) => tracing::warn!("{error}; learning starts over"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use levee_api::filter::{Action, HeaderBox, Rule, Target};
@@ -152,6 +139,7 @@ mod tests {
     use levee_api::zone::Zone;
 
     use super::*;
+    use crate::files;
 
     fn config(text: &str) -> Config {
         Config::parse("levee.toml", text).unwrap()

@@ -43,8 +43,6 @@ const IN_FORCE_EVERY: Duration = Duration::from_millis(500);
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
 /// Filters that are listed for the file in one tick.
 const FILTERS_AT_ONCE: usize = 2048;
-/// Name of the file with what was learned.
-pub const BASELINE: &str = "baseline";
 
 /// Everything the thread needs.
 pub struct Tick {
@@ -175,7 +173,7 @@ impl Tick {
             if baseline.as_mut().is_some_and(|draft| draft.go_on(&self.engine.detector))
                 && let Some(draft) = baseline.take()
             {
-                self.writer.replace(self.state.join(BASELINE), || draft.finish());
+                self.writer.save_baseline(self.state.clone(), || draft.finish());
             }
         }
         // Whole, also in the file.
@@ -189,7 +187,7 @@ impl Tick {
         self.list_in_force(&mut listing, usize::MAX);
         self.write_in_force(listing);
         let learned = snapshot::write(&self.engine.detector);
-        self.writer.replace(self.state.join(BASELINE), || learned);
+        self.writer.save_baseline(self.state.clone(), || learned);
     }
 
     /// Hands the detector's events to the service; true when filters changed.

@@ -436,20 +436,18 @@ fn what_was_learned_survives_a_restart_and_damage_changes_nothing() {
     let mut old = Site::learned(&[zone()]);
     old.tick();
     let bytes = snapshot::write(&old.engine.detector);
-    let mut new = Site::new(&[zone()], 1);
-    let empty = snapshot::write(&new.engine.detector);
     for at in 0..bytes.len() {
-        // Every byte of what leads and ends the file, and some between.
+        // Every byte of what leads and ends the file, and some between: a checksum covers them alike.
         if at > 64 && at + 64 < bytes.len() && at % 997 != 0 {
             continue;
         }
         let mut damaged = bytes.clone();
         damaged[at] ^= 1;
-        assert!(snapshot::read(&mut new.engine.detector, &damaged, new.now).is_err(), "changed at {at}");
-        assert!(snapshot::read(&mut new.engine.detector, &bytes[..at], new.now).is_err(), "cut at {at}");
+        assert!(Learned::open(&damaged).is_err(), "changed at {at}");
+        assert!(Learned::open(&bytes[..at]).is_err(), "cut at {at}");
     }
-    assert_eq!(snapshot::write(&new.engine.detector), empty, "untouched");
-    snapshot::read(&mut new.engine.detector, &bytes, new.now).unwrap();
+    let mut new = Site::new(&[zone()], 1);
+    Learned::open(&bytes).unwrap().give(&mut new.engine.detector, new.now);
     let (before, after) = (Learned::open(&bytes).unwrap(), snapshot::write(&new.engine.detector));
     let after = Learned::open(&after).unwrap();
     assert_eq!(after.targets, before.targets);

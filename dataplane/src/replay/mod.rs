@@ -20,11 +20,11 @@ use levee_engine::target::plan::PlanError;
 use levee_engine::time::Timestamp;
 use levee_engine::verdict::Verdict;
 
+use crate::baseline::store;
 use crate::capture_file::{OpenError, ReadError, WriteError, Writer};
 use crate::files::{self, FileError};
 use crate::source_files::{self, SourceFileError};
 use crate::start::on_failure;
-use crate::tick::BASELINE;
 
 use self::clock::Clock;
 use self::incidents::Incidents;
@@ -136,11 +136,23 @@ pub fn replay(arguments: &Arguments) -> Result<(), ReplayError> {
     let loaded = source_files::load(&config.address_sets, &config.guardrails.protected_prefixes)?;
     engine.replace_sources(loaded.sets, config.address_sets.clone());
     if let Some(state) = &arguments.state {
-        load_state(&mut engine, state, !arguments.learn, start)?;
+        let mut is_there = arguments.learn;
+        let told = |told: String| {
+            is_there = true;
+            eprintln!("levee-dataplane: {told}");
+        };
+        match store::load(state, told) {
+            Some(learned) => learned.give(&mut engine.detector, start),
+            None if is_there => {}
+            None => eprintln!(
+                "levee-dataplane: {} does not exist: nothing has been learned; a replay with --learn writes it",
+                store::newest(state).display()
+            ),
+        }
     }
     let outcome = drive(arguments, &mut merged, engine, pipelines)?;
     if let (Some(state), true) = (&arguments.state, arguments.learn) {
-        files::replace(&state.join(BASELINE), &snapshot::write(&outcome.engine.detector))?;
+        store::save(state, &snapshot::write(&outcome.engine.detector))?;
     }
     files::replace(&arguments.report, outcome.report.to_json().as_bytes())?;
     Ok(())
@@ -240,25 +252,6 @@ fn place(path: &Path) -> PathBuf {
         Some(folder.canonicalize().ok()?.join(path.file_name()?))
     };
     path.canonicalize().ok().or_else(in_folder).unwrap_or_else(|| path.to_owned())
-}
-
-/// Reads what was learned before; a file that cannot be used, or that is not there where it is wanted, is told and learning
-/// starts over.
-fn load_state(engine: &mut Engine, state: &Path, is_wanted: bool, now: Timestamp) -> Result<(), ReplayError> {
-    let path = state.join(BASELINE);
-    match files::read(&path)? {
-        Some(bytes) => {
-            if let Err(reason) = snapshot::read(&mut engine.detector, &bytes, now) {
-                eprintln!("levee-dataplane: {}: {reason}; learning starts over", path.display());
-            }
-        }
-        None if is_wanted => eprintln!(
-            "levee-dataplane: {} does not exist: nothing has been learned; a replay with --learn writes it",
-            path.display()
-        ),
-        None => {}
-    }
-    Ok(())
 }
 
 /// A line on stderr every so many bytes of long captures.

@@ -65,11 +65,11 @@ impl Histogram {
         }
     }
 
-    /// Adds all that another has.
-    pub fn merge(&mut self, other: &Self) {
-        self.add_to(0, other.silence);
-        for (bucket, weight) in (other.first..).zip(&other.weights) {
-            self.add_to(bucket, *weight);
+    /// Adds all that another has, at rates that are higher by `raised` packets per second.
+    pub fn merge(&mut self, other: &Self, raised: f32) {
+        self.add(raised, other.silence);
+        for (of, weight) in (other.first..).zip(&other.weights) {
+            self.add(middle(of) + raised, *weight);
         }
     }
 
@@ -162,12 +162,15 @@ mod tests {
         one.add(100.0, 3.0);
         other.add(0.0, 2.0);
         other.add(4_000.0, 1.0);
-        one.merge(&other);
+        one.merge(&other, 0.0);
         assert_eq!(one.total(), 6.0);
         assert!((one.quantile(0.9) / 4_000.0 - 1.0).abs() < 0.05);
         one.divide(2.0);
         assert_eq!(one.total(), 6.0);
         assert!((one.quantile(0.9) / 2_000.0 - 1.0).abs() < 0.1);
+        other.merge(&other.clone(), 1_000.0);
+        assert!((other.quantile(0.9) / 5_000.0 - 1.0).abs() < 0.05);
+        assert!((other.quantile(0.5) / 1_000.0 - 1.0).abs() < 0.05, "silence, raised");
     }
 
     #[test]

@@ -387,10 +387,8 @@ impl Nodes {
 
     /// The node of a whole prefix of a zone, above its hosts where it is one of their levels.
     pub fn aggregate(&mut self, prefix: Prefix, zone: u16, now: Timestamp) -> Option<NodeId> {
-        let levels = levels(prefix);
-        let own = levels.iter().position(|(length, _)| *length == prefix.length());
-        let (above, scale) = own.and_then(|at| Some((at, levels.get(at)?.1))).unwrap_or((LEVELS_V4.len(), 8.0));
-        self.node(prefix, zone, u8::try_from(above + 1).unwrap_or(u8::MAX), scale, None, now)
+        let above = levels(prefix).iter().position(|(length, _)| *length == prefix.length()).unwrap_or(LEVELS_V4.len());
+        self.node(prefix, zone, u8::try_from(above + 1).unwrap_or(u8::MAX), scale(prefix, prefix), None, now)
     }
 
     /// Forgets a host that has been idle for long; its counters are read anew if it comes back.
@@ -417,11 +415,20 @@ impl Nodes {
     }
 }
 
+/// How many times that of a host the floor of a target is, within a prefix of its zone.
+pub fn scale(target: Prefix, zone_prefix: Prefix) -> f32 {
+    let level = levels(zone_prefix).into_iter().find(|(length, _)| *length == target.length());
+    level.map_or(if target.is_host() { 1.0 } else { WIDEST }, |(_, scale)| scale)
+}
+
+/// Of prefixes wider than all levels.
+const WIDEST: f32 = 8.0;
+
 /// The prefix lengths above a host of a zone prefix, with their scale of floors, longest first.
 fn levels(zone_prefix: Prefix) -> Vec<(u8, f32)> {
     let lengths = if zone_prefix.is_ipv4() { LEVELS_V4 } else { LEVELS_V6 };
     let mut levels: Vec<(u8, f32)> = Vec::new();
-    for (length, scale) in lengths.into_iter().zip([2.0, 3.0, 4.0, 8.0]) {
+    for (length, scale) in lengths.into_iter().zip([2.0, 3.0, 4.0, WIDEST]) {
         let length = length.max(zone_prefix.length());
         if levels.last().is_none_or(|(last, _)| length < *last) {
             levels.push((length, scale));

@@ -160,15 +160,6 @@ fn baselines(node: &Node) -> impl Iterator<Item = (Role, &Baseline)> {
     Role::ALL.into_iter().filter_map(|role| Some((role, &node.track(role)?.baseline)))
 }
 
-/// Gives a detector what another had learned. Zones are known by name; what belongs to none is left out.
-///
-/// # Errors
-/// When the bytes are no whole snapshot of this version; the detector is then untouched.
-pub fn read(detector: &mut Detector, bytes: &[u8], now: Timestamp) -> Result<(), SealError> {
-    detector.restore(Learned::open(bytes)?, now);
-    Ok(())
-}
-
 impl Learned {
     /// From the bytes of a snapshot. Observations weigh one as of when it was written.
     ///
@@ -176,6 +167,11 @@ impl Learned {
     /// When they are no whole snapshot of this version.
     pub fn open(bytes: &[u8]) -> Result<Self, SealError> {
         Self::decode(sealed::open(KIND, bytes)?).ok_or(SealError::Damaged)
+    }
+
+    /// Gives it to a detector. Zones are known by name; what belongs to none is left out.
+    pub fn give(self, detector: &mut Detector, now: Timestamp) {
+        detector.restore(self, now);
     }
 
     fn decode(payload: &[u8]) -> Option<Self> {

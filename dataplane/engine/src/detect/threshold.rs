@@ -1,9 +1,11 @@
 //! Thresholds: what a role's rate may be before it is an alarm, learned from rates over 100 ms in peace.
 
+use std::fmt;
 use std::time::Duration;
 
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
+use levee_api::zone::Zone;
 
 use crate::detect::growth::{self, Drift};
 use crate::detect::histogram::Histogram;
@@ -57,11 +59,19 @@ pub struct Bounds {
     pub cap: f32,
 }
 
+/// Bytes on the wire of the smallest frame, with preamble and gap: what a capacity in bit/s is worth in packets.
+const SMALLEST_FRAME_BITS: f32 = 672.0;
+/// Part of a link's capacity that may be used.
+const USABLE: f32 = 0.8;
+
 impl Bounds {
-    /// The same for a target whose floor is so many times that of a host.
-    #[must_use]
-    pub fn scaled(self, scale: f32) -> Self {
-        Self { floor: self.floor * scale, ..self }
+    /// Those of a target in a zone that has been watched for so long. `scale`: how many times that of a host its floor is.
+    #[expect(clippy::cast_precision_loss, reason = "floors and capacities are estimates")]
+    pub fn of(zone: &Zone, role: Role, observed: Duration, scale: f32) -> Self {
+        let own = zone.floors.iter().find(|(known, _)| *known == role).map(|(_, floor)| *floor);
+        let floor = own.unwrap_or_else(|| floor(role)) as f32 * scale;
+        let cap = zone.link_capacity_bps.map_or(f32::MAX, |bps| USABLE * bps as f32 / SMALLEST_FRAME_BITS);
+        Self { role, observed, floor, cap }
     }
 }
 
@@ -99,6 +109,17 @@ pub enum Stage {
     Weeks,
 }
 
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Floor => "0",
+            Self::Minutes => "10min",
+            Self::Days => "day",
+            Self::Weeks => "week",
+        })
+    }
+}
+
 /// Quantiles that thresholds are made of, as far as they may have grown, in packets per second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Levels {
@@ -125,12 +146,13 @@ pub struct Baseline {
     pub is_seasonal: bool,
     /// Factor of the current hour.
     pub factor: f32,
-    pub(super) hour: Hour,
+    /// The hour under way; a snapshot leaves it out.
+    pub hour: Hour,
 }
 
 /// The hour under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Hour {
+pub struct Hour {
     /// None: learning has just begun.
     of_week: Option<u8>,
     /// Sum of the rates of windows.
@@ -212,12 +234,29 @@ impl Baseline {
         self.factor = if self.is_seasonal { hours.factor(next) } else { 1.0 };
     }
 
-    /// Takes in what was learned of a rate that was an alarm at first. Where nothing else is known, it is all there is.
-    pub fn merge(&mut self, provisional: &Self) {
+    /// Takes in what was learned of a rate that was an alarm at first. Where nothing else is known, it is all there is: then
+    /// it says true, and the threshold follows at once.
+    pub fn merge(&mut self, provisional: &Self) -> bool {
         self.largest = self.largest.max(provisional.largest);
-        self.rates.merge(&provisional.rates);
-        if self.levels.is_none() {
+        self.rates.merge(&provisional.rates, 0.0);
+        let is_new = self.levels.is_none();
+        if is_new {
             self.accept();
+        }
+        is_new
+    }
+
+    /// Learns of a prefix that what is usual at one of its members comes on top of all else.
+    pub fn add_member(&mut self, member: &Self) {
+        self.largest += member.largest;
+        self.rates.merge(&member.rates, self.rates.quantile(0.999));
+        let of_member = member.levels.unwrap_or_default();
+        match &mut self.levels {
+            Some(Levels { q999, q9999 }) => {
+                *q999 += of_member.q999;
+                *q9999 += of_member.q9999;
+            }
+            None => self.accept(),
         }
     }
 

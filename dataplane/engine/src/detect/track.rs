@@ -91,9 +91,9 @@ pub struct Look {
 /// A baseline changed in a way that operators want to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lesson {
-    /// An alarm without a witness has become what is usual.
+    /// An alarm without a witness has become what is usual at a target of which nothing else was known.
     Merged,
-    /// It has grown for weeks, and does not grow any more until that is accepted.
+    /// What is seen has grown faster than it may, or for weeks: the threshold does not follow until that is accepted.
     Held,
 }
 
@@ -222,16 +222,13 @@ impl Track {
         let held = self.baseline.refresh(&look.bounds, &look.calendar, length);
         self.is_slow_alarm = is_whole && self.baseline.slow_threshold(&look.bounds).is_some_and(|most| mean > most);
         let provisional = self.provisional.as_mut().filter(|learned| now.since(learned.since) >= PROVISIONAL);
-        let merged = provisional.is_some_and(|learned| {
-            self.baseline.merge(&std::mem::take(&mut learned.baseline));
+        let lesson = provisional.and_then(|learned| {
+            let is_new = self.baseline.merge(&std::mem::take(&mut learned.baseline));
             learned.since = now;
-            !std::mem::replace(&mut learned.is_merged, true)
+            let is_told = std::mem::replace(&mut learned.is_merged, true);
+            (!is_told).then_some(if is_new { Lesson::Merged } else { Lesson::Held })
         });
-        match (held, merged) {
-            (_, true) => Some(Lesson::Merged),
-            (true, false) => Some(Lesson::Held),
-            (false, false) => None,
-        }
+        lesson.or_else(|| held.then_some(Lesson::Held))
     }
 
     /// True when the excess has overflowed the bucket.

@@ -15,16 +15,11 @@ use crate::detect::event::{Phase, What};
 use crate::detect::growth;
 use crate::detect::node::{Load, Node, NodeId, Pending, Phases};
 use crate::detect::slots::{Earlier, Limits};
-use crate::detect::threshold::{self, Baseline, Bounds};
+use crate::detect::threshold::{Baseline, Bounds};
 use crate::detect::track::{Change, Lesson, Look, TAU, Track};
 use crate::detect::window::as_f32;
 use crate::detect::witness::{self, Seen};
 use crate::target::counters::{COUNTED_ROLES, Totals};
-
-/// Bytes on the wire of the smallest frame, with preamble and gap: what a capacity in bit/s is worth in packets.
-const SMALLEST_FRAME_BITS: f32 = 672.0;
-/// Part of a link's capacity that may be used.
-const USABLE: f32 = 0.8;
 
 impl Detector {
     /// Judges every role of one target.
@@ -36,8 +31,6 @@ impl Detector {
         let (observed, sees_inside, habits) = (state.observed, state.sees_inside, state.habits);
         let Above { covers, frozen } = self.above(id);
         let tick = now.since(self.last_tick);
-        let bounds: [Bounds; COUNTED_ROLES] =
-            std::array::from_fn(|at| bounds_of(zone, observed, Role::ALL.get(at).copied()));
         let (calendar, late) = (self.calendar, self.calendar.is_late(observed));
         let Some(node) = self.nodes.get_mut(id) else { return };
         let delta = if node.touched == self.tick { node.delta } else { Totals::default() };
@@ -65,7 +58,7 @@ impl Detector {
                 continue;
             }
             let track = entry.get_or_insert_with(|| Box::new(Track::new(now, tick)));
-            let Some(bounds) = bounds.get(at).map(|bounds| bounds.scaled(scale)) else { continue };
+            let bounds = Bounds::of(zone, role, observed, scale);
             let threshold = track.baseline.threshold(&bounds);
             let look = Look { bounds, threshold, learn: !frozen.contains(role), calendar };
             let lesson = track.account(as_f32(packets), as_f32(dropped), &look, tick, now);
@@ -113,7 +106,7 @@ impl Detector {
             self.merge(id, role, now);
         }
         for (role, lesson, threshold_pps) in lessons {
-            self.tell_lesson(id, role, lesson, threshold_pps, now);
+            self.on_lesson(id, role, lesson, threshold_pps, now);
         }
         for (role, change, rate, threshold, witness) in changes {
             self.on_change(id, role, change, rate, threshold, witness, now);
@@ -178,7 +171,7 @@ impl Detector {
             let dropped = delta.dropped.get(at).copied().unwrap_or(0);
             let Some(entry) = node.tracks.get_mut(at).filter(|_| packets > 0) else { continue };
             let track = entry.get_or_insert_with(|| Box::new(Track::new(until.before(span), TICK)));
-            let bounds = bounds_of(zone, observed, Some(role)).scaled(node.scale);
+            let bounds = Bounds::of(zone, role, observed, node.scale);
             let threshold = track.baseline.threshold(&bounds);
             // More than a quiet host receives is no peace, although it had to wait.
             let learn = !frozen.contains(role) && as_f32(packets) <= TAU.as_secs_f32() * threshold;
@@ -188,7 +181,7 @@ impl Detector {
         }
         learn_usual(node, ratio, late, observed, until);
         for (role, lesson, threshold_pps) in lessons {
-            self.tell_lesson(id, role, lesson, threshold_pps, now);
+            self.on_lesson(id, role, lesson, threshold_pps, now);
         }
     }
 
@@ -272,18 +265,28 @@ impl Detector {
         }
     }
 
-    pub(super) fn threshold_of(&self, node: &Node, role: Role) -> f32 {
+    /// The threshold of a role at a target, packets per second.
+    pub fn threshold_of(&self, node: &Node, role: Role) -> f32 {
         let (Some(zone), Some(state), Some(track)) =
             (self.plan.zone(node.zone), self.zones.get(usize::from(node.zone)), node.track(role))
         else {
             return f32::MAX;
         };
-        track.baseline.threshold(&bounds_of(zone, state.observed, Some(role)).scaled(node.scale))
+        track.baseline.threshold(&Bounds::of(zone, role, state.observed, node.scale))
     }
 
-    fn tell_lesson(&mut self, id: NodeId, role: Role, lesson: Lesson, threshold_pps: f32, now: Timestamp) {
-        if let Some(target) = self.target(id) {
-            self.tell(What::Learned { target, role, lesson, threshold_pps }, now);
+    /// Tells what was learned. What has become usual at a target comes from now on to the prefixes around it, too, which did
+    /// not count it while it was an alarm.
+    fn on_lesson(&mut self, id: NodeId, role: Role, lesson: Lesson, threshold_pps: f32, now: Timestamp) {
+        let Some(target) = self.target(id) else { return };
+        self.tell(What::Learned { target, role, lesson, threshold_pps }, now);
+        let member = self.nodes.get(id).and_then(|node| Some((node.parent, node.track(role)?.baseline.clone())));
+        let Some((mut above, member)) = member.filter(|_| lesson == Lesson::Merged) else { return };
+        while let Some(prefix) = above.and_then(|id| self.nodes.get_mut(id)) {
+            above = prefix.parent;
+            if let Some(entry) = prefix.tracks.get_mut(role.index()) {
+                entry.get_or_insert_with(|| Box::new(Track::new(now, TICK))).baseline.add_member(&member);
+            }
         }
     }
 }
@@ -301,7 +304,7 @@ struct Above {
 pub(super) fn limits(zone: &Zone, observed: Duration) -> Limits {
     Limits::new(std::array::from_fn(|at| {
         let role = Role::ALL.get(at).copied().filter(|role| role.index() < COUNTED_ROLES)?;
-        let least = Baseline::least(&bounds_of(zone, observed, Some(role)));
+        let least = Baseline::least(&Bounds::of(zone, role, observed, 1.0));
         Some(whole_pps((TAU.as_secs_f32() * least).floor()))
     }))
 }
@@ -334,21 +337,4 @@ fn learn_usual(node: &mut Node, answer_ratio: Option<f32>, late: bool, observed:
 /// True when the role is in peace and below its threshold.
 fn drained(node: &Node, role: Role) -> bool {
     node.track(role).is_none_or(Track::is_idle)
-}
-
-fn floor_of(zone: &Zone, role: Option<Role>) -> f32 {
-    let Some(role) = role else { return f32::MAX };
-    let own = zone.floors.iter().find(|(known, _)| *known == role).map(|(_, floor)| *floor);
-    as_f32(own.unwrap_or_else(|| threshold::floor(role)))
-}
-
-fn bounds_of(zone: &Zone, observed: Duration, role: Option<Role>) -> Bounds {
-    let cap = zone.link_capacity_bps.map_or(f32::MAX, capacity_pps);
-    Bounds { role: role.unwrap_or(Role::Established), observed, floor: floor_of(zone, role), cap }
-}
-
-/// Packets per second that a link can carry at most, of which a part is usable.
-#[expect(clippy::cast_precision_loss, reason = "a capacity is an estimate")]
-fn capacity_pps(bps: u64) -> f32 {
-    USABLE * bps as f32 / SMALLEST_FRAME_BITS
 }

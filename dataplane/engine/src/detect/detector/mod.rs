@@ -101,8 +101,8 @@ pub struct Detector {
     round: NodeId,
     task: Option<TaskKey>,
     calendar: Calendar,
-    /// When learning began, for the weight of what is learned.
-    began: Timestamp,
+    /// For how long somebody has watched since the start: what is learned is forgotten by that.
+    watched: Duration,
     /// Time since 1970 at the origin of timestamps.
     origin: Duration,
     events: Vec<Event>,
@@ -166,7 +166,7 @@ impl Detector {
             round: 0,
             task: None,
             calendar: Calendar { hour: 0, weight: 1.0, seen_since: now, is_training: learn_only },
-            began: now,
+            watched: Duration::ZERO,
             origin: Duration::ZERO,
             events: Vec::new(),
             hits_before: HashMap::new(),
@@ -217,12 +217,13 @@ impl Detector {
     /// Brings the calendar up to date and returns for how long somebody has watched since the last tick.
     fn turn_calendar(&mut self, now: Timestamp) -> Duration {
         self.calendar.hour = hour_of_week(self.origin + now.since(Timestamp::ZERO));
-        self.calendar.weight = 1.0 / growth::decay(now.since(self.began).min(MOST_GROWTH));
         let elapsed = now.since(self.last_tick);
         if elapsed > UNSEEN {
             self.calendar.seen_since = now;
             return Duration::ZERO;
         }
+        self.watched += elapsed;
+        self.calendar.weight = 1.0 / growth::decay(self.watched.min(MOST_GROWTH));
         elapsed
     }
 
