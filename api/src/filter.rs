@@ -296,10 +296,10 @@ pub enum Action {
         /// What shares one limit.
         per: Per,
     },
-    /// A SYN passes if its source is verified, or if the filter has matched at most this many per second; else it is
-    /// answered with the challenge of its zone.
+    /// A SYN or a DNS query passes if its source is verified, or if the filter has matched at most this many per second; else it
+    /// is answered with the challenge of its zone. Everything else passes.
     Challenge {
-        /// SYNs per second that pass unasked.
+        /// Packets per second that pass unasked.
         above_pps: u32,
     },
 }

@@ -61,8 +61,10 @@ pub struct Zone {
     pub services_complete: bool,
     /// Whether the other direction passes here.
     pub visibility: Visibility,
-    /// How clients are challenged.
+    /// How clients that open connections are challenged.
     pub challenge: Challenge,
+    /// True: DNS queries may be answered with the request to come back over TCP.
+    pub challenge_dns: bool,
     /// Capacity of the link to the zone in bits per second; none: unknown.
     pub link_capacity_bps: Option<u64>,
     /// Floors in packets per second that replace the built-in ones.

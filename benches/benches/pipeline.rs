@@ -1,4 +1,4 @@
-//! What the data path costs per packet (in peace, with filters, with many lists), and what a tick of detection costs with
+//! What the data path costs per packet (in peace, with filters, with many lists, and when it is answered), and what a tick of detection costs with
 //! many hosts active or attacked. Per packet, a sample counts as its fastest runs, so that figures from a shared machine
 //! mean something; a tick is measured whole.
 
@@ -10,7 +10,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use levee_api::filter::{Action, Filter, HeaderBox, Origin, Rule, Target};
 use levee_api::lane::Lane;
 use levee_api::prefix::Prefix;
-use levee_api::role::RoleSet;
+use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
 use levee_api::zone::{Challenge, Mode, Service, Visibility, Zone};
 use levee_engine::detect::detector::TICK;
@@ -41,6 +41,7 @@ impl Site {
             services_complete: false,
             visibility: Visibility::Both,
             challenge: Challenge::default(),
+            challenge_dns: false,
             link_capacity_bps: None,
             floors: Vec::new(),
             runbook: None,
@@ -50,7 +51,7 @@ impl Site {
             conversations: 1 << 16,
             hosts: 1 << 10,
             filters: 1 << 17,
-            secret: (3, 4),
+            secret: (0x9e37_79b9_7f4a_7c15, 0xbf58_476d_1ce4_e5b9),
             ceiling: Mode::Enforce,
             too_deep: OnFailure::Pass,
             evicted: OnFailure::Pass,
@@ -67,22 +68,31 @@ impl Site {
     /// A drop filter on each of some hosts, `rules` of them, that no packet here matches.
     fn filter(&mut self, hosts: u32, rules: u16) {
         for (host, rule) in (0..hosts).flat_map(|host| (0..rules).map(move |rule| (host, rule))) {
-            let filter = Filter {
-                id: 0,
-                target: Target {
-                    zone: "bench".to_owned(),
-                    prefix: Some(Prefix::host(std::net::Ipv4Addr::from(FIRST + host).into())),
-                },
-                roles: RoleSet::FILTERABLE,
-                rule: Rule::of(HeaderBox::any().exact(Lane::Protocol, 17).exact(Lane::IpLength, 1_000 + rule)),
-                action: Action::Drop,
-                deadline: Timestamp::NEVER,
-                origin: Origin::ControlPlane { owner: String::new() },
-                witness: String::new(),
-            };
-            self.engine.detector.measures.install_external(filter).unwrap_or_else(|error| unreachable!("{error}"));
+            let shape = HeaderBox::any().exact(Lane::Protocol, 17).exact(Lane::IpLength, 1_000 + rule);
+            let on = Prefix::host(std::net::Ipv4Addr::from(FIRST + host).into());
+            self.install(Some(on), RoleSet::FILTERABLE, shape, Action::Drop);
         }
         self.engine.settle(self.now);
+    }
+
+    /// Every SYN is challenged.
+    fn challenge(&mut self) {
+        self.install(None, Role::Syn.set(), HeaderBox::any(), Action::Challenge { above_pps: 0 });
+        self.engine.settle(self.now);
+    }
+
+    fn install(&mut self, prefix: Option<Prefix>, roles: RoleSet, shape: HeaderBox, action: Action) {
+        let filter = Filter {
+            id: 0,
+            target: Target { zone: "bench".to_owned(), prefix },
+            roles,
+            rule: Rule::of(shape),
+            action,
+            deadline: Timestamp::NEVER,
+            origin: Origin::ControlPlane { owner: String::new() },
+            witness: String::new(),
+        };
+        self.engine.detector.measures.install_external(filter).unwrap_or_else(|error| unreachable!("{error}"));
     }
 
     fn send(&mut self, frames: &[Vec<u8>]) {
@@ -96,6 +106,27 @@ impl Site {
             self.path.burst(0, Direction::Inbound, packets, self.now, &mut verdicts);
             black_box(verdicts);
         }
+    }
+
+    /// The same where frames are answered, in a buffer that stands for theirs; returns how many were.
+    fn answer(&mut self, frames: &[Vec<u8>]) -> usize {
+        let mut answered = 0;
+        for frames in frames.chunks(BURST) {
+            let mut packets = [Packet { head: &[], wire_len: 0 }; BURST];
+            for (packet, frame) in packets.iter_mut().zip(frames) {
+                *packet = Packet { head: frame, wire_len: 60 };
+            }
+            let mut verdicts = [Verdict::Forward; BURST];
+            let packets = packets.get(..frames.len()).unwrap_or_default();
+            self.path.burst(0, Direction::Inbound, packets, self.now, &mut verdicts);
+            for (at, (frame, _)) in frames.iter().zip(verdicts).enumerate().filter(|(_, (_, v))| *v == Verdict::Reply) {
+                let mut buffer = [0; 60];
+                buffer.copy_from_slice(frame);
+                answered += usize::from(self.path.reply(at, &mut buffer).is_some());
+                black_box(buffer);
+            }
+        }
+        answered
     }
 
     fn tick(&mut self) -> Duration {
@@ -120,6 +151,43 @@ fn datagram(n: u32) -> Vec<u8> {
     frame.extend([0x9c, 0x40, 0x01, 0xbb, 0, 26, 0, 0]);
     frame.resize(60, 0xab);
     frame
+}
+
+/// The SYN of a forged client, without options.
+fn syn(n: u32) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0, 0, 40, 0, 1, 0x40, 0, 57, 6, 0, 0];
+    frame.extend(n.wrapping_mul(0x9e37_79b9).to_be_bytes());
+    frame.extend(FIRST.to_be_bytes());
+    frame.extend([0x9c, 0x40, 0x01, 0xbb]);
+    frame.extend(n.to_be_bytes());
+    frame.extend([0, 0, 0, 0, 0x50, 0x02, 0xfa, 0xf0, 0, 0, 0, 0]);
+    frame.resize(60, 0);
+    frame
+}
+
+/// A SYN, from the burst that it came in to the SYN-ACK in its place.
+fn answered(c: &mut Criterion) {
+    let mut site = Site::new();
+    site.challenge();
+    let frames: Vec<_> = (0..8_192).map(syn).collect();
+    let mut group = c.benchmark_group("burst/per packet");
+    group.bench_function("SYNs that are answered", |b| {
+        b.iter_custom(|packets| {
+            let per_run = 8_192_u64;
+            let run = |_| {
+                // Longer than the limit of answers to a prefix asks for.
+                site.now = site.now + Duration::from_millis(10);
+                let begin = Instant::now();
+                let answered = site.answer(&frames);
+                let took = begin.elapsed();
+                assert_eq!(answered, frames.len());
+                took
+            };
+            let fastest = (0..packets.div_ceil(per_run).max(3)).map(run).min().unwrap_or_default();
+            fastest.mul_f64(packets as f64 / per_run as f64)
+        });
+    });
+    group.finish();
 }
 
 fn per_packet(c: &mut Criterion) {
@@ -174,5 +242,5 @@ fn tick(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, per_packet, tick);
+criterion_group!(benches, per_packet, answered, tick);
 criterion_main!(benches);

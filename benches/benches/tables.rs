@@ -61,6 +61,7 @@ fn zone() -> Zone {
         services_complete: false,
         visibility: Visibility::Auto,
         challenge: Challenge::default(),
+        challenge_dns: false,
         link_capacity_bps: None,
         floors: Vec::new(),
         runbook: None,

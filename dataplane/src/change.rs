@@ -131,6 +131,7 @@ mod tests {
             services_complete: false,
             visibility: Visibility::Auto,
             challenge: Challenge::default(),
+            challenge_dns: false,
             link_capacity_bps: None,
             floors: Vec::new(),
             runbook: None,

@@ -33,6 +33,8 @@ pub struct Load {
     pub requests: u32,
     /// How long.
     pub duration: Duration,
+    /// A connection that is reset before its first answer is opened again so often.
+    pub retries: u32,
     /// A request must be answered in full within this time, the first one together with its handshake.
     pub patience: Duration,
 }
@@ -44,6 +46,8 @@ pub struct Report {
     pub begun: TimeBins,
     /// Of these, those answered in full and in time.
     pub succeeded: TimeBins,
+    /// Connections that were opened again.
+    pub retried: u64,
     /// The others by cause.
     pub failures: BTreeMap<String, u64>,
     /// Median time of the successful ones in microseconds.
@@ -90,12 +94,19 @@ async fn clients(load: &Load, stop: &AtomicBool) -> Rc<RefCell<Tally>> {
 
 /// One connection with its requests. When one fails, so do those that would have followed.
 async fn connection(load: Load, source: Option<Ipv4Addr>, tally: Rc<RefCell<Tally>>) {
-    let mut stream = None;
+    let (mut stream, mut retries) = (None, load.retries);
     for done in 0..load.requests {
         let (began, clock) = (unix_ns(), Instant::now());
-        let outcome = match timeout(load.patience, request(&load, source, &mut stream)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        let outcome = loop {
+            let left = load.patience.saturating_sub(clock.elapsed());
+            match timeout(left, request(&load, source, &mut stream)).await {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionReset && done == 0 && retries > 0 => {
+                    (stream, retries) = (None, retries - 1);
+                    tally.borrow_mut().report.retried += 1;
+                }
+                Ok(outcome) => break outcome,
+                Err(_) => break Err(io::ErrorKind::TimedOut.into()),
+            }
         };
         let mut tally = tally.borrow_mut();
         match outcome {
@@ -155,6 +166,7 @@ impl Default for Tally {
         let report = Report {
             begun: TimeBins::new(100),
             succeeded: TimeBins::new(100),
+            retried: 0,
             failures: BTreeMap::new(),
             median_us: 0,
             p99_us: 0,
@@ -211,6 +223,7 @@ mod tests {
             sources: vec![Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2)],
             connections_per_s: 50,
             requests: 2,
+            retries: 0,
             duration: Duration::from_millis(500),
             patience: Duration::from_secs(5),
         }
@@ -237,6 +250,22 @@ mod tests {
             assert_eq!(report.succeeded.total(), 0);
             assert_eq!(report.failures.values().sum::<u64>(), report.begun.total());
         }
+    }
+
+    #[test]
+    fn a_connection_that_is_reset_is_opened_again_as_often_as_allowed() {
+        // Closed with data unread, a connection is reset.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let std::net::SocketAddr::V4(server) = listener.local_addr().unwrap() else { panic!("asked for IPv4") };
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                stream.unwrap().peek(&mut [0; 16]).unwrap();
+            }
+        });
+        let report = run(&Load { retries: 3, ..load(server) }, &AtomicBool::new(false)).unwrap();
+        let connections = report.begun.total() / 2;
+        assert!(connections > 0);
+        assert_eq!((report.succeeded.total(), report.retried), (0, 3 * connections));
     }
 
     #[test]

@@ -304,6 +304,7 @@ mod tests {
         let mut clients = http::Report {
             begun: TimeBins::new(100),
             succeeded: TimeBins::new(100),
+            retried: 0,
             failures: Default::default(),
             median_us: 1_500,
             p99_us: 9_000,

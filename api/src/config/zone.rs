@@ -98,6 +98,7 @@ fn zone(
         services_complete,
         visibility: visibility.unwrap_or(Visibility::Auto),
         challenge: challenge.unwrap_or_default(),
+        challenge_dns: table.boolean("challenge_dns").unwrap_or(false),
         link_capacity_bps: table.parsed("link_capacity", quantity::bit_rate).map(|rate| rate.value),
         floors: floors(&table),
         runbook: table.parsed("runbook", super::general::name).map(|runbook| runbook.value),

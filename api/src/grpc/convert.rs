@@ -122,6 +122,7 @@ impl From<&Zone> for v1::Zone {
             .into(),
             services: zone.services.iter().map(Into::into).collect(),
             services_complete: zone.services_complete,
+            challenge_dns: zone.challenge_dns,
             visibility: match zone.visibility {
                 Visibility::Auto => v1::Visibility::Auto,
                 Visibility::Both => v1::Visibility::Both,
@@ -159,6 +160,7 @@ impl TryFrom<&v1::Zone> for Zone {
             },
             services: each("services", &message.services, Service::try_from)?,
             services_complete: message.services_complete,
+            challenge_dns: message.challenge_dns,
             visibility: match message.visibility() {
                 v1::Visibility::Auto => Visibility::Auto,
                 v1::Visibility::Both => Visibility::Both,
@@ -428,8 +430,9 @@ impl TryFrom<&v1::FilterRequest> for FilterRequest {
         }
         let roles = roles.into_iter().fold(RoleSet::NONE, |roles, role| roles.union(role.set()));
         let action = present("action", message.action.as_ref(), Action::try_from)?;
-        if matches!(action, Action::Challenge { .. }) && roles != Role::Syn.set() {
-            return Err(FieldError::new("roles", "only the role syn can be challenged"));
+        let challenged = Role::Syn.set().union(Role::UdpOpen.set());
+        if matches!(action, Action::Challenge { .. }) && roles.union(challenged) != challenged {
+            return Err(FieldError::new("roles", "only the roles syn and udp_open can be challenged"));
         }
         Ok(Self {
             owner: word("owner", &message.owner)?,

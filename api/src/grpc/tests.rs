@@ -84,13 +84,13 @@ fn zone() -> impl Strategy<Value = Zone> {
     (
         (name(), prop::collection::vec(prefix(), 1..4), mode, prop::collection::vec(service, 0..3)),
         (any::<bool>(), visibility, prop::option::of(1_u64..), prop::collection::vec((role(), 1_u32..), 0..3)),
-        (prop::option::of(name()), challenge),
+        (prop::option::of(name()), challenge, any::<bool>()),
     )
         .prop_map(
             |(
                 (name, prefixes, mode, services),
                 (services_complete, visibility, capacity, floors),
-                (runbook, challenge),
+                (runbook, challenge, challenge_dns),
             )| Zone {
                 name,
                 prefixes,
@@ -99,6 +99,7 @@ fn zone() -> impl Strategy<Value = Zone> {
                 services_complete,
                 visibility,
                 challenge,
+                challenge_dns,
                 link_capacity_bps: capacity,
                 floors,
                 runbook,

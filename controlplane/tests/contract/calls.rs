@@ -37,6 +37,7 @@ fn zone(name: &str, prefixes: Vec<Prefix>) -> Zone {
         services_complete: false,
         visibility: Visibility::Auto,
         challenge: Challenge::default(),
+        challenge_dns: false,
         link_capacity_bps: None,
         floors: vec![],
         runbook: None,

@@ -92,7 +92,7 @@ struct Scratch {
     hits: [Hits; BURST],
     /// What limits know each packet by.
     limit_keys: [u64; BURST],
-    /// What challenges know each SYN by.
+    /// What challenges know each packet by.
     challenge_keys: [[u64; 2]; BURST],
     /// A bit for each packet that answers a challenge and is answered itself.
     answers: u64,
@@ -143,7 +143,7 @@ impl Pipeline {
                 limit_keys: [0; BURST],
                 challenge_keys: [[0; 2]; BURST],
                 answers: 0,
-                replies: [Reply::default(); BURST],
+                replies: [Reply::Truncated; BURST],
                 reasons: [None; BURST],
             }),
             isa,

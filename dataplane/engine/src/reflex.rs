@@ -1,10 +1,13 @@
 //! From a finding to a measure: what policy allows the dataplane to do by itself, at once.
 
+use levee_api::filter::{HeaderBox, Side};
+use levee_api::lane::Lane;
 use levee_api::role::Role;
 use levee_api::zone::{Challenge, Zone};
 
 use crate::detect::node::Peace;
 use crate::detect::track::{is_own_witness, relies_on_memory};
+use crate::packet::dns;
 
 /// A coarse measure may have hit at most this share of a target's packets in peace.
 const HARMLESS_SHARE: f32 = 0.001;
@@ -16,8 +19,8 @@ const ENOUGH_PACKETS: f32 = 1_000.0;
 pub enum Answer {
     /// Everything of the role is dropped, in the tick of the alarm.
     DropRole,
-    /// SYNs have to show that somebody is behind their source, from the tick of the alarm on.
-    Challenge,
+    /// Everything of the role that this contains has to show that somebody is behind its source, from the tick of the alarm on.
+    Challenge(HeaderBox),
     /// A signature has to be found first.
     Signature,
     /// Parsing drops it already.
@@ -29,7 +32,15 @@ pub enum Answer {
 pub fn answer(role: Role, zone: &Zone, target: &Peace, zone_peace: &Peace) -> Answer {
     match role {
         Role::Malformed => return Answer::None,
-        Role::Syn if zone.challenge != Challenge::Off => return Answer::Challenge,
+        Role::Syn if zone.challenge != Challenge::Off => return Answer::Challenge(HeaderBox::any()),
+        // Over TCP it must find somebody.
+        Role::UdpOpen if zone.challenge_dns && [6, 17].iter().all(|protocol| zone.serves(*protocol, dns::PORT)) => {
+            return Answer::Challenge(HeaderBox::any().exact(Lane::Protocol, 17).port(
+                Side::Destination,
+                dns::PORT,
+                dns::PORT,
+            ));
+        }
         _ => {}
     }
     // Nobody can put a datagram together whose first fragment never came.
@@ -65,6 +76,7 @@ mod tests {
             services_complete: false,
             visibility: Visibility::Auto,
             challenge: Challenge::default(),
+            challenge_dns: false,
             link_capacity_bps: None,
             floors: Vec::new(),
             runbook: None,
@@ -115,7 +127,12 @@ mod tests {
         for role in [Role::Syn, Role::UdpOpen, Role::Request, Role::IcmpOther] {
             assert_eq!(answer(role, &unasked, &quiet, &quiet), Answer::Signature, "{role}");
         }
-        assert_eq!(answer(Role::Syn, &zone(&[6]), &quiet, &quiet), Answer::Challenge);
-        assert_eq!(answer(Role::UdpOpen, &zone(&[6]), &quiet, &quiet), Answer::Signature);
+        assert_eq!(answer(Role::Syn, &zone(&[6]), &quiet, &quiet), Answer::Challenge(HeaderBox::any()));
+        for (asks, protocols) in [(false, &[6, 17][..]), (true, &[17])] {
+            let zone = Zone { challenge_dns: asks, ..zone(protocols) };
+            assert_eq!(answer(Role::UdpOpen, &zone, &quiet, &quiet), Answer::Signature, "not over TCP");
+        }
+        let dns = Zone { challenge_dns: true, ..zone(&[6, 17]) };
+        assert!(matches!(answer(Role::UdpOpen, &dns, &quiet, &quiet), Answer::Challenge(on) if !on.is_any()));
     }
 }

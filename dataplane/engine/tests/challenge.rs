@@ -17,7 +17,7 @@ use levee_engine::packet::Direction::{Inbound, Outbound};
 use levee_engine::time::Timestamp;
 use levee_engine::verdict::{Reason, Verdict};
 
-use traffic::{MORE, SERVER, Site, TO_SERVER, Tcp, attacker, syn, zone};
+use traffic::{MORE, SERVER, Site, TO_SERVER, Tcp, attacker, datagram, syn, zone};
 
 /// A client in a network of its own; the flood has none of its addresses.
 const CLIENT: Tcp = Tcp { source: [198, 51, 100, 7], port: 40_000, ..TO_SERVER };
@@ -262,13 +262,13 @@ fn nobody_is_asked_where_it_is_off_or_only_watched() {
     }
 }
 
-#[test]
-fn the_control_plane_may_ask() {
-    let mut site = Site::learned(&[zone()]);
+/// A zone whose control plane asks everybody, for queries too if `dns`.
+fn asked_by_the_control_plane(dns: bool) -> Site {
+    let mut site = Site::learned(&[Zone { challenge_dns: dns, ..zone() }]);
     let filter = Filter {
         id: 1,
         target: Target { zone: "web".to_owned(), prefix: None },
-        roles: Role::Syn.set(),
+        roles: Role::Syn.set().union(Role::UdpOpen.set()).union(Role::UdpUnserved.set()),
         rule: Rule::of(HeaderBox::any()),
         action: Action::Challenge { above_pps: 0 },
         deadline: Timestamp(site.now.0 + 1_000_000_000),
@@ -277,5 +277,42 @@ fn the_control_plane_may_ask() {
     };
     site.engine.detector.measures.install_external(filter).unwrap();
     site.tick();
+    site
+}
+
+#[test]
+fn the_control_plane_may_ask() {
+    let mut site = asked_by_the_control_plane(false);
     assert!(answer(&mut site, &CLIENT.frame(b"")).is_some());
+    assert_eq!(site.send(Inbound, &query(QUERY)), Verdict::Forward, "queries only where the zone says so");
+}
+
+const QUERY: &[u8] = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\0\0\x01\0\x01";
+
+fn query(message: &[u8]) -> Vec<u8> {
+    let mut frame = datagram(CLIENT.source, 33_333, SERVER, 53, message.len());
+    let at = frame.len() - message.len();
+    frame[at..].copy_from_slice(message);
+    frame
+}
+
+#[test]
+fn a_resolver_comes_back_over_tcp_and_its_queries_pass_then() {
+    let mut site = asked_by_the_control_plane(true);
+    let truncated = answer(&mut site, &query(QUERY)).unwrap();
+    assert_eq!((truncated[42 + 2], truncated.len()), (0x83, 14 + 28 + QUERY.len()), "a response, truncated");
+    let opens = Tcp { to_port: 53, ..CLIENT };
+    let asked = answer(&mut site, &opens.frame(b"")).unwrap();
+    let acknowledged = Tcp { to_port: 53, ..acknowledges(&asked) };
+    assert!(answer(&mut site, &acknowledged.frame(b"")).is_some());
+    assert_eq!(site.send(Inbound, &opens.frame(b"")), Verdict::Forward);
+    assert_eq!(site.send(Inbound, &query(QUERY)), Verdict::Forward);
+}
+
+#[test]
+fn datagrams_that_are_no_queries_do_not_pass_for_them() {
+    let mut site = asked_by_the_control_plane(true);
+    assert_eq!(site.send(Inbound, &query(&[0xab; 40])), Verdict::Drop(Reason::Challenge));
+    let other = datagram(CLIENT.source, 33_333, SERVER, 443, 40);
+    assert_eq!(site.send(Inbound, &other), Verdict::Forward, "nothing to ask");
 }

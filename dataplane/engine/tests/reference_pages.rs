@@ -91,6 +91,7 @@ fn answers(roles: RoleSet) -> String {
         link_capacity_bps: None,
         floors: Vec::new(),
         challenge: Challenge::default(),
+        challenge_dns: false,
         runbook: None,
     };
     let mut peace = Peace::default();
@@ -98,7 +99,7 @@ fn answers(roles: RoleSet) -> String {
     let of = |role: Role| match answer(role, &zone, &peace, &peace) {
         _ if role == Role::Established => format!("{role}: none"),
         Answer::DropRole => format!("{role}: dropped"),
-        Answer::Challenge => format!("{role}: challenged"),
+        Answer::Challenge(_) => format!("{role}: challenged"),
         Answer::Signature => format!("{role}: signature"),
         Answer::None => format!("{role}: dropped at once, attack or not"),
     };

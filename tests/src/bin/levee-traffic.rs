@@ -107,6 +107,9 @@ enum Command {
         /// How long.
         #[arg(long, value_parser = seconds)]
         seconds: Duration,
+        /// How often a connection that is reset is opened again.
+        #[arg(long, default_value_t = 0)]
+        retries: u32,
         /// How long a request may take.
         #[arg(long, value_parser = seconds, default_value = "1")]
         patience: Duration,
@@ -175,8 +178,9 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
         Command::Write { scenario, outside, inside, labels } => {
             scenario::Scenario::read(&scenario)?.write(&outside, &inside, labels.as_deref())?;
         }
-        Command::Http { server, sources, rate, requests, seconds, patience } => {
-            let load = http::Load { server, sources, connections_per_s: rate, requests, duration: seconds, patience };
+        Command::Http { server, sources, rate, requests, seconds, retries, patience } => {
+            let load =
+                http::Load { server, sources, connections_per_s: rate, requests, duration: seconds, retries, patience };
             print(&http::run(&load, &stop)?)?;
         }
         Command::Clients { count, seed } => {

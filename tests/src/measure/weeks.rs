@@ -219,6 +219,7 @@ impl Appliance {
             link_capacity_bps: Some(1_000_000_000),
             floors: Vec::new(),
             challenge: Challenge::default(),
+            challenge_dns: false,
             runbook: None,
         };
         let settings = Settings {

@@ -1,6 +1,7 @@
 //! The lab as its users have it: `scripts/lab` with real namespaces, a real web server and real floods. Needs root.
 
 mod capture;
+mod challenge;
 mod soak;
 mod support;
 

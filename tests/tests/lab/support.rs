@@ -108,6 +108,15 @@ impl Lab {
         await_until("the flood begins", || self.counter("outside", "rx_packets") > before + 20_000);
     }
 
+    /// Link address of the server.
+    pub(crate) fn server_mac(&self) -> String {
+        let output = Command::new("ip")
+            .args(["netns", "exec", &self.namespace("server"), "cat", "/sys/class/net/lan/address"])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
     /// What the kernel has counted on one of the ports.
     pub(crate) fn counter(&self, port: &str, name: &str) -> u64 {
         let output = Command::new("ip")

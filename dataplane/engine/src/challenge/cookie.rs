@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use levee_api::time::Timestamp;
 
+use crate::isa::Isa;
+use crate::pipeline::BURST;
 use crate::target::keyed::Keyed;
 
 /// An epoch lasts 2^35 ns, about 34 s. Cookies of the current epoch and of the one before are good.
@@ -29,10 +31,18 @@ impl Cookies {
         Self(Keyed::new((keyed.number(PURPOSE), keyed.number(PURPOSE | 1))))
     }
 
-    /// The cookie of a connection at this time. `first`: the client's first sequence number.
+    /// The cookies of the connections of a burst at this time. `firsts`: the clients' first sequence numbers.
     #[inline]
-    pub fn make(&self, conversation: u64, first: Option<u32>, now: Timestamp) -> u32 {
-        self.of_epoch(conversation, first, now.0 >> EPOCH_SHIFT)
+    pub fn make(
+        &self,
+        isa: Isa,
+        conversations: &[u64; BURST],
+        firsts: &[Option<u32>; BURST],
+        now: Timestamp,
+    ) -> [u32; BURST] {
+        let epoch = now.0 >> EPOCH_SHIFT;
+        let of = firsts.map(|first| what(first, epoch));
+        self.0.numbers(isa, &of, conversations).map(|hash| cookie(hash, epoch))
     }
 
     /// True when a number is the cookie that was made for this connection, not longer ago than [`LIFETIME`].
@@ -47,12 +57,20 @@ impl Cookies {
 
     #[inline]
     fn of_epoch(&self, conversation: u64, first: Option<u32>, epoch: u64) -> u32 {
-        // An epoch has 29 bits at most; the bit above says that there is a first number.
-        let what = u64::from(first.unwrap_or(0)) << 32 | u64::from(first.is_some()) << 31 | epoch;
-        let hash = self.0.number(u128::from(conversation) << 64 | u128::from(what));
-        let parity = if epoch & 1 != 0 { EPOCH_BIT } else { 0 };
-        parity | u32::try_from(hash >> 33).unwrap_or(0)
+        cookie(self.0.number(u128::from(conversation) << 64 | u128::from(what(first, epoch))), epoch)
     }
+}
+
+/// What a cookie is of besides its connection. An epoch has 29 bits at most; the bit above says that there is a first number.
+#[inline]
+fn what(first: Option<u32>, epoch: u64) -> u64 {
+    u64::from(first.unwrap_or(0)) << 32 | u64::from(first.is_some()) << 31 | epoch
+}
+
+#[inline]
+fn cookie(hash: u64, epoch: u64) -> u32 {
+    let parity = if epoch & 1 != 0 { EPOCH_BIT } else { 0 };
+    parity | u32::try_from(hash >> 33).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -65,13 +83,17 @@ mod tests {
         Cookies::new(&Keyed::new((secret, 2)))
     }
 
+    fn make(cookies: &Cookies, conversation: u64, first: Option<u32>, now: Timestamp) -> u32 {
+        cookies.make(Isa::detect(), &[conversation; BURST], &[first; BURST], now)[BURST - 1]
+    }
+
     #[test]
     fn a_cookie_is_good_across_a_rotation_and_then_no_more() {
         let cookies = cookies(1);
         for first in [None, Some(0), Some(u32::MAX)] {
             for age in 0..6_u64 {
                 let made = Timestamp(START.0 + (age << (EPOCH_SHIFT - 2)));
-                let cookie = cookies.make(5, first, made);
+                let cookie = make(&cookies, 5, first, made);
                 let good = |later: u64| cookies.is_ours(cookie, 5, first, Timestamp(made.0 + later));
                 assert!(good(0) && good(1 << EPOCH_SHIFT), "for an epoch at least");
                 assert!(!good(2 << EPOCH_SHIFT) && !good(3 << EPOCH_SHIFT) && !good(4 << EPOCH_SHIFT));
@@ -82,7 +104,7 @@ mod tests {
     #[test]
     fn a_cookie_is_of_its_connection_its_first_number_and_its_boot() {
         let (ours, others) = (cookies(1), cookies(3));
-        let cookie = ours.make(5, Some(9), START);
+        let cookie = make(&ours, 5, Some(9), START);
         assert!(ours.is_ours(cookie, 5, Some(9), START));
         assert!(!ours.is_ours(cookie, 6, Some(9), START) && !ours.is_ours(cookie, 5, Some(10), START));
         assert!(!ours.is_ours(cookie, 5, None, START));
@@ -94,7 +116,7 @@ mod tests {
         let cookies = cookies(1);
         // With 20 of the 31 bits given, one guess in 2^11 is right: 512 of 2^20.
         let right = (0..1_u64 << 20).filter(|n| {
-            let cookie = cookies.make(*n, Some(77), START);
+            let cookie = cookies.of_epoch(*n, Some(77), START.0 >> EPOCH_SHIFT);
             let guess = u32::try_from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 53).unwrap();
             cookie & 0x7ff == guess
         });

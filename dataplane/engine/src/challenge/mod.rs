@@ -1,4 +1,5 @@
-//! Challenges: a SYN is answered in the place of the server, with a number that only who receives the answer can know.
+//! Challenges: a packet is answered in the place of the server. A SYN with a number that only who receives the answer can know,
+//! a DNS query with the request to come back over TCP, where a handshake shows the same.
 //!
 //! * [`cookie`]: these numbers. Nothing is remembered of who was asked: a flood fills no table.
 //! * [`reply`]: a packet rewritten into the answer to it.
@@ -7,15 +8,18 @@
 //! costs a client.
 
 pub mod cookie;
+mod dns;
+mod header;
 pub mod reply;
 
 use levee_api::lane::{Lane, TcpFlags};
 use levee_api::time::Timestamp;
-use levee_api::zone::Challenge;
 
 use self::cookie::Cookies;
 use self::reply::Reply;
+use crate::isa::Isa;
 use crate::packet::{Lanes, Layers, Packet};
+use crate::pipeline::BURST;
 use crate::target::keyed::Keyed;
 
 /// What one worker asks and is answered.
@@ -41,26 +45,18 @@ impl Challenges {
         Self { cookies: Cookies::new(keyed), open_until: Timestamp::ZERO }
     }
 
-    /// The challenge that answers a SYN; none when its zone has none. `conversation`: the key of its connection.
+    /// The cookies of a burst of SYNs. `conversations`: the keys of their connections; `firsts`: their sequence numbers, none where
+    /// they do not come back.
     #[inline]
-    pub fn ask(
+    pub fn cookies(
         &mut self,
-        how: Challenge,
-        packet: &Packet<'_>,
-        layers: &Layers,
-        conversation: u64,
+        isa: Isa,
+        conversations: &[u64; BURST],
+        firsts: &[Option<u32>; BURST],
         now: Timestamp,
-    ) -> Option<Reply> {
-        let reply = match how {
-            Challenge::Off => return None,
-            Challenge::Reset => {
-                let first = sequence(packet, layers);
-                Reply::syn_ack(self.cookies.make(conversation, Some(first), now), first.wrapping_add(1))
-            }
-            Challenge::SafeReset => Reply::syn_ack(0, self.cookies.make(conversation, None, now)),
-        };
+    ) -> [u32; BURST] {
         self.open_until = now + cookie::LIFETIME;
-        Some(reply)
+        self.cookies.make(isa, conversations, firsts, now)
     }
 
     /// True while there may be answers to what was asked.
@@ -95,7 +91,9 @@ impl Challenges {
     }
 }
 
-fn sequence(packet: &Packet<'_>, layers: &Layers) -> u32 {
+/// The sequence number of a segment.
+#[inline]
+pub fn sequence(packet: &Packet<'_>, layers: &Layers) -> u32 {
     word(packet, usize::from(layers.l4) + 4)
 }
 

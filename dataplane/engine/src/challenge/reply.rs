@@ -1,22 +1,33 @@
 //! A packet rewritten into the answer to it: the same frame with everything the other way round, so that it finds its way
 //! back through the same tags, and never longer than it was.
 //!
-//! An answer is a TCP header without options. Nothing of the packet remains besides addresses, ports and tags.
+//! Nothing of the packet remains besides addresses, ports and tags, and the question of a DNS query.
 
 use levee_api::lane::TcpFlags;
 
+use super::dns;
+use super::header::{self, IPV4, IPV6, TCP, TCP_PROTOCOL, UDP, UDP_PROTOCOL};
 use crate::packet::Layers;
 
 /// What is answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reply {
-    sequence: u32,
-    acknowledgement: u32,
-    flags: TcpFlags,
-    window: u16,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// A TCP header without options.
+    Segment {
+        /// Sequence number.
+        sequence: u32,
+        /// Acknowledgement number.
+        acknowledgement: u32,
+        /// Flags.
+        flags: TcpFlags,
+        /// Window.
+        window: u16,
+    },
+    /// To a DNS query: ask again over TCP.
+    Truncated,
 }
 
-/// Whether a TCP segment can be answered in its own frame.
+/// Whether a packet can be answered in its own frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// It can.
@@ -28,7 +39,7 @@ pub enum Way {
 }
 
 impl Way {
-    /// Of a segment with its header.
+    /// Of a packet with its transport header.
     #[inline]
     pub fn back(head: &[u8], layers: &Layers) -> Self {
         let (l3, l4) = (usize::from(layers.l3), usize::from(layers.l4));
@@ -44,131 +55,82 @@ impl Way {
 }
 
 const MAC: usize = 6;
-const IPV4: usize = 20;
-const IPV6: usize = 40;
-const TCP: usize = 20;
-const PROTOCOL: u8 = 6;
-/// As hosts send it (RFC 1700's recommendation, and what Linux does).
-const TTL: u8 = 64;
 /// Shorter frames than this (without FCS) are filled up on their way anyway.
 const SHORTEST_FRAME: usize = 60;
 
 impl Reply {
     /// Accepts a connection.
     pub const fn syn_ack(sequence: u32, acknowledgement: u32) -> Self {
-        Self { sequence, acknowledgement, flags: TcpFlags::SYN.union(TcpFlags::ACK), window: u16::MAX }
+        Self::Segment { sequence, acknowledgement, flags: TcpFlags::SYN.union(TcpFlags::ACK), window: u16::MAX }
     }
 
     /// Ends a connection. `sequence`: what the segment that it answers acknowledges.
     pub const fn reset(sequence: u32) -> Self {
-        Self { sequence, acknowledgement: 0, flags: TcpFlags::RST, window: 0 }
+        Self::Segment { sequence, acknowledgement: 0, flags: TcpFlags::RST, window: 0 }
     }
 
-    /// Rewrites the frame of a TCP segment, and returns how long the answer is, at most as long as `frame`. None when there
-    /// is no [`Way`] back; then nothing is written.
+    /// False when there is nothing in a packet that this could answer.
+    #[inline]
+    pub fn is_possible(&self, head: &[u8], layers: &Layers) -> bool {
+        *self != Self::Truncated || dns::length(layers.payload(head)).is_some()
+    }
+
+    /// Rewrites the frame of a packet of its protocol, and returns how long the answer is, at most as long as `frame`. None when
+    /// there is no [`Way`] back, or no query to answer; then nothing is written.
     #[inline]
     pub fn write(&self, frame: &mut [u8], layers: &Layers) -> Option<usize> {
         if Way::back(frame, layers) != Way::Open {
             return None;
         }
         let (l3, l4) = (usize::from(layers.l3), usize::from(layers.l4));
-        let ports: [u8; 4] = *frame.get(l4..)?.first_chunk()?;
+        let [ports] = header::rows(frame.get(l4..)?);
+        let ports = u32::rotate_left(ports, 16);
         let is_v4 = frame.get(l3)? >> 4 == 4;
-        let end = l3 + TCP + if is_v4 { IPV4 } else { IPV6 };
+        let (protocol, content) = match self {
+            Self::Segment { .. } => (TCP_PROTOCOL, TCP),
+            Self::Truncated => (UDP_PROTOCOL, UDP + dns::length(layers.payload(frame))?),
+        };
+        let ip_end = l3 + if is_v4 { IPV4 } else { IPV6 };
+        let end = ip_end + content;
         let length = end.max(SHORTEST_FRAME).min(frame.len());
+        // A query moves up to where the options of the IP header were.
+        if *self == Self::Truncated && end <= length {
+            frame.copy_within(l4..l4 + content, ip_end);
+        }
         let padding = frame.get_mut(end..length)?;
         padding.fill(0);
 
         let (destination, rest) = frame.split_first_chunk_mut::<MAC>()?;
         destination.swap_with_slice(rest.get_mut(..MAC)?);
-        let packet = frame.get_mut(l3..end)?;
-        if is_v4 {
-            let (ip, tcp) = packet.split_first_chunk_mut::<IPV4>()?;
-            self.segment(&turn_ipv4(ip), ports, tcp.first_chunk_mut()?);
+        let (ip, content) = frame.get_mut(l3..end)?.split_at_mut_checked(ip_end - l3)?;
+        let addresses = if is_v4 {
+            let [.., source, destination] = header::rows::<5>(ip);
+            header::put(&header::ipv4(destination, source, protocol, content.len()), ip);
+            header::sum(&[source, destination])
         } else {
-            let (ip, tcp) = packet.split_first_chunk_mut::<IPV6>()?;
-            self.segment(&turn_ipv6(ip), ports, tcp.first_chunk_mut()?);
+            let [_, _, s0, s1, s2, s3, d0, d1, d2, d3] = header::rows(ip);
+            let [first, second] = header::ipv6(protocol, content.len());
+            let turned = [first, second, d0, d1, d2, d3, s0, s1, s2, s3];
+            header::put(&turned, ip);
+            header::sum(&[s0, s1, s2, s3, d0, d1, d2, d3])
+        };
+        match *self {
+            Self::Segment { sequence, acknowledgement, flags, window } => {
+                header::put(&header::tcp(addresses, ports, sequence, acknowledgement, flags, window), content);
+            }
+            Self::Truncated => {
+                let (udp, message) = content.split_at_mut_checked(UDP)?;
+                dns::turn(message);
+                header::put(&header::udp(addresses, ports, message), udp);
+            }
         }
         Some(length)
     }
-
-    /// Writes the TCP header. `addresses`: both, as they are on the wire. `ports`: those of the packet.
-    #[inline]
-    fn segment(&self, addresses: &[u8], ports: [u8; 4], header: &mut [u8; TCP]) {
-        const WORDS: u8 = 5;
-        let [s0, s1, d0, d1] = ports;
-        let [q0, q1, q2, q3] = self.sequence.to_be_bytes();
-        let [a0, a1, a2, a3] = self.acknowledgement.to_be_bytes();
-        let [_, flags] = self.flags.bits().to_be_bytes();
-        let [w0, w1] = self.window.to_be_bytes();
-        #[rustfmt::skip] // rows as in RFC 9293's picture
-        let segment = |c0, c1| [
-            d0,         d1,    s0, s1,
-            q0,         q1,    q2, q3,
-            a0,         a1,    a2, a3,
-            WORDS << 4, flags, w0, w1,
-            c0,         c1,    0,  0,
-        ];
-        // With the pseudo header (RFC 9293 section 3.1): addresses, protocol and length.
-        let sum = sum(addresses) + sum(&segment(0, 0)) + u64::from(PROTOCOL) + TCP as u64;
-        let [c0, c1] = checksum(sum);
-        *header = segment(c0, c1);
-    }
-}
-
-/// Turns an IPv4 header round; returns the new addresses.
-#[inline]
-fn turn_ipv4(header: &mut [u8; IPV4]) -> [u8; 8] {
-    const LENGTH: u8 = 40;
-    const _: () = assert!(LENGTH as usize == IPV4 + TCP);
-    let [.., s0, s1, s2, s3, d0, d1, d2, d3] = *header;
-    let addresses = [d0, d1, d2, d3, s0, s1, s2, s3];
-    #[rustfmt::skip] // rows as in RFC 791's picture, the third without the checksum
-    let fixed = [
-        0x45, 0,        0, LENGTH,
-        0,    0,        0x40 /* do not fragment */, 0,
-        TTL,  PROTOCOL,
-    ];
-    let [c0, c1] = checksum(sum(&fixed) + sum(&addresses));
-    let (head, rest) = header.split_at_mut(fixed.len());
-    head.copy_from_slice(&fixed);
-    let (check, places) = rest.split_at_mut(2);
-    check.copy_from_slice(&[c0, c1]);
-    places.copy_from_slice(&addresses);
-    addresses
-}
-
-/// Turns an IPv6 header round; returns the new addresses.
-#[inline]
-fn turn_ipv6(header: &mut [u8; IPV6]) -> [u8; 32] {
-    const LENGTH: u8 = 20;
-    const _: () = assert!(LENGTH as usize == TCP);
-    let (head, addresses) = header.split_at_mut(8);
-    head.copy_from_slice(&[0x60, 0, 0, 0, 0, LENGTH, PROTOCOL, TTL]);
-    let (source, destination) = addresses.split_at_mut(16);
-    source.swap_with_slice(destination);
-    let mut turned = [0; 32];
-    turned.copy_from_slice(addresses);
-    turned
-}
-
-/// The sum of 16-bit words, an even number of bytes.
-#[inline]
-fn sum(bytes: &[u8]) -> u64 {
-    bytes.as_chunks::<2>().0.iter().map(|word| u64::from(u16::from_be_bytes(*word))).sum()
-}
-
-/// The checksum of a sum of words (RFC 1071).
-#[inline]
-fn checksum(sum: u64) -> [u8; 2] {
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    (!u16::try_from(folded).unwrap_or(0)).to_be_bytes()
 }
 
 #[cfg(test)]
 mod tests {
-    use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TransportHeader};
+    use etherparse::{IpHeaders, NetHeaders, PacketBuilder, PacketBuilderStep, PacketHeaders, TransportHeader};
     use proptest::prelude::*;
 
     use super::*;
@@ -177,16 +139,26 @@ mod tests {
     const CLIENT: [u8; 4] = [192, 0, 2, 1];
     const SERVER: [u8; 4] = [203, 0, 113, 10];
 
-    /// A SYN with data and options of a length.
-    fn syn(is_v4: bool, tags: usize, options: usize, payload: usize) -> Vec<u8> {
-        let mut frame = Vec::new();
+    fn to_server(is_v4: bool) -> PacketBuilderStep<IpHeaders> {
         let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
         let (v6_client, v6_server) = (0x2001_0db8_u128 << 96 | 1, 0x2001_0db8_000a_u128 << 80 | 7);
-        let builder = if is_v4 {
+        if is_v4 {
             builder.ipv4(CLIENT, SERVER, 57)
         } else {
             builder.ipv6(v6_client.to_be_bytes(), v6_server.to_be_bytes(), 57)
-        };
+        }
+    }
+
+    fn datagram(is_v4: bool, payload: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        to_server(is_v4).udp(40_000, 53).write(&mut frame, payload).unwrap();
+        frame
+    }
+
+    /// A SYN with data and options of a length.
+    fn syn(is_v4: bool, tags: usize, options: usize, payload: usize) -> Vec<u8> {
+        let mut frame = Vec::new();
+        let builder = to_server(is_v4);
         let options = vec![1; options * 4];
         let builder = builder.tcp(40_000, 443, 100, 64_240).syn().options_raw(&options).unwrap();
         builder.write(&mut frame, &vec![0xab; payload]).unwrap();
@@ -236,6 +208,43 @@ mod tests {
             prop_assert!(tcp.syn && tcp.ack && !tcp.rst && !tcp.fin && !tcp.psh);
             let end = 14 + 4 * tags + if is_v4 { 40 } else { 60 };
             prop_assert!(answer[end..].iter().all(|byte| *byte == 0), "padding says nothing");
+        }
+
+        #[test]
+        fn a_query_is_answered_with_its_question(is_v4: bool, options: bool, more in 0..20_usize, label in 1..30_u8) {
+            let mut query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0".to_vec();
+            query.push(label);
+            query.extend(vec![b'a'; label.into()]);
+            query.extend(b"\0\0\x01\0\x01");
+            let question = query.len();
+            query.extend(vec![0xee; more]);
+            let mut frame = datagram(is_v4, &query);
+            if is_v4 && options {
+                frame.splice(34..34, [1; 4]);
+                frame[14] = 0x46;
+                frame[17] += 4;
+            }
+            let asked = frame.clone();
+            let length = Reply::Truncated.write(&mut frame, &layers_of(&asked)).unwrap();
+            prop_assert!(length <= asked.len());
+            let read = PacketHeaders::from_ethernet_slice(&frame[..length]).unwrap();
+            let message = read.payload.slice();
+            prop_assert_eq!(&message[12..], &query[12..question]);
+            prop_assert_eq!(&message[..12], b"\x12\x34\x83\0\0\x01\0\0\0\0\0\0");
+            let Some(TransportHeader::Udp(udp)) = &read.transport else { panic!("no UDP") };
+            prop_assert_eq!((udp.source_port, udp.destination_port), (53, 40_000));
+            match read.net.as_ref().unwrap() {
+                NetHeaders::Ipv4(ip, _) => {
+                    prop_assert_eq!((ip.source, ip.destination), (SERVER, CLIENT));
+                    prop_assert_eq!(ip.header_checksum, ip.calc_header_checksum());
+                    prop_assert_eq!(udp.checksum, udp.calc_checksum_ipv4(ip, message).unwrap());
+                }
+                NetHeaders::Ipv6(ip, _) => {
+                    prop_assert_eq!((ip.source[15], ip.destination[15]), (7, 1));
+                    prop_assert_eq!(udp.checksum, udp.calc_checksum_ipv6(ip, message).unwrap());
+                }
+                NetHeaders::Arp(_) => panic!("no IP"),
+            }
         }
 
         #[test]

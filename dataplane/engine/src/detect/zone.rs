@@ -176,6 +176,7 @@ mod tests {
             services_complete: false,
             visibility,
             challenge: Challenge::default(),
+            challenge_dns: false,
             link_capacity_bps: None,
             floors: Vec::new(),
             runbook: None,

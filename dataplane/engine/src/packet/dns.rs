@@ -32,6 +32,20 @@ pub fn query_suffix(payload: &[u8]) -> u16 {
 
 /// The last two labels (fewer if the name has fewer) of the first question, with their length octets.
 fn suffix(payload: &[u8]) -> Option<&[u8]> {
+    let Question { before, end } = question(payload)?;
+    payload.get(HEADER..)?.get(before..end)
+}
+
+/// The name of a question, as offsets behind the header.
+struct Question {
+    /// Of its last two labels.
+    before: usize,
+    /// Of its root.
+    end: usize,
+}
+
+/// The first question of a query.
+fn question(payload: &[u8]) -> Option<Question> {
     #[rustfmt::skip] // rows as in RFC 1035's picture
     let [
         _, _, flags, _,
@@ -55,7 +69,13 @@ fn suffix(payload: &[u8]) -> Option<&[u8]> {
         at += 1 + label;
     }
     name.get(at..=at + TYPE_AND_CLASS)?;
-    name.get(before..at)
+    Some(Question { before, end: at })
+}
+
+/// Length of the header and the question of a well-formed query with one.
+pub(crate) fn query_length(payload: &[u8]) -> Option<usize> {
+    let question = question(payload)?;
+    (payload.get(4..6) == Some(&[0, 1])).then_some(HEADER + question.end + 1 + TYPE_AND_CLASS)
 }
 
 /// Whether a payload is a response with an error code.
@@ -110,6 +130,17 @@ mod tests {
         assert_eq!(changed(5, 0), 0, "no question");
         assert_eq!(changed(12, 0xc0), 0, "a compression pointer");
         assert_eq!(changed(12, 0x40), 0, "a label type that does not exist");
+    }
+
+    #[test]
+    fn a_query_is_as_long_as_its_header_and_its_question() {
+        let query = query(b"\x03www\x07example\x03org\0");
+        assert_eq!(query_length(&query), Some(query.len()));
+        assert_eq!(query_length(&[&query[..], b"more"].concat()), Some(query.len()));
+        assert_eq!(query_length(&query[..query.len() - 1]), None);
+        let mut two = query.clone();
+        two[5] = 2;
+        assert_eq!(query_length(&two), None, "two questions");
     }
 
     #[test]

@@ -1,16 +1,18 @@
-//! SYNs that meet a challenge, and the segments that answer one.
+//! Packets that meet a challenge, and the segments that answer one.
 
 use levee_api::filter::Action;
+use levee_api::lane::Lane;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
+use levee_api::zone::Challenge;
 
 use super::judge::Met;
 use super::limits::Asked;
-use super::{Scratch, Stages, set_bits};
-use crate::challenge::Answer;
-use crate::challenge::reply::Way;
+use super::{BURST, Scratch, Stages, set_bits};
+use crate::challenge::reply::{Reply, Way};
+use crate::challenge::{Answer, sequence};
 use crate::link::Notice;
-use crate::packet::Packet;
+use crate::packet::{Kind, Packet, dns};
 use crate::tables::Tables;
 use crate::target::conversation::{Judged, Step};
 use crate::verdict::{Reason, Verdict};
@@ -27,26 +29,38 @@ impl Stages {
         now: Timestamp,
         verdicts: &mut [Verdict],
     ) {
+        if which == 0 {
+            return;
+        }
+        let cookies = self.cookies(tables, which, packets, now);
         for at in set_bits(which) {
-            let Self { limits, challenges, scratch, .. } = self;
-            let Scratch { parsed, keys, places, challenge_keys, replies, .. } = &mut **scratch;
+            let Self { limits, scratch, .. } = self;
+            let Scratch { parsed, places, challenge_keys, replies, .. } = &mut **scratch;
             let (Some(Some(found)), Some(Some(place))) = (met.filters.get(at), places.get(at)) else { continue };
-            let (Some(packet), Some(lanes), Some(key)) = (packets.get(at), parsed.lanes.get(at), keys.get(at)) else {
+            let (Some(packet), Some(lanes), Some(cookie)) = (packets.get(at), parsed.lanes.get(at), cookies.get(at))
+            else {
                 continue;
             };
             let (Some(known_by), Some(reply)) = (challenge_keys.get(at), replies.get_mut(at)) else { continue };
             let Action::Challenge { above_pps } = found.action else { continue };
-            let (layers, how) = (parsed.layers(at), tables.plan.challenge(place.zone));
-            let way = Way::back(packet.head, &layers);
+            let layers = parsed.layers(at);
+            let (plan, way) = (&tables.plan, Way::back(packet.head, &layers));
             // Labels mean something else on the way back, and come from the network and not from clients.
-            if !tables.plan.enforces(place.zone) || way == Way::BelowLabels {
+            if !plan.enforces(place.zone) || way == Way::BelowLabels {
                 continue;
             }
+            let challenge = match (layers.kind, plan.challenge(place.zone)) {
+                (Kind::Tcp, Challenge::Reset) => Reply::syn_ack(*cookie, sequence(packet, &layers).wrapping_add(1)),
+                (Kind::Tcp, Challenge::SafeReset) => Reply::syn_ack(0, *cookie),
+                (Kind::Udp, _) if plan.challenges_dns(place.zone) && lanes.get(Lane::DstPort) == dns::PORT => {
+                    Reply::Truncated
+                }
+                _ => continue,
+            };
             match limits.challenge(found.counter, above_pps, *known_by, lanes, now) {
-                Asked::No => continue,
-                Asked::Yes if way == Way::Open => {
-                    let Some(asked) = challenges.ask(how, packet, &layers, *key, now) else { continue };
-                    *reply = asked;
+                Asked::No => {}
+                Asked::Yes if way == Way::Open && challenge.is_possible(packet.head, &layers) => {
+                    *reply = challenge;
                     if let Some(verdict) = verdicts.get_mut(at) {
                         *verdict = Verdict::Reply;
                     }
@@ -54,6 +68,21 @@ impl Stages {
                 Asked::Yes | Asked::TooMuch => self.condemn(tables, at, Reason::Challenge, now, verdicts),
             }
         }
+    }
+
+    /// The cookies of SYNs that meet a challenge.
+    #[inline]
+    fn cookies(&mut self, tables: &Tables, which: u64, packets: &[Packet<'_>], now: Timestamp) -> [u32; BURST] {
+        let Self { isa, challenges, scratch, .. } = self;
+        let Scratch { parsed, keys, places, .. } = &**scratch;
+        let mut firsts = [None; BURST];
+        for at in set_bits(which & parsed.marks.tcp) {
+            let (Some(packet), Some(Some(place))) = (packets.get(at), places.get(at)) else { continue };
+            if let (Challenge::Reset, Some(first)) = (tables.plan.challenge(place.zone), firsts.get_mut(at)) {
+                *first = Some(sequence(packet, &parsed.layers(at)));
+            }
+        }
+        challenges.cookies(*isa, keys, &firsts, now)
     }
 
     /// Looks among segments that no connection explains, those whose bit is set in `strangers`, for answers to challenges.

@@ -20,14 +20,14 @@ const SOURCES: usize = 1 << 20;
 const OWN_PART: u32 = 16;
 const OWN_PPS: u32 = 10;
 
-/// SYNs per second of a verified source that pass a challenge: a network behind one address.
+/// Packets per second of a verified source that pass a challenge: a network behind one address.
 const VERIFIED_PPS: u32 = 100;
 /// Answers per second to a source prefix, over all targets: who forges its addresses can have that much sent to it.
 const ANSWERS_PPS: u32 = 256;
 /// Tells the limiters of answers from those of filters, which are indices.
 const ANSWERS: u32 = u32::MAX;
 
-/// What limits say of a SYN that meets a challenge.
+/// What limits say of a packet that meets a challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Asked {
     /// It passes.
@@ -106,7 +106,7 @@ impl Limits {
         }
     }
 
-    /// The keys by which a SYN that meets a challenge is known: of its source, and of its source prefix.
+    /// The keys by which a packet that meets a challenge is known: of its source, and of its source prefix.
     #[inline]
     pub(super) fn challenge_keys(&self, lanes: &Lanes) -> [u64; 2] {
         let keys = [self.keyed.pair(lanes), self.keyed.source(ANSWERS, Per::SourcePrefix, lanes)];
@@ -116,7 +116,7 @@ impl Limits {
         keys
     }
 
-    /// Whether a SYN is to be answered. `above_pps` of those that meet the filter pass in any case.
+    /// Whether a packet is to be answered. `above_pps` of those that meet the filter pass in any case.
     #[inline]
     pub(super) fn challenge(
         &mut self,

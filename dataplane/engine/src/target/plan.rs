@@ -310,6 +310,12 @@ impl Plan {
         self.zone(zone).map_or(Challenge::Off, |zone| zone.challenge)
     }
 
+    /// True when DNS queries to a zone may be challenged.
+    #[inline]
+    pub fn challenges_dns(&self, zone: u16) -> bool {
+        self.zone(zone).is_some_and(|zone| zone.challenge_dns)
+    }
+
     /// True when a zone serves a UDP port.
     pub fn serves_udp(&self, zone: u16, port: u16) -> bool {
         self.served.get(usize::from(zone)).is_some_and(|served| {
@@ -458,6 +464,7 @@ mod tests {
             services_complete: false,
             visibility: Visibility::Auto,
             challenge: Challenge::default(),
+            challenge_dns: false,
             link_capacity_bps: None,
             floors: Vec::new(),
             runbook: None,

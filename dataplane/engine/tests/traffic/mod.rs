@@ -179,6 +179,7 @@ pub(crate) fn zone() -> Zone {
         services_complete: false,
         visibility: Visibility::Auto,
         challenge: Challenge::default(),
+        challenge_dns: false,
         link_capacity_bps: None,
         floors: Vec::new(),
         runbook: None,
@@ -276,7 +277,7 @@ pub(crate) fn answer(from: [u8; 4], n: u64) -> Vec<u8> {
     Tcp { source: from, port: 443, destination, to_port, flags: "A", seq: 1, ack: 1, ..TO_SERVER }.frame(b"hello")
 }
 
-fn datagram(source: [u8; 4], port: u16, destination: [u8; 4], to_port: u16, bytes: usize) -> Vec<u8> {
+pub(crate) fn datagram(source: [u8; 4], port: u16, destination: [u8; 4], to_port: u16, bytes: usize) -> Vec<u8> {
     let mut frame = Vec::new();
     let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4(source, destination, 57);
     builder.udp(port, to_port).write(&mut frame, &vec![0xab; bytes]).unwrap();

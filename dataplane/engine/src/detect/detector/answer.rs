@@ -34,15 +34,15 @@ impl Detector {
                 let mut answered = self.measures.enforce_remembered(zone, role, &zone_name, prefix, now);
                 let zone_peace = self.zones.get(usize::from(zone)).map(|state| state.peace).unwrap_or_default();
                 let answer = self.plan.zone(zone).map(|zone| reflex::answer(role, zone, &target_peace, &zone_peace));
-                let action = match answer {
-                    Some(Answer::DropRole) => Some(Action::Drop),
-                    Some(Answer::Challenge) => Some(Action::Challenge { above_pps: 0 }),
+                let coarse = match answer {
+                    Some(Answer::DropRole) => Some((Action::Drop, HeaderBox::any())),
+                    Some(Answer::Challenge(what)) => Some((Action::Challenge { above_pps: 0 }, what)),
                     Some(Answer::Signature | Answer::None) | None => None,
                 };
-                if let Some(action) =
-                    action.filter(|action| !self.measures.does_to_all_on(*action, zone, role, &prefix))
+                if let Some((action, what)) = coarse
+                    && !self.measures.does_to_all_on(action, zone, role, &prefix)
                 {
-                    let rule = Rule::of(HeaderBox::any());
+                    let rule = Rule::of(what);
                     let measure = Measure::new(zone, role, rule, action, witness.unwrap_or_default(), now)
                         .coarse(whole_pps(threshold_pps));
                     answered |= self.measures.install(measure, &zone_name, prefix, now);

@@ -63,6 +63,13 @@ impl Keyed {
         }
     }
 
+    /// Keys of the numbers of a burst, given as their lower and upper halves.
+    pub fn numbers(&self, isa: Isa, low: &[u64; BURST], high: &[u64; BURST]) -> [u64; BURST] {
+        let mut keys = [0; BURST];
+        sip::hash(isa, self.secret, &[low, high], BURST, &mut keys);
+        keys
+    }
+
     /// Key of a number.
     #[inline]
     pub fn number(&self, number: u128) -> u64 {
@@ -141,6 +148,15 @@ mod tests {
                 let expected: Vec<_> = packets.iter().map(|lanes| plain(&Lanes(*lanes), direction)).collect();
                 for isa in Isa::available() {
                     prop_assert_eq!(&keys(isa, direction, &packets)[..packets.len()], &expected, "{}", isa);
+                }
+            }
+        }
+
+        #[test]
+        fn a_burst_of_numbers_has_the_keys_of_its_numbers(low: [u64; BURST], high: [u64; BURST]) {
+            for isa in Isa::available() {
+                for (at, key) in KEYED.numbers(isa, &low, &high).into_iter().enumerate() {
+                    prop_assert_eq!(key, KEYED.number(u128::from(high[at]) << 64 | u128::from(low[at])), "{}", isa);
                 }
             }
         }
