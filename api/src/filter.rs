@@ -302,6 +302,12 @@ pub enum Action {
         /// Packets per second that pass unasked.
         above_pps: u32,
     },
+    /// A packet passes, but if it is the one of so many within ten seconds from its source to its target, everything of that
+    /// source to that target is dropped from then on, until nothing has come for a minute.
+    BlockSource {
+        /// 0: matches are only counted.
+        after: u8,
+    },
 }
 
 /// What shares the rate of one limit.
@@ -458,6 +464,9 @@ impl fmt::Display for Action {
             Self::Limit { pps, per } => write!(f, "limit {pps} pps per {}", per.name()),
             Self::Challenge { above_pps: 0 } => f.write_str("challenge"),
             Self::Challenge { above_pps } => write!(f, "challenge above {above_pps} pps"),
+            Self::BlockSource { after: 0 } => f.write_str("count sources"),
+            Self::BlockSource { after: 1 } => f.write_str("block source"),
+            Self::BlockSource { after } => write!(f, "block source after {after} matches"),
         }
     }
 }

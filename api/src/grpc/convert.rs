@@ -340,6 +340,9 @@ impl From<Action> for v1::Action {
                     v1::action::Kind::Limit(v1::action::Limit { pps, per: v1::Per::from(per).into() })
                 }
                 Action::Challenge { above_pps } => v1::action::Kind::Challenge(v1::action::Challenge { above_pps }),
+                Action::BlockSource { after } => {
+                    v1::action::Kind::BlockSource(v1::action::BlockSource { after: after.into() })
+                }
             }),
         }
     }
@@ -358,6 +361,9 @@ impl TryFrom<&v1::Action> for Action {
                 Ok(Self::Limit { pps, per: per.into() })
             }
             Some(v1::action::Kind::Challenge(v1::action::Challenge { above_pps })) => Ok(Self::Challenge { above_pps }),
+            Some(v1::action::Kind::BlockSource(v1::action::BlockSource { after })) => u8::try_from(after)
+                .map(|after| Self::BlockSource { after })
+                .map_err(|_| FieldError::new("block_source.after", format!("{after} is not within 0..=255"))),
             None => Err(FieldError::new("kind", "there is none")),
         }
     }

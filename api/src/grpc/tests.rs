@@ -60,6 +60,7 @@ fn filter_request() -> impl Strategy<Value = FilterRequest> {
         (any::<u32>(), prop::sample::select(vec![Per::Target, Per::Source, Per::SourcePrefix]))
             .prop_map(|(pps, per)| Action::Limit { pps, per }),
         any::<u32>().prop_map(|above_pps| Action::Challenge { above_pps }),
+        any::<u8>().prop_map(|after| Action::BlockSource { after }),
     ];
     (name(), target, roles, rule, action, 1_u64.., ".{0,50}").prop_map(
         |(owner, target, roles, rule, action, ttl, witness)| FilterRequest {

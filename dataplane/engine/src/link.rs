@@ -34,6 +34,8 @@ pub enum Notice {
     },
     /// A conversation proved itself: the handshake was completed, or inside answered.
     Proven(u64),
+    /// The client has promptly gone on after the answer.
+    Continued(u64),
 }
 
 /// What is sampled and captured in full: written by the detector, read by every worker.

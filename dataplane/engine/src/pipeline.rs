@@ -87,6 +87,8 @@ struct Scratch {
     places: [Option<Place>; BURST],
     hashed: Hashed,
     judged: [Judged; BURST],
+    /// A bit for each packet whose source is blocked.
+    blocked: u64,
     classes: [u16; BURST],
     lists: [ListId; BURST],
     hits: [Hits; BURST],
@@ -137,6 +139,7 @@ impl Pipeline {
                 places: [None; BURST],
                 hashed: Hashed::NONE,
                 judged: [unknown; BURST],
+                blocked: 0,
                 classes: [0; BURST],
                 lists: [ListId::default(); BURST],
                 hits: [Hits::NONE; BURST],

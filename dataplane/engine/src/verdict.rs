@@ -43,6 +43,7 @@ reasons! {
     Filter, "filter", "matched a filter with the action drop";
     Limit, "limit", "matched a filter with the action limit, above its rate";
     Challenge, "challenge", "a SYN that has to be challenged, but its source prefix has been asked as often as it may be, or it cannot be answered (fragments, IPv6 extension headers)";
+    SourceBlocked, "source_blocked", "its source has matched a filter with the action block source as often as that says";
     TxFull, "tx_full", "the port that it was to leave by did not take it";
     SteerFull, "steer_full", "the worker that its addresses belong to had no room for what another worker received";
     SourceSet, "source_set", "its source is in an address set with the action drop";

@@ -102,6 +102,27 @@ fn acknowledgements_of_what_inside_sends_are_no_flood() {
 }
 
 #[test]
+fn bots_that_flood_with_requests_are_blocked_and_nobody_else() {
+    let mut site = Site::learned(&[zone()]);
+    let (mut sent, mut passed) = (0, 0);
+    for tick in 0..600_u16 {
+        site.peace();
+        for bot in 0..8 {
+            let source = [198, 18, octet(u64::from(tick % 5)), bot];
+            let client = site.connect_from(source, 1_024 + tick * 8 + u16::from(bot));
+            let request = [b"GET /search?q=".as_slice(), &tick.to_be_bytes()].concat();
+            let verdict = site.send(Inbound, &client.data(&request));
+            if tick >= 400 {
+                (sent, passed) = (sent + 1, passed + usize::from(verdict == Verdict::Forward));
+            }
+        }
+        site.tick();
+    }
+    assert!(passed * 100 <= sent, "{passed} of {sent} passed; {:#?}", site.told());
+    assert_eq!(site.lost_of_clients, 0);
+}
+
+#[test]
 fn an_icmp_flood_is_scrubbed() {
     is_scrubbed(|tick| (0..40).map(|n| icmp(SERVER, tick * 40 + n)).collect());
 }

@@ -31,7 +31,7 @@ struct ZoneExchange {
     name: String,
     observed_s: u64,
     /// Datagrams, answers, continued, requests, seconds.
-    habits: [f32; 5],
+    habits: [f32; 6],
     largest_pps: Vec<f32>,
 }
 

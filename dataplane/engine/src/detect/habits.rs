@@ -9,6 +9,8 @@ use crate::target::counters::Totals;
 
 /// Habits are learned over about this time.
 const MEMORY_S: f32 = 600.0;
+/// Where less than this goes on usually, that it does not says nothing.
+pub const HABIT: f32 = 0.3;
 /// Fewer observations than this say nothing about a share.
 const ENOUGH: f32 = 20.0;
 
@@ -25,6 +27,8 @@ pub struct Habits {
     pub requests: f32,
     /// Clients that promptly sent more after the reply.
     pub seconds: f32,
+    /// Requests of sources that had sent others just before.
+    pub repeats: f32,
 }
 
 impl Habits {
@@ -41,8 +45,8 @@ impl Habits {
             sums.into_iter().zip(new).for_each(|(sum, new)| *sum = *sum * keep + new);
         }
         if !busy.contains(Role::Request) && !busy.contains(Role::Syn) {
-            let sums = [&mut self.requests, &mut self.seconds];
-            let new = [of(Role::Request), as_f32(delta.seconds)];
+            let sums = [&mut self.requests, &mut self.seconds, &mut self.repeats];
+            let new = [of(Role::Request), as_f32(delta.seconds), as_f32(delta.repeats)];
             sums.into_iter().zip(new).for_each(|(sum, new)| *sum = *sum * keep + new);
         }
     }
@@ -53,6 +57,11 @@ impl Habits {
         let mut sums = self.sums();
         sums.iter_mut().zip(others.sums()).for_each(|(sum, more)| *sum = *sum * keep + more);
         *self = Self::from_sums(sums);
+    }
+
+    /// True when an answered client that does not go on is unusual.
+    pub fn do_go_on(&self) -> bool {
+        self.continued_share().is_some_and(|share| share > HABIT)
     }
 
     /// Answers per datagram; none when too few were seen.
@@ -70,14 +79,19 @@ impl Habits {
         share(self.seconds, self.requests)
     }
 
+    /// Share of requests whose source had sent others just before.
+    pub fn repeat_share(&self) -> Option<f32> {
+        share(self.repeats, self.requests)
+    }
+
     /// All sums, for a snapshot.
-    pub fn sums(&self) -> [f32; 5] {
-        [self.datagrams, self.answers, self.continued, self.requests, self.seconds]
+    pub fn sums(&self) -> [f32; 6] {
+        [self.datagrams, self.answers, self.continued, self.requests, self.seconds, self.repeats]
     }
 
     /// From the sums of a snapshot.
-    pub fn from_sums([datagrams, answers, continued, requests, seconds]: [f32; 5]) -> Self {
-        Self { datagrams, answers, continued, requests, seconds }
+    pub fn from_sums([datagrams, answers, continued, requests, seconds, repeats]: [f32; 6]) -> Self {
+        Self { datagrams, answers, continued, requests, seconds, repeats }
     }
 }
 

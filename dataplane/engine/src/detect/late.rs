@@ -12,13 +12,14 @@ pub const WAIT: Duration = Duration::from_secs(30);
 pub struct Late<T> {
     older: T,
     newer: T,
-    since: Timestamp,
+    /// None: nobody has looked yet.
+    since: Option<Timestamp>,
 }
 
 impl<T: Copy + Default> Late<T> {
     /// Nothing waits.
     pub fn begin(now: Timestamp) -> Self {
-        Self { since: now, ..Self::default() }
+        Self { since: Some(now), ..Self::default() }
     }
 
     /// What is seen now; it waits from now on.
@@ -28,12 +29,12 @@ impl<T: Copy + Default> Late<T> {
 
     /// What has waited long enough, and how long it took to be seen.
     pub fn take(&mut self, now: Timestamp) -> Option<(T, Duration)> {
-        let elapsed = now.since(self.since);
+        let elapsed = now.since(*self.since.get_or_insert(now));
         if elapsed < WAIT {
             return None;
         }
         let ready = std::mem::replace(&mut self.older, std::mem::take(&mut self.newer));
-        self.since = now;
+        self.since = Some(now);
         Some((ready, elapsed))
     }
 
@@ -58,6 +59,13 @@ mod tests {
         assert_eq!(late.take(seconds(29)), None);
         assert_eq!(late.take(seconds(30)), Some((0, WAIT)));
         assert_eq!(late.take(seconds(60)), Some((7, WAIT)));
+    }
+
+    #[test]
+    fn time_counts_from_the_first_look() {
+        let mut late = Late::<u32>::default();
+        *late.newest() = 7;
+        assert_eq!(late.take(seconds(1_750_000_000)), None);
     }
 
     #[test]

@@ -160,8 +160,7 @@ impl Measures {
             if remembered >= MOST_PER_ZONE {
                 self.retire_oldest(measure.zone, now);
             }
-            let held = Action::Limit { pps: measure.held_pps, per: Per::Target };
-            self.place(&mut measure, Target { zone: zone_name.to_owned(), prefix: None }, held, false, now);
+            self.remember(&mut measure, zone_name, now);
         }
         let target = Target { zone: zone_name.to_owned(), prefix: Some(on) };
         let action = measure.action;
@@ -172,11 +171,31 @@ impl Measures {
         enforced
     }
 
+    /// Lets a measure that blocks sources count their matches on a target, before there is a reason to enforce it.
+    pub fn observe(&mut self, mut measure: Measure, zone_name: &str, on: Prefix, now: Timestamp) {
+        let target = Target { zone: zone_name.to_owned(), prefix: Some(on) };
+        if self.place(&mut measure, target, Action::BlockSource { after: 0 }, false, now) {
+            self.all.push(measure);
+        }
+    }
+
+    /// Sources are blocked at their first match, wherever a signature of the role is enforced from now on.
+    pub fn block_at_once(&mut self, zone: u16, role: Role) {
+        for measure in self.all.iter_mut().filter(|measure| measure.zone == zone && measure.role == role) {
+            if let Action::BlockSource { after } = &mut measure.action {
+                *after = 1;
+            }
+        }
+    }
+
     /// Enforces what is remembered of a role on a target that is attacked (again); true when there was anything.
     pub fn enforce_remembered(&mut self, zone: u16, role: Role, zone_name: &str, on: Prefix, now: Timestamp) -> bool {
         let mut any = false;
         let mut all = std::mem::take(&mut self.all);
         for measure in all.iter_mut().filter(|measure| measure.zone == zone && measure.role == role) {
+            if !measure.coarse && measure.placements.iter().all(|placed| placed.filter.target.prefix.is_some()) {
+                self.remember(measure, zone_name, now);
+            }
             match measure.placements.iter_mut().find(|placed| placed.filter.target.prefix == Some(on)) {
                 Some(placed) if !placed.enforced => {
                     placed.enforced = true;
@@ -248,6 +267,12 @@ impl Measures {
         self.remove(Removal::Replaced, |measure, placed| {
             measure.coarse && measure.zone == zone && measure.role == role && placed.filter.target.prefix == Some(on)
         });
+    }
+
+    /// The whole zone remembers a signature.
+    fn remember(&mut self, measure: &mut Measure, zone_name: &str, now: Timestamp) {
+        let held = Action::Limit { pps: measure.held_pps, per: Per::Target };
+        self.place(measure, Target { zone: zone_name.to_owned(), prefix: None }, held, false, now);
     }
 
     fn retire_oldest(&mut self, zone: u16, now: Timestamp) {

@@ -16,6 +16,7 @@ pub mod hours;
 pub mod late;
 pub mod measures;
 pub mod node;
+pub mod proofs;
 pub mod reservoir;
 mod slots;
 pub mod snapshot;

@@ -136,7 +136,7 @@ impl Load {
     pub fn add(&mut self, delta: &Totals) {
         self.packets += u64::from(delta.packets);
         self.bytes += u64::from(delta.bytes);
-        self.dropped += delta.dropped.iter().map(|dropped| u64::from(*dropped)).sum::<u64>();
+        self.dropped += delta.dropped.iter().chain([&delta.blocked]).map(|dropped| u64::from(*dropped)).sum::<u64>();
     }
 }
 

@@ -198,7 +198,8 @@ impl Track {
 
     fn observe(&mut self, rate: f32, silent: f32, look: &Look, now: Timestamp) {
         let baseline = match self.phase {
-            Phase::Normal if look.learn => &mut self.baseline,
+            // While an excess has not drained it may be the beginning of an attack.
+            Phase::Normal if look.learn && self.bucket <= 0.0 => &mut self.baseline,
             Phase::Watch if now.since(self.since) >= UNWITNESSED => {
                 let begin = || Box::new(Provisional { baseline: Baseline::default(), since: now, is_merged: false });
                 &mut self.provisional.get_or_insert_with(begin).baseline
@@ -229,6 +230,11 @@ impl Track {
             (!is_told).then_some(if is_new { Lesson::Merged } else { Lesson::Held })
         });
         lesson.or_else(|| held.then_some(Lesson::Held))
+    }
+
+    /// An attack is still going on, although its packets are not told from others any more.
+    pub fn keep_busy(&mut self, now: Timestamp) {
+        self.last_busy = now;
     }
 
     /// True when the excess has overflowed the bucket.

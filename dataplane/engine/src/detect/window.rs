@@ -24,6 +24,10 @@ pub struct Window {
     pub answers: f32,
     /// Packets from inside.
     pub outbound: f32,
+    /// First data on proven connections.
+    pub requests: f32,
+    /// Those of sources that had sent others just before.
+    pub repeats: f32,
     /// Of the SYNs those that filters dropped.
     pub syns_dropped: f32,
     /// The same of the datagrams.
@@ -42,6 +46,8 @@ impl Window {
         self.datagrams += as_f32(role(Role::UdpOpen));
         self.answers += as_f32(delta.answers);
         self.outbound += as_f32(delta.outbound);
+        self.requests += as_f32(role(Role::Request));
+        self.repeats += as_f32(delta.repeats);
         let dropped = |role: Role| delta.dropped.get(role.index()).copied().unwrap_or(0);
         self.syns_dropped += as_f32(dropped(Role::Syn));
         self.datagrams_dropped += as_f32(dropped(Role::UdpOpen));
@@ -69,13 +75,15 @@ impl Window {
         self.sums().into_iter().for_each(|sum| *sum *= keep);
     }
 
-    fn sums(&mut self) -> [&mut f32; 7] {
+    fn sums(&mut self) -> [&mut f32; 9] {
         [
             &mut self.syns,
             &mut self.handshakes,
             &mut self.datagrams,
             &mut self.answers,
             &mut self.outbound,
+            &mut self.requests,
+            &mut self.repeats,
             &mut self.syns_dropped,
             &mut self.datagrams_dropped,
         ]

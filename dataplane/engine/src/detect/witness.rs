@@ -8,7 +8,7 @@ use std::fmt;
 use levee_api::role::Role;
 
 use crate::detect::followed;
-use crate::detect::habits::Habits;
+use crate::detect::habits::{HABIT, Habits};
 use crate::detect::window::Window;
 
 /// What proves an attack.
@@ -36,6 +36,15 @@ pub enum Witness {
     NotContinued(Missing),
     /// Requests that are replied to, by clients that then send nothing more.
     OneShot(Missing),
+    /// Requests of sources that had sent others just before, which clients do not.
+    Repeating {
+        /// Requests over the last half second.
+        requests: f32,
+        /// Share of such sources' requests.
+        share: f32,
+        /// What is usual.
+        usual: f32,
+    },
     /// None is needed: no service is behind the role, and the signature decides.
     NoService(Role),
 }
@@ -73,6 +82,12 @@ impl fmt::Display for Witness {
             }
             Self::NotContinued(missing) => write!(f, "not continued: of answered clients {missing}"),
             Self::OneShot(missing) => write!(f, "one-shot: of clients that got their reply {missing}"),
+            Self::Repeating { requests, share, usual } => write!(
+                f,
+                "repeating: {:.0} % of {requests:.0} requests are of sources that had sent others where {:.0} % are",
+                share * 100.0,
+                usual * 100.0
+            ),
             Self::NoService(role) => write!(f, "{role}: no service behind it"),
         }
     }
@@ -109,11 +124,13 @@ const PENDING_FACTOR: f32 = 4.0;
 /// Below this share of the usual, answers are missing.
 const MISSING: f32 = 0.5;
 
-/// Where less than this goes on usually, that it does not says nothing.
-const HABIT: f32 = 0.3;
 /// Below this share of the usual, clients are missing: datagrams, whose clients may not be real, and requests.
 const NOT_CONTINUED: f32 = 0.3;
 const ONE_SHOT: f32 = 0.4;
+/// From this share on, and so many times the usual one, sources repeat themselves: where clients come in large numbers from one
+/// address, or through a proxy, they seem to always.
+const REPEATED: f32 = 0.6;
+const REPEATED_FACTOR: f32 = 1.5;
 
 /// Looks for a witness of a role at a target.
 pub fn look(role: Role, seen: &Seen<'_>) -> Option<Witness> {
@@ -131,10 +148,22 @@ pub fn look(role: Role, seen: &Seen<'_>) -> Option<Witness> {
         }),
         Role::Request => {
             let followed::Counts { requests, seconds, .. } = seen.followed;
-            missing(requests, seconds, seen.habits.second_share(), ONE_SHOT).map(Witness::OneShot)
+            let one_shot = missing(requests, seconds, seen.habits.second_share(), ONE_SHOT).map(Witness::OneShot);
+            one_shot.or_else(|| repeating(seen))
         }
         Role::Established => None,
     }
+}
+
+fn repeating(&Seen { window, habits, .. }: &Seen<'_>) -> Option<Witness> {
+    let usual = habits.repeat_share()?;
+    let requests = window.requests;
+    let share = window.repeats / requests.max(1.0);
+    (requests > PENDING_FLOOR && share >= REPEATED.max(REPEATED_FACTOR * usual)).then_some(Witness::Repeating {
+        requests,
+        share,
+        usual,
+    })
 }
 
 fn missing(began: f32, went_on: f32, usual: Option<f32>, least: f32) -> Option<Missing> {
@@ -165,7 +194,7 @@ mod tests {
     use super::*;
 
     const HABITS: Habits =
-        Habits { datagrams: 1_000.0, answers: 900.0, continued: 720.0, requests: 1_000.0, seconds: 600.0 };
+        Habits { datagrams: 1e3, answers: 900.0, continued: 720.0, requests: 1e3, seconds: 600.0, repeats: 100.0 };
 
     fn look_at(role: Role, window: &Window, followed: followed::Counts, usual: &Usual) -> Option<Witness> {
         look(role, &Seen { window, followed, usual, habits: &HABITS, sees_inside: true })
@@ -225,6 +254,19 @@ mod tests {
         };
         assert!(matches!(of(300.0, 30.0), Some(Witness::OneShot(_))));
         assert_eq!(of(300.0, 150.0), None);
+    }
+
+    #[test]
+    fn sources_that_repeat_themselves_are_a_witness_where_clients_do_not() {
+        let window = Window { requests: 300.0, repeats: 240.0, ..Window::default() };
+        let of = |repeats| {
+            let habits = Habits { repeats, ..HABITS };
+            let usual = Usual::default();
+            let followed = followed::Counts::default();
+            look(Role::Request, &Seen { window: &window, followed, usual: &usual, habits: &habits, sees_inside: true })
+        };
+        assert!(matches!(of(100.0), Some(Witness::Repeating { .. })));
+        assert_eq!(of(900.0), None, "a proxy in front of everybody");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use levee_api::time::Timestamp;
 
@@ -48,6 +49,12 @@ impl Rate {
     /// `pps` packets per second in bursts of `burst` packets; a burst is at least one packet.
     pub fn of(pps: u32, burst: u32) -> Self {
         Self::part_of(pps, burst, WHOLE)
+    }
+
+    /// So many packets in about `span`, however close together.
+    pub fn over(packets: u32, span: Duration) -> Self {
+        let tolerance = (Timestamp::ZERO + span).0.saturating_mul(PER_NANOSECOND);
+        Self { interval: tolerance.checked_div(packets.into()).unwrap_or(0), tolerance }
     }
 
     /// The share of one of so many workers; the burst stays whole.

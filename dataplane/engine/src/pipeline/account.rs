@@ -17,14 +17,17 @@ impl Stages {
     pub(super) fn account(&mut self, tables: &Tables, packets: &[Packet<'_>], now: Timestamp) {
         let Self { link, limits, conversations, scratch, .. } = self;
         let plan = &tables.plan;
-        let Scratch { parsed, keys, maybe_known, places, judged, answers, .. } = &mut **scratch;
+        let Scratch { parsed, keys, maybe_known, places, judged, answers, blocked, .. } = &mut **scratch;
         let marks = parsed.marks;
         let located = places
             .iter()
             .take(packets.len())
             .enumerate()
             .fold(0, |bits, (at, place)| bits | u64::from(place.is_some()) << at);
-        let whole = located & !marks.fragments;
+        // Who is blocked has no role: what it does is no reason for further measures.
+        *blocked = if limits.may_block(now) { limits.blocked(located, &parsed.lanes, now) } else { 0 };
+        let heard = located & !*blocked;
+        let whole = heard & !marks.fragments;
         let (tcp, udp) = (whole & marks.tcp, whole & marks.udp);
 
         // What no conversation explains has its role from its headers alone: in a flood nearly everything.
@@ -44,7 +47,10 @@ impl Stages {
             };
             *judged = Judged::of(stranger_udp(lanes, plan.serves_udp(place.zone, lanes.get(Lane::DstPort))));
         }
-        for at in set_bits(located & !(tcp | udp) | known) {
+        for at in set_bits(*blocked) {
+            judged.get_mut(at).into_iter().for_each(|judged| *judged = Judged::of(Role::Established));
+        }
+        for at in set_bits(heard & !(tcp | udp) | known) {
             let (Some(lanes), Some(key)) = (parsed.lanes.get(at), keys.get(at)) else { continue };
             let (Some(packet), Some(Some(place)), Some(judged)) = (packets.get(at), places.get(at), judged.get_mut(at))
             else {
@@ -53,11 +59,20 @@ impl Stages {
             let mut layers = parsed.layers(at);
             let served = layers.kind == Kind::Udp && plan.serves_udp(place.zone, lanes.get(Lane::DstPort));
             *judged = conversations.inbound(at, packet, lanes, &mut layers, *key, served, now);
+            if judged.role == Role::Request && limits.repeats(lanes, now) {
+                link.counters.repeated(place.slot);
+            }
             if let Some(step) = judged.step {
                 link.counters.went_on(place.slot, step);
-                if step == Step::Handshake {
-                    limits.verify(lanes, now);
-                    link.notice(Notice::Proven(*key));
+                match step {
+                    Step::Handshake => {
+                        limits.verify(lanes, now);
+                        link.notice(Notice::Proven(*key));
+                    }
+                    Step::Continued => {
+                        link.notice(Notice::Continued(*key));
+                    }
+                    Step::Second => {}
                 }
             }
             if marks.fragments >> at & 1 != 0 {

@@ -41,10 +41,12 @@ pub(super) struct Met<'t> {
     limited: u64,
     /// A bit for each of them that it challenges.
     challenged: u64,
+    /// A bit for each of them that it may block the source of.
+    blocking: u64,
 }
 
 impl Met<'_> {
-    const NONE: Self = Self { filters: [None; BURST], any: 0, limited: 0, challenged: 0 };
+    const NONE: Self = Self { filters: [None; BURST], any: 0, limited: 0, challenged: 0, blocking: 0 };
 }
 
 impl Stages {
@@ -104,6 +106,7 @@ impl Stages {
             met.any |= 1 << at;
             met.limited |= u64::from(matches!(found.action, Action::Limit { .. })) << at;
             met.challenged |= u64::from(matches!(found.action, Action::Challenge { .. })) << at;
+            met.blocking |= u64::from(matches!(found.action, Action::BlockSource { .. })) << at;
             link.hits.prefetch(found.counter);
             counters.prefetch_fates(place.slot);
         }
@@ -142,14 +145,20 @@ impl Stages {
             self.judge_special(tables, at, by_set, met, wire, packets, now, verdicts);
         }
         let by_set = by_set & !special;
-        let special = special | by_set;
         let Self { link, limits, scratch, .. } = self;
-        let Scratch { parsed: Parsed { lanes, .. }, limit_keys, .. } = &**scratch;
+        let Scratch { parsed: Parsed { lanes, .. }, limit_keys, blocked, .. } = &**scratch;
+        let mut blocked = blocked & !special & !by_set;
+        let special = special | by_set | blocked;
         let (mut dropped, mut over) = (0, 0);
         for at in set_bits(met.any & !special) {
             let (Some(Some(found)), Some(packet)) = (met.filters.get(at), packets.get(at)) else { continue };
             link.hits.hit(found.counter, packet.wire_len, now);
             dropped |= u64::from(found.action == Action::Drop) << at;
+        }
+        for at in set_bits(met.blocking & !special) {
+            let (Some(Some(found)), Some(lanes)) = (met.filters.get(at), lanes.get(at)) else { continue };
+            let Action::BlockSource { after } = found.action else { continue };
+            blocked |= u64::from(limits.block(found.counter, after, lanes, now)) << at;
         }
         for at in set_bits(met.limited & !special) {
             let (Some(Some(found)), Some(lanes), Some(key)) = (met.filters.get(at), lanes.get(at), limit_keys.get(at))
@@ -159,10 +168,11 @@ impl Stages {
             over |= u64::from(limit(found).is_some_and(|limit| !limits.allow(limit, *key, lanes, now))) << at;
         }
         self.challenge(tables, met.challenged & !special, met, packets, now, verdicts);
-        for at in set_bits(by_set | dropped | over) {
-            let reason = match (by_set >> at & 1 != 0, over >> at & 1 != 0) {
-                (true, _) => Reason::SourceSet,
-                (_, true) => Reason::Limit,
+        for at in set_bits(by_set | blocked | dropped | over) {
+            let reason = match at {
+                at if by_set >> at & 1 != 0 => Reason::SourceSet,
+                at if blocked >> at & 1 != 0 => Reason::SourceBlocked,
+                at if over >> at & 1 != 0 => Reason::Limit,
                 _ => Reason::Filter,
             };
             self.condemn(tables, at, reason, now, verdicts);
@@ -200,7 +210,7 @@ impl Stages {
         verdicts: &mut [Verdict],
     ) {
         let Self { link, limits, control, non_ip, conversations, scratch, .. } = self;
-        let Scratch { parsed, places, judged, limit_keys, .. } = &**scratch;
+        let Scratch { parsed, places, judged, limit_keys, blocked, .. } = &**scratch;
         let (Some(lanes), Some(place)) = (parsed.lanes.get(at), places.get(at)) else { return };
         let layers = parsed.layers(at);
         let (Some(judged), Some(packet)) = (judged.get(at), packets.get(at)) else { return };
@@ -213,6 +223,7 @@ impl Stages {
         let reason = match layers.kind {
             Kind::Malformed { reason, .. } => Some(reason),
             _ if by_set >> at & 1 != 0 => Some(Reason::SourceSet),
+            _ if *blocked >> at & 1 != 0 => Some(Reason::SourceBlocked),
             Kind::LaterFragment if conversations.follows_dropped(judged) => Some(Reason::Filter),
             Kind::IcmpError => {
                 over(control, Limited::Error(place.slot), CONTROL_PPS, now).then_some(Reason::IcmpErrorLimit)
@@ -229,6 +240,9 @@ impl Stages {
                         Action::Drop => Some(Reason::Filter),
                         // What is not whole cannot be answered.
                         Action::Challenge { .. } => Some(Reason::Challenge),
+                        Action::BlockSource { after } => {
+                            limits.block(found.counter, after, lanes, now).then_some(Reason::SourceBlocked)
+                        }
                         Action::Pass | Action::Limit { .. } => None,
                     },
                 }
@@ -268,7 +282,10 @@ impl Stages {
             reason = Reason::StateEvicted;
         }
         *why = Some(reason);
-        let is_decided = matches!(reason, Reason::Filter | Reason::Limit | Reason::StateEvicted | Reason::SourceSet);
+        let is_decided = matches!(
+            reason,
+            Reason::Filter | Reason::Limit | Reason::StateEvicted | Reason::SourceSet | Reason::SourceBlocked
+        );
         if is_decided {
             link.counters.view().dropped(place.slot, judged.role);
         }
@@ -288,7 +305,7 @@ impl Stages {
 fn limit(filter: &Compiled) -> Option<Limit> {
     match filter.action {
         Action::Limit { pps, per } => Some(Limit { limiter: filter.counter, pps, per }),
-        Action::Pass | Action::Drop | Action::Challenge { .. } => None,
+        Action::Pass | Action::Drop | Action::Challenge { .. } | Action::BlockSource { .. } => None,
     }
 }
 

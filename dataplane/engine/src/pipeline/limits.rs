@@ -1,21 +1,31 @@
 //! Rates: those of the action limit, per target (which workers share), per source and per source prefix; and those that bound
-//! what is answered.
+//! what is answered. And which sources are blocked.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use levee_api::filter::Per;
 use levee_api::time::Timestamp;
 
+use super::{BURST, set_bits};
 use crate::filter::limiter::Rate;
 use crate::filter::shares::Shares;
 use crate::filter::{Limiters, SourceLimiters};
 use crate::packet::Lanes;
 use crate::target::keyed::Keyed;
-use crate::target::verified::VerifiedSources;
+use crate::target::source_marks::SourceMarks;
 
-/// Sources that a worker can limit, and verified sources that it remembers: 8 MiB each.
+/// Sources that a worker can limit, and verified and blocked sources that it remembers: 8 MiB each.
 const SOURCES: usize = 1 << 20;
+/// How long a source stays verified: what a connection that is idle is remembered for, and a while.
+const VERIFIED: Duration = Duration::from_secs(600);
+/// How long a source is blocked after it was last seen.
+const BLOCKED: Duration = Duration::from_secs(60);
+/// Matches of a source are counted over this time.
+const MATCHES: Duration = Duration::from_secs(10);
+/// A source with more requests than this in that time repeats itself.
+const REQUESTS: u32 = 2;
 /// A verified source is exempt from a shared limit up to this part of it, and at least [`OWN_PPS`].
 const OWN_PART: u32 = 16;
 const OWN_PPS: u32 = 10;
@@ -24,8 +34,9 @@ const OWN_PPS: u32 = 10;
 const VERIFIED_PPS: u32 = 100;
 /// Answers per second to a source prefix, over all targets: who forges its addresses can have that much sent to it.
 const ANSWERS_PPS: u32 = 256;
-/// Tells the limiters of answers from those of filters, which are indices.
+/// Tell the limiters of answers, and of requests, from those of filters, which are indices.
 const ANSWERS: u32 = u32::MAX;
+const REPEATS: u32 = u32::MAX - 1;
 
 /// What limits say of a packet that meets a challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +55,8 @@ pub(super) struct Limits {
     workers: NonZeroU32,
     shared: Limiters,
     sources: SourceLimiters,
-    verified: VerifiedSources,
+    verified: SourceMarks,
+    blocked: SourceMarks,
 }
 
 /// A limit that a packet meets.
@@ -64,13 +76,56 @@ impl Limits {
             workers,
             shared: Limiters::shared(shares),
             sources: SourceLimiters::new(SOURCES),
-            verified: VerifiedSources::new(SOURCES),
+            verified: SourceMarks::new(SOURCES, VERIFIED),
+            blocked: SourceMarks::new(SOURCES, BLOCKED),
         }
     }
 
     /// The source of a packet has shown its target that its address is its own.
     pub(super) fn verify(&mut self, lanes: &Lanes, now: Timestamp) {
         self.verified.insert(self.keyed.pair(lanes), now);
+    }
+
+    /// Counts a request; true when its source has sent more of them to its target than most do.
+    pub(super) fn repeats(&mut self, lanes: &Lanes, now: Timestamp) -> bool {
+        let key = self.keyed.source(REPEATS, Per::Source, lanes);
+        !self.sources.allow(key, Rate::over(REQUESTS, MATCHES), now)
+    }
+
+    /// Counts a packet that matches a filter; true when that is the `after`th of its source, which is blocked then.
+    pub(super) fn block(&mut self, filter: u32, after: u8, lanes: &Lanes, now: Timestamp) -> bool {
+        let key = self.keyed.source(filter, Per::Source, lanes);
+        let allowed = if after == 0 { REQUESTS } else { u32::from(after) - 1 };
+        if allowed > 0 && self.sources.allow(key, Rate::over(allowed, MATCHES), now) || after == 0 {
+            return false;
+        }
+        self.blocked.insert(self.keyed.pair(lanes), now);
+        true
+    }
+
+    /// False when no source is blocked.
+    #[inline]
+    pub(super) fn may_block(&self, now: Timestamp) -> bool {
+        self.blocked.may_contain_any(now)
+    }
+
+    /// Of the packets whose bit is set those whose source is blocked, and stays so.
+    #[cold]
+    pub(super) fn blocked(&mut self, which: u64, lanes: &[Lanes; BURST], now: Timestamp) -> u64 {
+        let mut keys = [0; BURST];
+        for at in set_bits(which) {
+            if let (Some(key), Some(lanes)) = (keys.get_mut(at), lanes.get(at)) {
+                *key = self.keyed.pair(lanes);
+                self.blocked.prefetch(*key);
+            }
+        }
+        let mut found = 0;
+        for at in set_bits(which) {
+            let Some(key) = keys.get(at).filter(|key| self.blocked.contains(**key, now)) else { continue };
+            self.blocked.insert(*key, now);
+            found |= 1 << at;
+        }
+        found
     }
 
     /// The key by which a limit knows a packet: to be given to [`Self::allow`], which reads what this asks for.

@@ -25,8 +25,11 @@ const ANY_DROPPED: u32 = 1 << 31;
 const OUTBOUND: usize = COUNTED_ROLES + 1;
 const CONTINUED: usize = OUTBOUND + 1;
 const SECONDS: usize = CONTINUED + 1;
+const REPEATS: usize = SECONDS + 1;
+/// The drops of what has no counter of its own: blocked sources.
+const BLOCKED: usize = Role::Established.index();
 pub(crate) const FIELDS: usize = 16;
-const _: () = assert!(EPOCH < FIELDS && SECONDS < FIELDS);
+const _: () = assert!(EPOCH < FIELDS && REPEATS < FIELDS && BLOCKED < OUTBOUND);
 
 /// What is counted for a host, as a reader sees it: totals since the start, wrapping.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +52,10 @@ pub struct Totals {
     pub continued: u32,
     /// Clients that promptly sent more data after the reply to their request.
     pub seconds: u32,
+    /// Requests of sources that had sent others just before.
+    pub repeats: u32,
+    /// Inbound packets of sources that are blocked.
+    pub blocked: u32,
 }
 
 impl Totals {
@@ -63,6 +70,8 @@ impl Totals {
             outbound: self.outbound.wrapping_sub(earlier.outbound),
             continued: self.continued.wrapping_sub(earlier.continued),
             seconds: self.seconds.wrapping_sub(earlier.seconds),
+            repeats: self.repeats.wrapping_sub(earlier.repeats),
+            blocked: self.blocked.wrapping_sub(earlier.blocked),
             ..Self::default()
         };
         for (out, (now, then)) in delta.roles.iter_mut().zip(self.roles.iter().zip(&earlier.roles)) {
@@ -83,6 +92,8 @@ impl Totals {
         self.outbound = self.outbound.wrapping_add(other.outbound);
         self.continued = self.continued.wrapping_add(other.continued);
         self.seconds = self.seconds.wrapping_add(other.seconds);
+        self.repeats = self.repeats.wrapping_add(other.repeats);
+        self.blocked = self.blocked.wrapping_add(other.blocked);
         for (sum, more) in self.roles.iter_mut().zip(&other.roles) {
             *sum = sum.wrapping_add(*more);
         }
@@ -194,6 +205,8 @@ impl Reading {
             outbound: fate(OUTBOUND),
             continued: fate(CONTINUED),
             seconds: fate(SECONDS),
+            repeats: fate(REPEATS),
+            blocked: fate(BLOCKED),
         }
     }
 }
@@ -261,6 +274,13 @@ impl Counters {
             Step::Handshake => add(arrivals, HANDSHAKES, 1),
             Step::Continued => add(fates, CONTINUED, 1),
             Step::Second => add(fates, SECONDS, 1),
+        }
+    }
+
+    /// Counts a request of a source that had sent others just before.
+    pub fn repeated(&self, slot: u32) {
+        if let Some(Slot { fates, .. }) = self.view().slot(slot) {
+            add(fates, REPEATS, 1);
         }
     }
 

@@ -7,5 +7,5 @@ pub mod hosts;
 pub mod keyed;
 pub mod memory;
 pub mod plan;
+pub mod source_marks;
 pub(crate) mod stamps;
-pub mod verified;

@@ -47,7 +47,7 @@ impl Site {
             conversations: 1 << 14,
             hosts: 1 << 10,
             filters: 1 << 12,
-            secret: (3, 4),
+            secret: (0x6c65_7665_655f_7465, 0x7374_735f_6b65_7973),
             ceiling: Mode::Enforce,
             too_deep: OnFailure::Pass,
             evicted: OnFailure::Pass,
@@ -139,6 +139,11 @@ impl Site {
     /// The `n`th connection of an attacker to the server.
     pub(crate) fn connect(&mut self, n: u64) -> Client {
         let (source, port) = attacker(n);
+        self.connect_from(source, port)
+    }
+
+    /// A connection of a bot to the server, as far as it gets.
+    pub(crate) fn connect_from(&mut self, source: [u8; 4], port: u16) -> Client {
         let client = Client(Tcp { source, port, ..TO_SERVER });
         self.send(Inbound, &client.0.frame(b""));
         self.send(Outbound, &Tcp { flags: "SA", seq: 9_000, ack: 101, ..client.back() }.frame(b""));

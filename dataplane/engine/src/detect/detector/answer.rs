@@ -10,6 +10,7 @@ use crate::detect::event::{Phase, What};
 use crate::detect::measures::Measure;
 use crate::detect::node::NodeId;
 use crate::detect::track::Change;
+use crate::detect::witness::Witness;
 use crate::reflex::{self, Answer};
 
 impl Detector {
@@ -21,16 +22,21 @@ impl Detector {
         change: Change,
         rate_pps: f32,
         threshold_pps: f32,
-        witness: Option<String>,
+        witness: Option<Witness>,
         now: Timestamp,
     ) {
         let (Some(target), Some(node)) = (self.target(id), self.nodes.get(id)) else { return };
         let (zone, prefix, target_peace) = (node.zone, node.prefix, node.peace);
         let zone_name = target.zone.clone();
         let Change { from, to } = change;
+        let is_one_shot = matches!(witness, Some(Witness::OneShot(_)));
+        let witness = witness.map(|witness| witness.to_string());
         self.tell(What::Phase { target, role, from, to, rate_pps, threshold_pps, witness: witness.clone() }, now);
         match to {
             Phase::Attack => {
+                if is_one_shot {
+                    self.measures.block_at_once(zone, role);
+                }
                 let mut answered = self.measures.enforce_remembered(zone, role, &zone_name, prefix, now);
                 let zone_peace = self.zones.get(usize::from(zone)).map(|state| state.peace).unwrap_or_default();
                 let answer = self.plan.zone(zone).map(|zone| reflex::answer(role, zone, &target_peace, &zone_peace));
@@ -62,7 +68,9 @@ impl Detector {
                 });
                 self.measures.retire(zone, role, prefix, last);
             }
-            Phase::Normal | Phase::Watch => {}
+            // Nothing was enforced, but perhaps counted.
+            Phase::Normal => self.measures.replace(zone, role, prefix),
+            Phase::Watch => {}
         }
     }
 

@@ -1,7 +1,6 @@
 //! What the workers left since the last tick: notices, dirty slots, samples.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
@@ -17,8 +16,6 @@ use crate::target::counters::{COUNTED_ROLES, Counts, Reading, Totals};
 
 /// How many slots ahead of its turn the next step of fetching one from memory is.
 const AHEAD: usize = 6;
-/// Conversations that proved themselves are remembered this long.
-const PROOF_MEMORY: Duration = Duration::from_secs(2);
 
 impl Detector {
     /// Reads what the workers left: notices, dirty slots, samples.
@@ -30,10 +27,7 @@ impl Detector {
                     Notice::Lodged { slot, address, ipv6, totals } => {
                         self.lodge(worker, slot, address, ipv6, totals, now)
                     }
-                    Notice::Proven(conversation) => {
-                        let [newest, _] = &mut self.proven;
-                        newest.insert(conversation);
-                    }
+                    proof => self.proofs.note(proof),
                 }
             }
             let mut dirty = std::mem::take(&mut self.dirty);
@@ -66,12 +60,7 @@ impl Detector {
                 add_delta(prefix, id, &counts, self.tick, now, &mut self.touched);
             }
         }
-        if now.since(self.proven_since) >= PROOF_MEMORY {
-            self.proven.swap(0, 1);
-            let [newest, _] = &mut self.proven;
-            newest.clear();
-            self.proven_since = now;
-        }
+        self.proofs.forget(now);
     }
 
     fn zone_of(&mut self, lanes: &Lanes) -> Option<&mut ZoneState> {
@@ -304,7 +293,7 @@ impl Detector {
     }
 
     pub(super) fn admit_samples(&mut self, now: Timestamp) {
-        let [newest, older] = &self.proven;
+        let proofs = &self.proofs;
         for zone in &mut self.zones {
             for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
                 let admission = if self.calendar.is_training || zone.is_peaceful(role) {
@@ -312,12 +301,9 @@ impl Detector {
                 } else {
                     Admission::Proven
                 };
+                let habits = zone.habits;
                 if let Some(reservoir) = zone.reservoirs.get_mut(role.index()) {
-                    reservoir.admit(
-                        admission,
-                        |conversation| newest.contains(&conversation) || older.contains(&conversation),
-                        now,
-                    );
+                    reservoir.admit(admission, |conversation| proofs.holds(role, &habits, conversation), now);
                 }
             }
         }

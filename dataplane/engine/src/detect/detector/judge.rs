@@ -18,7 +18,7 @@ use crate::detect::slots::{Earlier, Limits};
 use crate::detect::threshold::{Baseline, Bounds};
 use crate::detect::track::{Change, Lesson, Look, TAU, Track};
 use crate::detect::window::as_f32;
-use crate::detect::witness::{self, Seen};
+use crate::detect::witness::{self, Seen, Witness};
 use crate::target::counters::{COUNTED_ROLES, Totals};
 
 impl Detector {
@@ -45,7 +45,7 @@ impl Detector {
         let calm = node.tracks.iter().flatten().all(|track| matches!(track.phase, Phase::Normal | Phase::Hold));
         node.peace.add(&delta, calm, now);
         node.since_report.add(&delta);
-        let mut changes: Vec<(Role, Change, f32, f32, Option<String>)> = Vec::new();
+        let mut changes: Vec<(Role, Change, f32, f32, Option<Witness>)> = Vec::new();
         let mut merged = Vec::new();
         let mut lessons = Vec::new();
         for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
@@ -61,6 +61,9 @@ impl Detector {
             let bounds = Bounds::of(zone, role, observed, scale);
             let threshold = track.baseline.threshold(&bounds);
             let look = Look { bounds, threshold, learn: !frozen.contains(role), calendar };
+            if role == Role::Request && delta.blocked > 0 {
+                track.keep_busy(now);
+            }
             let lesson = track.account(as_f32(packets), as_f32(dropped), &look, tick, now);
             lessons.extend(lesson.map(|lesson| (role, lesson, track.baseline.threshold(&bounds))));
             if calendar.is_training {
@@ -80,13 +83,7 @@ impl Detector {
             let witness = if alarmed { witness::look(role, &seen) } else { None };
             if let Some(change) = track.step(threshold, witness.is_some(), now) {
                 self.changes_left -= 1;
-                changes.push((
-                    role,
-                    change,
-                    track.rate_smooth.max(track.rate),
-                    threshold,
-                    witness.map(|w| w.to_string()),
-                ));
+                changes.push((role, change, track.rate_smooth.max(track.rate), threshold, witness));
             }
         }
         learn_usual(node, habits.answer_ratio(), late, observed, now);

@@ -13,7 +13,7 @@ mod memory;
 mod report;
 mod task;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +27,7 @@ use crate::detect::growth;
 use crate::detect::hours::hour_of_week;
 use crate::detect::measures::Measures;
 use crate::detect::node::{NodeId, Nodes};
+use crate::detect::proofs::Proofs;
 use crate::detect::slots::{Left, Limits, Slots};
 use crate::detect::threshold::Calendar;
 use crate::detect::zone::ZoneState;
@@ -86,8 +87,7 @@ pub struct Detector {
     hot: Vec<NodeId>,
     /// Nodes with traffic in this tick, by depth.
     touched: Vec<Vec<NodeId>>,
-    proven: [HashSet<u64>; 2],
-    proven_since: Timestamp,
+    proofs: Proofs,
     last_tick: Timestamp,
     last_second: Timestamp,
     tick: u64,
@@ -155,8 +155,7 @@ impl Detector {
             measures: Measures::new(most_filters),
             hot: Vec::new(),
             touched: vec![Vec::new(); 6],
-            proven: Default::default(),
-            proven_since: now,
+            proofs: Proofs::new(now),
             last_tick: now,
             last_second: now,
             tick: 0,

@@ -31,6 +31,9 @@ const REPEAT: Duration = Duration::from_millis(50);
 /// A limit is considered when no rule that drops was found for this long.
 pub(super) const LIMIT_AFTER: Duration = Duration::from_millis(250);
 
+/// Matches within ten seconds that block a source.
+const BLOCK_AFTER: u8 = 3;
+
 /// Targets whose samples are looked through for one task.
 const MOST_CANDIDATES: usize = 32;
 
@@ -89,7 +92,8 @@ impl Detector {
     }
 
     fn is_due(&self, node: &Node, role: Role, track: &Track, now: Timestamp) -> bool {
-        track.phase == Phase::Attack
+        // What only counts who matches it may be looked for before there is a witness.
+        (track.phase == Phase::Attack || track.phase == Phase::Watch && role == Role::Request)
             && role != Role::Malformed
             && now.since(track.last_extraction) >= REPEAT
             && (track.mitigated_at.is_none() || self.gets_through(node, role, track, now))
@@ -155,16 +159,22 @@ impl Detector {
         self.task = None;
         let Some(node) = self.nodes.get(key.node).filter(|node| node.prefix == key.prefix) else { return };
         let Some(zone_name) = self.plan.zone(key.zone).map(|zone| zone.name.clone()) else { return };
-        if node.phase(key.role) != Phase::Attack || node.zone != key.zone {
+        let phase = node.phase(key.role);
+        if !matches!((phase, key.role), (Phase::Attack, _) | (Phase::Watch, Role::Request)) || node.zone != key.zone {
             return;
         }
-        let evidence = self
-            .witness(node, key.role, &node.window, now)
-            .map_or_else(|| "seen at the onset".to_owned(), |witness| witness.to_string());
+        let witness = self.witness(node, key.role, &node.window, now);
+        let drop = match (key.role, &witness) {
+            // What a client asks for is no reason to drop it: who asks for nothing else is blocked.
+            (Role::Request, Some(Witness::OneShot(_))) => Action::BlockSource { after: 1 },
+            (Role::Request, _) => Action::BlockSource { after: BLOCK_AFTER },
+            _ => Action::Drop,
+        };
+        let evidence = witness.map_or_else(|| "seen at the onset".to_owned(), |witness| witness.to_string());
         let usual_pps = node.track(key.role).map_or(0.0, |track| track.baseline.largest);
         for found in extraction.found {
             let action = match found.tier {
-                Tier::Drop => Action::Drop,
+                Tier::Drop => drop,
                 Tier::Limit => Action::Limit { pps: whole_pps(usual_pps.max(10.0)), per: Per::Target },
             };
             let witness = format!(
@@ -175,6 +185,12 @@ impl Detector {
                 job.legitimate.len()
             );
             let measure = Measure::new(key.zone, key.role, found.rule, action, witness, now);
+            if phase == Phase::Watch {
+                if found.tier == Tier::Drop {
+                    self.measures.observe(measure, &zone_name, key.prefix, now);
+                }
+                continue;
+            }
             let enforced = self.measures.install(measure, &zone_name, key.prefix, now);
             if enforced && let Some(track) = self.nodes.get_mut(key.node).and_then(|node| node.track_mut(key.role)) {
                 track.mitigated_at.get_or_insert(now);

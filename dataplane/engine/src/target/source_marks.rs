@@ -1,8 +1,8 @@
-//! Memory of verified sources: which source has shown to which target that its address is its own.
+//! Marks on sources: what a source has shown to a target, for as long as it lasts.
 //!
-//! Completing a handshake shows it, as will answering a challenge. A verified source is exempt from limits that sources
-//! share, for as long as it keeps to a rate of its own. One that is forgotten because the table is full is
-//! treated like any other, and shows itself again. One in two million that are not verified is taken for one.
+//! *Verified*: its address is its own, by a completed handshake or the answer to a challenge. It is exempt from limits that sources
+//! share, for as long as it keeps to a rate of its own. *Blocked*: it is part of an attack. One that is forgotten because the
+//! table is full is treated like any other, and shows itself again. One in two million that are not marked is taken for one.
 
 use std::time::Duration;
 
@@ -10,23 +10,24 @@ use levee_api::time::Timestamp;
 
 use super::stamps::Stamps;
 
-/// How long a source stays verified: what a connection that is idle is remembered for, and a while.
-pub const LIFETIME: Duration = Duration::from_secs(600);
 /// Time unit: 2^27 ns, about 134 ms; 40 bits of them last 4 000 years.
 const UNIT_SHIFT: u32 = 27;
-/// The lifetime in units, rounded up.
-const LIFETIME_UNITS: u64 = ((LIFETIME.as_secs() * 1_000_000_000) >> UNIT_SHIFT) + 1;
 
-/// Verified sources of one worker. Keys are of target and source together.
+/// Marked sources of one worker. Keys are of target and source together.
 #[derive(Debug)]
-pub struct VerifiedSources {
+pub struct SourceMarks {
     until: Stamps,
+    lifetime: u64,
+    /// No mark lasts longer.
+    last: u64,
 }
 
-impl VerifiedSources {
-    /// A memory for about `entries` pairs (rounded up to a power of two), 8 bytes each.
-    pub fn new(entries: usize) -> Self {
-        Self { until: Stamps::new(entries, LIFETIME_UNITS) }
+impl SourceMarks {
+    /// A memory for about `entries` pairs (rounded up to a power of two), 8 bytes each, that are marked for `lifetime`.
+    pub fn new(entries: usize, lifetime: Duration) -> Self {
+        // Rounded up.
+        let lifetime = ((Timestamp::ZERO + lifetime).0 >> UNIT_SHIFT) + 1;
+        Self { until: Stamps::new(entries, lifetime), lifetime, last: 0 }
     }
 
     /// Asks for what [`Self::contains`] reads.
@@ -35,18 +36,25 @@ impl VerifiedSources {
         self.until.prefetch(key);
     }
 
-    /// The source has shown itself now. Where there is no room the one that would be forgotten first is forgotten.
+    /// Marks a source from now on. Where there is no room the one that would be forgotten first is forgotten.
     pub fn insert(&mut self, key: u64, now: Timestamp) {
         let now = now.0 >> UNIT_SHIFT;
         if let Some(entry) = self.until.entry(key, now) {
-            entry.set(key, now + LIFETIME_UNITS);
+            self.last = now + self.lifetime;
+            entry.set(key, self.last);
         }
     }
 
-    /// True when the source has shown itself within [`LIFETIME`] (up to a unit longer).
+    /// True when the source is marked (up to a unit longer than the lifetime).
     #[inline]
     pub fn contains(&self, key: u64, now: Timestamp) -> bool {
         self.until.ahead(key, now.0 >> UNIT_SHIFT) > 0
+    }
+
+    /// False when no source is marked.
+    #[inline]
+    pub fn may_contain_any(&self, now: Timestamp) -> bool {
+        self.last > now.0 >> UNIT_SHIFT
     }
 }
 
@@ -58,6 +66,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const LIFETIME: Duration = Duration::from_secs(600);
 
     /// Keys that differ in what tells entries apart.
     fn key(number: u64) -> u64 {
@@ -71,7 +81,7 @@ mod tests {
             steps in vec((0..40_u64, 0..300_000_u64, any::<bool>()), 1..300),
         ) {
             // Room for all: nothing is forgotten before its time.
-            let mut verified = VerifiedSources::new(1 << 12);
+            let mut verified = SourceMarks::new(1 << 12, LIFETIME);
             let mut oracle: HashMap<u64, u64> = HashMap::new();
             let mut now = start;
             for (number, milliseconds, shows_itself) in steps {
@@ -93,7 +103,7 @@ mod tests {
 
         #[test]
         fn a_full_table_forgets_but_never_invents(numbers in vec(0..1_000_u64, 1..2_000)) {
-            let mut verified = VerifiedSources::new(64);
+            let mut verified = SourceMarks::new(64, LIFETIME);
             for (at, number) in (0..).zip(&numbers) {
                 verified.insert(key(*number), Timestamp(at));
                 prop_assert!(verified.contains(key(*number), Timestamp(at)), "the newest is there");
