@@ -37,7 +37,10 @@ pub fn about(vector: Vector) -> About {
         Vector::TcpConnectionFlood => (Role::Request.set(), "first data that is neither TLS nor HTTP"),
         Vector::HttpRequestFlood => (Role::Request.set(), "HTTP method"),
         Vector::TlsHandshakeFlood => (Role::Request.set(), "TLS client hello"),
-        Vector::EstablishedFlood => (Role::Established.set(), "packet inside a proven connection"),
+        Vector::EstablishedFlood => (
+            STRAY.union(Role::Established.set()),
+            "bare ACK, if at least 20 are on fewer connections than three quarters of their number",
+        ),
         Vector::UdpRandom => {
             (DATAGRAM, "first 16 bytes of payload that fewer than one in 20 share; nothing below fits")
         }

@@ -99,6 +99,9 @@ fn tcp(sample: &Sample, among: &Among) -> Say {
     if among.block_pages && from_web && flags.intersects(TcpFlags::RST | TcpFlags::FIN) {
         return (Vector::TcpMiddleboxReflection, CLARITY, "end of a connection, from a web port, beside block pages");
     }
+    if among.few_connections && among::is_bare_ack(sample) {
+        return (Vector::EstablishedFlood, 0.8, "bare ACK, many of which are on the same connections");
+    }
     if flags.contains(TcpFlags::SYN | TcpFlags::ACK) {
         (Vector::SynAckReflection, CLARITY, "SYN-ACK outside any connection")
     } else if flags.contains(TcpFlags::RST) {

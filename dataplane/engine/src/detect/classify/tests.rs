@@ -45,7 +45,7 @@ fn tcp_vectors_are_told_by_their_flags() {
     assert_eq!(tcp(Role::Syn, TcpFlags::SYN), Vector::SynFlood);
     assert_eq!(tcp(Role::UnsolicitedSynAck, TcpFlags::SYN | TcpFlags::ACK), Vector::SynAckReflection);
     assert_eq!(tcp(Role::OutOfState, TcpFlags::SYN | TcpFlags::ACK), Vector::SynAckReflection);
-    assert_eq!(tcp(Role::OutOfState, TcpFlags::ACK), Vector::AckFlood);
+    assert_eq!(tcp(Role::OutOfState, TcpFlags::ACK), Vector::EstablishedFlood, "a hundred on one connection");
     assert_eq!(tcp(Role::OutOfState, TcpFlags::ACK | TcpFlags::PSH), Vector::PshAckFlood);
     assert_eq!(tcp(Role::OutOfState, TcpFlags::RST), Vector::RstFlood);
     assert_eq!(tcp(Role::OutOfState, TcpFlags::FIN | TcpFlags::ACK), Vector::FinFlood);
@@ -74,6 +74,17 @@ fn block_pages_out_of_nowhere_are_laid_to_middleboxes_and_so_are_resets_beside_t
     };
     assert_eq!(vectors(&[vec![page; 50], vec![reset; 50]].concat()), [Vector::TcpMiddleboxReflection]);
     assert_eq!(vectors(&[reset; 50]), [Vector::RstFlood]);
+}
+
+#[test]
+fn acknowledgements_that_are_many_on_few_connections_are_a_flood_inside_them() {
+    let ack = |conversation| Sample { conversation, ..sample(&[(Lane::TcpFlags, TcpFlags::ACK.bits())], b"") };
+    let vectors = |connections: u64| -> Vec<Vector> {
+        let samples: Vec<Sample> = (0..60).map(|packet| ack(packet % connections)).collect();
+        classify(Role::OutOfState, &samples).into_iter().map(|finding| finding.vector).collect()
+    };
+    assert_eq!(vectors(40), [Vector::EstablishedFlood]);
+    assert_eq!(vectors(60), [Vector::AckFlood]);
 }
 
 #[test]

@@ -4,7 +4,6 @@ use levee_api::zone::Service;
 
 use super::accept::{Scale, never_alone, share};
 use super::condition::{Condition, Population};
-use super::drift::Drift;
 use super::features::{Candidate, Feature, HEADER, Kind, RULE_ONLY, fixed};
 use super::members::Members;
 use super::natural::Natural;
@@ -32,7 +31,6 @@ pub(super) struct Atom {
 pub(super) fn atoms(
     scale: &Scale,
     served: &[Service],
-    drift: &Drift,
     attack: &Population<'_>,
     legitimate: &Population<'_>,
 ) -> Vec<Atom> {
@@ -46,7 +44,6 @@ pub(super) fn atoms(
     });
     let mut atoms: Vec<(f64, Atom)> = values
         .chain(fixed(scale.role, attack))
-        .filter(|candidate| !drift.concerns(&candidate.condition))
         .filter_map(|candidate| {
             let attack = attack.members(&candidate.condition);
             let hits = attack.count();
