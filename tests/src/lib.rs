@@ -26,6 +26,7 @@ pub mod frame;
 pub mod http;
 pub mod measure;
 pub mod packet_socket;
+mod quic;
 pub mod receive;
 pub mod scenario;
 pub mod send;

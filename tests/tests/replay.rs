@@ -18,12 +18,13 @@ use levee_tests::{
 const ONSET_S: f64 = 4.5;
 
 /// What cannot be told from clients yet, and only must not do harm.
-const NOT_YET: [&str; 4] = ["tcp-connection-flood", "http-request-flood", "tls-handshake-flood", "quic-initial-flood"];
+const NOT_YET: [&str; 5] =
+    ["tcp-connection-flood", "http-request-flood", "tls-handshake-flood", "quic-initial-flood", "quic-mimic"];
 
 #[test]
 fn every_vector_is_named_and_dropped_and_conversations_are_spared() {
     let Some(program) = dataplane() else { return };
-    let site = Site::learned(&program, 7).unwrap();
+    let site = Site::learned(&program, 7, true).unwrap();
     let (kinds, complaints) = (Mutex::new(Kind::all()), Mutex::new(Vec::new()));
     let work = || {
         loop {
@@ -59,7 +60,7 @@ fn complain(site: &Site, kind: Kind) -> Option<String> {
 #[test]
 fn without_an_attack_nothing_is_lost() {
     let Some(program) = dataplane() else { return };
-    let site = Site::learned(&program, 8).unwrap();
+    let site = Site::learned(&program, 8, true).unwrap();
     let peace = site.peace(9, 5.0);
     let outcome = site.replay().run(&peace).unwrap();
     assert!(outcome.fates.len() > 1_000);
@@ -70,7 +71,7 @@ fn without_an_attack_nothing_is_lost() {
 #[test]
 fn the_same_captures_give_the_same_output_to_the_byte() {
     let Some(program) = dataplane() else { return };
-    let site = Site::learned(&program, 10).unwrap();
+    let site = Site::learned(&program, 10, true).unwrap();
     let scenario = attacked(&site, Kind::Vector(Vector::SynFlood));
     let replay = Replay { state: None, ..site.replay() };
     let [one, other] = [(); 2].map(|()| replay.run(&scenario).unwrap());

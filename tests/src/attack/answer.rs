@@ -6,8 +6,8 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Kind;
 use crate::{
-    conversation::quic_initial,
     frame::{self, Ip, Link, Tcp, flags, protocol},
+    quic,
 };
 
 /// The answer to a frame that [`super::Attack`] made, if it gets one: SYN-ACK and RST, NXDOMAIN, an Initial of the server, an
@@ -26,7 +26,7 @@ pub fn answer(kind: Kind, inbound: &[u8], link: Link, rng: &mut ChaCha8Rng) -> O
                     frame::udp(&mut frame, link, back, ports, &name_error(payload)?);
                 }
                 Vector::QuicInitialFlood => {
-                    let mut initial = quic_initial(rng);
+                    let mut initial = quic::noise(rng);
                     // The server's packets are for the id that the client chose (RFC 9000 section 7.2).
                     initial.get_mut(6..14)?.copy_from_slice(payload.get(15..23)?);
                     frame::udp(&mut frame, link, back, ports, &initial);

@@ -14,13 +14,15 @@ pub enum Kind {
     Vector(Vector),
     /// `syn-mimic`: SYNs from spoofed sources that look like those of real systems.
     SynMimic,
+    /// `quic-mimic`: QUIC Initials with a client hello in them, as clients send.
+    QuicMimic,
 }
 
 impl Kind {
     /// All kinds: every vector but the pulse wave, which any attack with `pulse` is.
     pub fn all() -> impl Iterator<Item = Self> {
         let vectors = Vector::ALL.iter().copied().filter(|vector| *vector != Vector::PulseWave);
-        vectors.map(Self::Vector).chain([Self::SynMimic])
+        vectors.map(Self::Vector).chain([Self::SynMimic, Self::QuicMimic])
     }
 
     /// The name in scenarios, options and labels.
@@ -28,6 +30,7 @@ impl Kind {
         match self {
             Self::Vector(vector) => vector.name(),
             Self::SynMimic => "syn-mimic",
+            Self::QuicMimic => "quic-mimic",
         }
     }
 
@@ -36,6 +39,7 @@ impl Kind {
         match self {
             Self::Vector(vector) => vector,
             Self::SynMimic => Vector::SynFlood,
+            Self::QuicMimic => Vector::QuicInitialFlood,
         }
     }
 

@@ -95,9 +95,14 @@ impl Attack {
         self.aim.target = target;
     }
 
+    /// The next fragment of a datagram whose first was written; none: it is complete.
+    pub fn next_fragment(&mut self) -> Option<Vec<u8>> {
+        self.fragments.pop_front()
+    }
+
     /// Writes the next frame.
     pub fn next_frame(&mut self, frame: &mut Vec<u8>) {
-        if let Some(fragment) = self.fragments.pop_front() {
+        if let Some(fragment) = self.next_fragment() {
             *frame = fragment;
             return;
         }

@@ -2,8 +2,8 @@
 
 use rand::RngExt;
 
-use super::{Attack, MTU};
-use crate::{amplification::random, conversation::quic_initial, frame};
+use super::{Attack, Kind, MTU};
+use crate::{amplification::random, frame, quic};
 
 impl Attack {
     pub(super) fn random_datagram(&mut self, frame: &mut Vec<u8>) {
@@ -53,7 +53,8 @@ impl Attack {
     }
 
     pub(super) fn quic_initial(&mut self, frame: &mut Vec<u8>) {
-        self.payload = quic_initial(&mut self.rng);
+        let is_mimic = self.aim.kind == Kind::QuicMimic;
+        self.payload = if is_mimic { quic::initial(&mut self.rng) } else { quic::noise(&mut self.rng) };
         self.datagram(frame);
     }
 

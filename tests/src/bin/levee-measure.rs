@@ -9,7 +9,7 @@ use std::{
 use clap::{Parser, ValueEnum};
 use levee_tests::{
     attack::Kind,
-    measure::{Figures, MeasureError, Peace, Plan, conditions, crowds, floods, weeks},
+    measure::{Figures, MeasureError, Peace, Plan, conditions, crowds, floods, shapes, weeks},
 };
 
 /// Composes captures, runs the program on them and prints how it did, as a table in Markdown.
@@ -35,7 +35,7 @@ struct Arguments {
     #[arg(long)]
     silent: bool,
     /// Days of peace for the last table.
-    #[arg(long, default_value_t = 14)]
+    #[arg(long, default_value_t = 7)]
     days: u64,
     /// Replays at once.
     #[arg(long, default_value_t = 1)]
@@ -49,6 +49,8 @@ struct Arguments {
 enum Table {
     /// Every kind of attack at every rate.
     Floods,
+    /// Attacks that go from host to host, and that come back.
+    Shapes,
     /// Sudden crowds, alone and beside an attack.
     Crowds,
     /// Without the return direction, and with a start in the middle.
@@ -80,8 +82,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         jobs: arguments.jobs,
         seed: arguments.seed,
     };
-    let tables: [(Table, Measure); 3] =
-        [(Table::Floods, floods), (Table::Crowds, crowds), (Table::Conditions, conditions)];
+    let tables: [(Table, Measure); 4] =
+        [(Table::Floods, floods), (Table::Shapes, shapes), (Table::Crowds, crowds), (Table::Conditions, conditions)];
     let is_wanted = |table| arguments.tables.is_empty() || arguments.tables.contains(&table);
     let mut out = io::stdout().lock();
     for (_, measure) in tables.iter().filter(|(table, _)| is_wanted(*table)) {

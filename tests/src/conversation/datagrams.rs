@@ -6,7 +6,7 @@ use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 
 use super::{Event, Talk};
-use crate::{address, frame::Link};
+use crate::{address, frame::Link, quic};
 
 pub(super) fn game(at_ns: u64, host: IpAddr, link: Link, rng: &mut ChaCha8Rng) -> Vec<Event> {
     let mut talk = Talk::new(at_ns, host, 27_015, link, rng);
@@ -41,7 +41,7 @@ pub(super) fn lookup(at_ns: u64, host: IpAddr, link: Link, rng: &mut ChaCha8Rng)
 
 pub(super) fn quic(at_ns: u64, host: IpAddr, link: Link, rng: &mut ChaCha8Rng) -> Vec<Event> {
     let mut talk = Talk::new(at_ns, host, 443, link, rng);
-    let initial = quic_initial(talk.rng);
+    let initial = quic::initial(talk.rng);
     let ids = [talk.noise(8), talk.noise(8)];
     let short = |talk: &mut Talk<'_>, inbound: bool, length: usize| {
         let first: u8 = 0x40 | talk.rng.random::<u8>() & 0x3f;
@@ -56,7 +56,7 @@ pub(super) fn quic(at_ns: u64, host: IpAddr, link: Link, rng: &mut ChaCha8Rng) -
         talk.udp(false, &data);
     }
     talk.travel();
-    let acknowledged = quic_initial(talk.rng);
+    let acknowledged = quic::initial(talk.rng);
     talk.udp(true, &acknowledged);
     for _ in 0..talk.rng.random_range(1..=4) {
         let length = talk.rng.random_range(80..=600);
@@ -123,18 +123,6 @@ pub(super) fn ping(at_ns: u64, host: IpAddr, link: Link, rng: &mut ChaCha8Rng) -
         talk.pause(990, 1_010);
     }
     talk.events
-}
-
-/// A padded Initial of QUIC version 1 (RFC 9000 section 17.2.2); what it says is encrypted.
-pub(crate) fn quic_initial(rng: &mut impl Rng) -> Vec<u8> {
-    let mut data = vec![0xc0 | rng.random::<u8>() & 0x0f, 0, 0, 0, 1, 8];
-    data.extend(rng.random::<[u8; 8]>());
-    data.push(8);
-    data.extend(rng.random::<[u8; 8]>());
-    data.extend([0, 0x44, 0x9e]);
-    let rest = 1_250 - data.len();
-    crate::amplification::random(&mut data, rest, rng);
-    data
 }
 
 /// A query for a name's address and what a server says to it (RFC 1035 section 4).

@@ -12,7 +12,6 @@ use serde::Deserialize;
 
 use crate::frame::Link;
 
-pub(crate) use datagrams::quic_initial;
 pub(crate) use streams::client_hello;
 pub(crate) use talk::Talk;
 

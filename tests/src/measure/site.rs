@@ -64,14 +64,16 @@ pub struct Site {
     program: PathBuf,
     configuration: String,
     state: TempDir,
+    sees_inside: bool,
 }
 
 impl Site {
-    /// Lets the program learn from some seconds of peace.
+    /// Lets the program learn from some seconds of peace. `sees_inside`: also from what comes from inside, which it will see
+    /// later, too.
     ///
     /// # Errors
     /// When the program cannot be run.
-    pub fn learned(program: &Path, seed: u64) -> Result<Self, MeasureError> {
+    pub fn learned(program: &Path, seed: u64, sees_inside: bool) -> Result<Self, MeasureError> {
         let mut floors = String::new();
         for (role, pps) in FLOORS {
             let _ = write!(floors, "{}{role} = {pps}", if floors.is_empty() { "" } else { ", " });
@@ -79,7 +81,7 @@ impl Site {
         let configuration = format!("{CONFIGURATION}floors = {{ {floors} }}\n");
         let state =
             tempfile::tempdir().map_err(|source| MeasureError::File { path: "a temporary folder".into(), source })?;
-        let site = Self { program: program.to_owned(), configuration, state };
+        let site = Self { program: program.to_owned(), configuration, state, sees_inside };
         let peace = site.peace(seed, LEARNING_S);
         site.replay().learn(&peace, site.state.path())?;
         Ok(site)
@@ -91,7 +93,7 @@ impl Site {
             program: &self.program,
             configuration: &self.configuration,
             state: Some(self.state.path()),
-            sees_inside: true,
+            sees_inside: self.sees_inside,
         }
     }
 
@@ -121,6 +123,11 @@ impl Site {
         }
     }
 
+    /// All of the site that speaks IPv4.
+    pub fn network() -> Option<IpNet> {
+        NETWORK.parse().ok()
+    }
+
     /// What an attack of a kind is aimed at.
     pub fn target(kind: attack::Kind) -> Option<IpNet> {
         let target = match kind.vector() {
@@ -148,4 +155,9 @@ pub fn threshold_pps(kind: attack::Kind) -> f64 {
         _ => Role::OutOfState,
     };
     f64::from(floor(role))
+}
+
+/// The threshold of the same role for the whole of [`Site::network`].
+pub fn prefix_threshold_pps(kind: attack::Kind) -> f64 {
+    f64::from(PREFIX_FACTOR) * threshold_pps(kind)
 }

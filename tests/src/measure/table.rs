@@ -2,7 +2,6 @@
 
 use std::{
     fmt,
-    path::Path,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -10,33 +9,8 @@ use std::{
     time::Duration,
 };
 
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-
-use super::{MeasureError, Replay, Score, Site, threshold_pps};
-use crate::{
-    attack::Kind,
-    conversation,
-    scenario::{Component, Crowd, Scenario},
-    timeline::Share,
-};
-
-/// How much is measured.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Kinds of attack.
-    pub kinds: Vec<Kind>,
-    /// Rates, in thresholds.
-    pub factors: Vec<f64>,
-    /// Replays for each kind and rate, or for each crowd and condition.
-    pub times: u64,
-    /// Servers answer what reaches them.
-    pub answered: bool,
-    /// Replays at once.
-    pub jobs: usize,
-    /// Everything random follows from it.
-    pub seed: u64,
-}
+use super::{MeasureError, Plan, Replay, Score};
+use crate::{scenario::Scenario, timeline::Share};
 
 /// Figures of some replays of one kind.
 #[derive(Clone, Debug)]
@@ -55,134 +29,20 @@ pub struct Figures {
     pub challenged: Share,
 }
 
-/// How long attacks last: over connections they take longer to be recognised.
-const ATTACK_S: f64 = 1.5;
-const CONNECTIONS_S: f64 = 4.0;
-/// Peace before anything begins, in which it turns out that the return direction is visible, and how much later it begins at
-/// most.
-const BEFORE_S: f64 = 4.0;
-const LATER_S: f64 = 1.0;
-/// How long a crowd is watched, and how fast it rises.
-const CROWD_S: f64 = 3.0;
-const RISE_S: f64 = 0.3;
-
-/// Every kind of attack at every rate, with onsets at random.
-///
-/// # Errors
-/// When the program cannot be run.
-pub fn floods(program: &Path, plan: &Plan) -> Result<Vec<Figures>, MeasureError> {
-    let site = Site::learned(program, plan.seed)?;
-    let cells = plan.kinds.iter().flat_map(|kind| plan.factors.iter().map(move |factor| (*kind, *factor)));
-    measure(plan, cells.collect(), |(kind, factor), seed| {
-        let scenario = with_flood(site.peace(seed, 0.0), *kind, factor * threshold_pps(*kind), plan.answered, seed);
-        (format!("{kind} x {factor}"), site.replay(), scenario)
-    })
-}
-
-/// A crowd for each kind of conversation that can have one, alone and beside a SYN flood or a flood of datagrams.
-///
-/// # Errors
-/// When the program cannot be run.
-pub fn crowds(program: &Path, plan: &Plan) -> Result<Vec<Figures>, MeasureError> {
-    let site = Site::learned(program, plan.seed)?;
-    let beside = [None, Some("syn-flood"), Some("udp-random"), Some("dns-water-torture")];
-    let cells = CROWDS.iter().flat_map(|crowd| beside.iter().map(move |beside| (*crowd, *beside)));
-    measure(plan, cells.collect(), |((crowd, per_s), beside), seed| {
-        let mut scenario = site.peace(seed, 0.0);
-        add_crowd(&mut scenario, *crowd, *per_s, seed);
-        let mut name = format!("crowd of {crowd:?}").to_lowercase();
-        if let Some(kind) = beside.and_then(|kind| kind.parse::<Kind>().ok()) {
-            scenario = with_flood(scenario, kind, 20.0 * threshold_pps(kind), plan.answered, seed);
-            name += &format!(" beside {kind}");
-        }
-        (name, site.replay(), scenario)
-    })
-}
-
-/// Kinds of conversation that a crowd wants, and how many begin each second then.
-const CROWDS: [(conversation::Kind, f64); 7] = [
-    (conversation::Kind::Web, 800.0),
-    (conversation::Kind::Query, 3_000.0),
-    (conversation::Kind::Quic, 400.0),
-    (conversation::Kind::Game, 100.0),
-    (conversation::Kind::Voip, 60.0),
-    (conversation::Kind::Ssh, 600.0),
-    (conversation::Kind::Ping, 800.0),
-];
-
-/// What a mitigation may not rely on: the return direction that is not there, and a memory that is younger than the attack.
-///
-/// # Errors
-/// When the program cannot be run.
-pub fn conditions(program: &Path, plan: &Plan) -> Result<Vec<Figures>, MeasureError> {
-    let site = Site::learned(program, plan.seed)?;
-    let what =
-        [None, Some("crowd"), Some("syn-flood"), Some("ack-flood"), Some("dns-amplification"), Some("udp-constant")];
-    let cells = [false, true].into_iter().flat_map(|restart| what.into_iter().map(move |what| (restart, what)));
-    measure(plan, cells.collect(), |(restart, what), seed| {
-        let mut scenario = site.peace(seed, CROWD_S);
-        let mut replay = site.replay();
-        let condition = if *restart {
-            replay.state = None;
-            "restart in"
-        } else {
-            replay.sees_inside = false;
-            "no inside:"
-        };
-        match what.map(str::parse::<Kind>) {
-            Some(Ok(kind)) => scenario = with_flood(scenario, kind, 20.0 * threshold_pps(kind), true, seed),
-            Some(Err(_)) => add_crowd(&mut scenario, conversation::Kind::Web, 800.0, seed),
-            None => {}
-        }
-        if *restart {
-            begin_at_once(&mut scenario);
-        }
-        (format!("{condition} {}", what.unwrap_or("peace")), replay, scenario)
-    })
-}
-
-/// What is to come has begun before the program has.
-fn begin_at_once(scenario: &mut Scenario) {
-    scenario.attacks.iter_mut().for_each(|attack| attack.onset_s = 0.0);
-    for crowd in &mut scenario.crowds {
-        (crowd.onset_s, crowd.rise_s) = (0.0, 0.0);
-    }
-}
-
-/// Adds an attack that begins at any instant, and makes the scenario long enough for it.
-fn with_flood(mut scenario: Scenario, kind: Kind, rate_per_s: f64, answered: bool, seed: u64) -> Scenario {
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let onset_s = BEFORE_S + rng.random_range(0.0..LATER_S);
-    let duration_s = if kind.needs_connections() { CONNECTIONS_S } else { ATTACK_S };
-    scenario.duration_s = scenario.duration_s.max(onset_s + duration_s);
-    scenario.attacks.extend(Site::target(kind).map(|target| Component {
-        kind,
-        target,
-        port: None,
-        sources: None,
-        rate_per_s,
-        onset_s,
-        duration_s,
-        answered,
-        pulse: None,
-        ramp: None,
-        dwell_s: None,
-    }));
-    scenario
-}
-
-fn add_crowd(scenario: &mut Scenario, kind: conversation::Kind, per_s: f64, seed: u64) {
-    let Some(server) = scenario.benign.servers.get(1).copied() else { return };
-    let onset_s = BEFORE_S + ChaCha8Rng::seed_from_u64(!seed).random_range(0.0..LATER_S / 2.0);
-    scenario.duration_s = scenario.duration_s.max(onset_s + CROWD_S);
-    scenario.crowds.push(Crowd { kind, server, per_s, onset_s, duration_s: CROWD_S, rise_s: RISE_S });
+/// One replay.
+pub(super) struct Case<'a> {
+    pub(super) name: String,
+    pub(super) replay: Replay<'a>,
+    pub(super) scenario: Scenario,
+    /// First onsets, which are not counted.
+    pub(super) known_onsets: usize,
 }
 
 /// Replays each cell so many times, all with seeds of their own, and puts together what belongs to one.
-fn measure<'a, T: Sync>(
+pub(super) fn measure<'a, T: Sync>(
     plan: &Plan,
     cells: Vec<T>,
-    make: impl Fn(&T, u64) -> (String, Replay<'a>, Scenario) + Sync,
+    make: impl Fn(&T, u64) -> Case<'a> + Sync,
 ) -> Result<Vec<Figures>, MeasureError> {
     let times = usize::try_from(plan.times).unwrap_or(usize::MAX).max(1);
     let next = AtomicUsize::new(0);
@@ -192,8 +52,9 @@ fn measure<'a, T: Sync>(
             let job = next.fetch_add(1, Ordering::Relaxed);
             let Some(cell) = cells.get(job / times) else { return Ok(()) };
             let seed = plan.seed.wrapping_mul(1 << 32).wrapping_add(job as u64);
-            let (name, replay, scenario) = make(cell, seed);
-            let score = Score::of(&scenario, &replay.run(&scenario)?);
+            let Case { name, replay, scenario, known_onsets } = make(cell, seed);
+            let mut score = Score::of(&scenario, &replay.run(&scenario)?);
+            score.dropped_after.drain(..known_onsets.min(score.dropped_after.len()));
             scores.lock().unwrap_or_else(PoisonError::into_inner).push((job, name, score));
         }
     };

@@ -54,8 +54,11 @@ const MIX: [(Kind, u8); 9] = [
     (Kind::Voip, 1),
 ];
 
+/// What is done on a schedule.
+const JOBS: [Kind; 4] = [Kind::Web, Kind::Query, Kind::Fetch, Kind::Lookup];
+
 /// What happened in peace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Peace {
     /// Protected hosts.
     pub destinations: u64,
@@ -67,8 +70,8 @@ pub struct Peace {
     pub lost: u64,
     /// Times that a role at a target left its normal state.
     pub watches: u64,
-    /// Times that it was taken for an attack.
-    pub attacks: u64,
+    /// What was taken for an attack: when, where and why.
+    pub attacks: Vec<String>,
     /// Filters that were put in force.
     pub filters: u64,
 }
@@ -82,12 +85,14 @@ impl Peace {
 impl fmt::Display for Peace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { destinations, days, packets, lost, watches, attacks, filters } = self;
-        let hundredths = 100_000 * attacks / (destinations * days).max(1);
+        let count = attacks.len() as u64;
+        let hundredths = 100_000 * count / (destinations * days).max(1);
         let (whole, part) = (hundredths / 100, hundredths % 100);
         write!(
             f,
-            "| {days} | {destinations} | {packets} | {lost} | {watches} | {attacks} | {filters} | {whole}.{part:02} |"
-        )
+            "| {days} | {destinations} | {packets} | {lost} | {watches} | {count} | {filters} | {whole}.{part:02} |"
+        )?;
+        attacks.iter().try_for_each(|attack| write!(f, "\n{attack}"))
     }
 }
 
@@ -147,10 +152,10 @@ impl Service {
         let gap_s = -(1.0 - self.rng.random::<f64>()).ln() / (self.per_s * self.share(now_ns));
         let gap = std::time::Duration::try_from_secs_f64(gap_s).map_or(STEP_NS, crate::time_bins::ns);
         self.next_ns = now_ns + gap.clamp(1, STEP_NS);
-        // On the hour, what runs on a schedule comes at once: one service in ten has clients that do.
+        // On the hour, jobs that load something, ask or look up come at once: one service in ten has clients with such jobs.
         let on_the_hour = (now_ns / HOUR != self.next_ns / HOUR).then_some(self.next_ns / HOUR * HOUR);
         let scheduled = match on_the_hour {
-            Some(hour_ns) if self.draw(u64::MAX) < 0.1 => Some((hour_ns, 20, 2 * SECOND)),
+            Some(hour_ns) if JOBS.contains(&self.kind) && self.draw(u64::MAX) < 0.1 => Some((hour_ns, 20, 2 * SECOND)),
             _ => None,
         };
         // Browsers open some connections at once.
@@ -266,13 +271,19 @@ impl Appliance {
             self.running = self.engine.next_task(now).map(|task| (now + EXTRACTION_BUDGET, task.run()));
         }
         for event in self.engine.detector.take_events() {
+            let after_s = event.at.since(START).as_secs();
             match event.what {
-                What::Phase { from: Phase::Normal, .. } => self.peace.watches += 1,
                 What::FilterInstalled { .. } => self.peace.filters += 1,
+                What::Phase { target, role, from, to, rate_pps, threshold_pps, witness } => {
+                    self.peace.watches += u64::from(from == Phase::Normal);
+                    if to == Phase::Attack {
+                        let why = witness.unwrap_or_default();
+                        self.peace.attacks.push(format!(
+                            "* after {after_s} s, {target}, {role}: {rate_pps:.0} pps, threshold {threshold_pps:.0}: {why}"
+                        ));
+                    }
+                }
                 _ => {}
-            }
-            if let What::Phase { to: Phase::Attack, .. } = event.what {
-                self.peace.attacks += 1;
             }
         }
     }

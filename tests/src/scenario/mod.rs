@@ -87,7 +87,7 @@ pub struct Component {
     pub port: Option<u16>,
     /// Number of attacking addresses; without one as many as is usual for the kind.
     pub sources: Option<u32>,
-    /// Packets a second, or connections a second of a kind that needs them.
+    /// Packets a second, where a datagram in fragments is one, or connections a second of a kind that needs them.
     pub rate_per_s: f64,
     /// Beginning.
     pub onset_s: f64,

@@ -166,7 +166,10 @@ impl Stream {
                     if *answered { attack::answer(aim.kind, &frame, aim.link.reversed(), &mut self.rng) } else { None };
                 let later_ns = at_ns + self.rng.random_range(50_000..500_000);
                 let answer = answer.map(|frame| Event { at_ns: later_ns, inbound: false, frame });
-                [Event { at_ns, inbound: true, frame }].into_iter().chain(answer).collect()
+                // The rest of a datagram is right behind its first fragment.
+                let whole = [frame].into_iter().chain(std::iter::from_fn(|| attack.next_fragment()));
+                let whole = (0..).zip(whole).map(|(i, frame)| Event { at_ns: at_ns + 2_000 * i, inbound: true, frame });
+                whole.chain(answer).collect()
             }
             What::Bots { bots, aim, walk } => {
                 if let Some(walk) = walk {
