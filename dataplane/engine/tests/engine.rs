@@ -57,6 +57,17 @@ fn a_syn_flood_with_a_fixed_window_is_scrubbed() {
 }
 
 #[test]
+fn nobody_is_challenged_any_more_once_a_signature_stops_the_flood() {
+    let mut site = Site::learned(&[zone()]);
+    let burst = |tick: u64| (0..40).map(|n| syn(SERVER, tick * 40 + n, 512)).collect::<Vec<_>>();
+    flood(&mut site, 400, burst);
+    let asked = site.asked_of_clients;
+    let (sent, dropped) = flood(&mut site, 200, |tick| burst(400 + tick));
+    assert_eq!(site.asked_of_clients, asked);
+    assert!(dropped * 100 >= sent * 99, "{dropped} of {sent} dropped");
+}
+
+#[test]
 fn datagrams_to_a_port_that_is_not_served_are_scrubbed() {
     is_scrubbed(|tick| (0..40).map(|n| udp(SERVER, tick * 40 + n, 9_999, 300)).collect());
 }

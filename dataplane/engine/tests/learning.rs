@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use levee_api::role::Role;
 use levee_engine::detect::event::What;
+use levee_engine::detect::snapshot::{self, Learned};
 use levee_engine::detect::track::Lesson;
 use levee_engine::packet::Direction::Inbound;
+use levee_engine::time::Timestamp;
 
 use traffic::{SERVER, Site, udp, zone};
 
@@ -98,4 +100,25 @@ fn a_slow_ramp_does_not_teach_what_witnesses_and_signatures_are_checked_against(
     assert!(ratio_after > 0.9 * ratio, "{ratio} answers for a datagram became {ratio_after}");
     // Clients send twenty datagrams a second.
     assert!(samples_after - samples <= 400, "{} samples of {sent} attack packets", samples_after - samples);
+}
+
+#[test]
+fn what_was_restored_is_still_known_after_minutes_whatever_the_origin_of_time_is() {
+    let old = Site::learned(&[zone()]);
+    let bytes = snapshot::write(&old.engine.detector);
+    let known = |site: &Site| {
+        let (_, state) = site.engine.detector.zones().next().unwrap();
+        (state.habits.answer_ratio(), state.rates[Role::Syn.index()].largest)
+    };
+    let (ratio, largest) = known(&old);
+    let mut new = Site::new(&[zone()], 1);
+    new.engine.detector.set_wall_clock(Duration::from_secs(1_800_000_000), new.now);
+    for start in [new.now, Timestamp(1_800_000_000_000_000_000)] {
+        new.now = start;
+        Learned::open(&bytes).unwrap().give(&mut new.engine.detector, new.now);
+        new.again(MINUTE);
+        let (ratio_after, largest_after) = known(&new);
+        assert!((ratio_after.unwrap() / ratio.unwrap() - 1.0).abs() < 0.05, "{ratio_after:?}");
+        assert!((largest_after / largest - 1.0).abs() < 0.2, "{largest} became {largest_after}");
+    }
 }

@@ -12,22 +12,17 @@ pub const WAIT: Duration = Duration::from_secs(30);
 pub struct Late<T> {
     older: T,
     newer: T,
-    /// None: nobody has looked yet.
+    /// When `newer` began; none: with the next look.
     since: Option<Timestamp>,
 }
 
 impl<T: Copy + Default> Late<T> {
-    /// Nothing waits.
-    pub fn begin(now: Timestamp) -> Self {
-        Self { since: Some(now), ..Self::default() }
-    }
-
     /// What is seen now; it waits from now on.
     pub fn newest(&mut self) -> &mut T {
         &mut self.newer
     }
 
-    /// What has waited long enough, and how long it took to be seen.
+    /// What has waited long enough, and for how long it was seen: the rest of a longer time nobody watched.
     pub fn take(&mut self, now: Timestamp) -> Option<(T, Duration)> {
         let elapsed = now.since(*self.since.get_or_insert(now));
         if elapsed < WAIT {
@@ -35,12 +30,12 @@ impl<T: Copy + Default> Late<T> {
         }
         let ready = std::mem::replace(&mut self.older, std::mem::take(&mut self.newer));
         self.since = Some(now);
-        Some((ready, elapsed))
+        Some((ready, elapsed.min(2 * WAIT)))
     }
 
     /// Forgets all that waits.
-    pub fn forget(&mut self, now: Timestamp) {
-        *self = Self::begin(now);
+    pub fn forget(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -54,26 +49,24 @@ mod tests {
 
     #[test]
     fn what_was_seen_counts_after_half_a_minute_to_a_minute() {
-        let mut late = Late::<u32>::begin(seconds(0));
-        *late.newest() = 7;
-        assert_eq!(late.take(seconds(29)), None);
-        assert_eq!(late.take(seconds(30)), Some((0, WAIT)));
-        assert_eq!(late.take(seconds(60)), Some((7, WAIT)));
-    }
-
-    #[test]
-    fn time_counts_from_the_first_look() {
         let mut late = Late::<u32>::default();
+        let began = 1_700_000_000;
         *late.newest() = 7;
-        assert_eq!(late.take(seconds(1_750_000_000)), None);
+        assert_eq!(late.take(seconds(began)), None, "whatever the origin of time is");
+        assert_eq!(late.take(seconds(began + 29)), None);
+        assert_eq!(late.take(seconds(began + 30)), Some((0, WAIT)));
+        assert_eq!(late.take(seconds(began + 60)), Some((7, WAIT)));
+        assert_eq!(late.take(seconds(2 * began)), Some((0, 2 * WAIT)));
     }
 
     #[test]
     fn what_an_alarm_follows_is_forgotten() {
-        let mut late = Late::<u32>::begin(seconds(0));
+        let mut late = Late::<u32>::default();
+        late.take(seconds(0));
         *late.newest() = 7;
         late.take(seconds(30));
-        late.forget(seconds(40));
+        late.forget();
+        assert_eq!(late.take(seconds(40)), None);
         assert_eq!(late.take(seconds(70)), Some((0, WAIT)));
         assert_eq!(late.take(seconds(100)), Some((0, WAIT)));
     }

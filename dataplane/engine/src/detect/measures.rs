@@ -138,6 +138,12 @@ impl Measures {
         self.of(zone, role).any(|m| m.coarse && m.action == action && m.is_enforced_on(prefix))
     }
 
+    /// Since when the role is challenged on a prefix, if it is.
+    pub fn challenged_since(&self, zone: u16, role: Role, prefix: &Prefix) -> Option<Timestamp> {
+        let is_challenge = |m: &&Measure| matches!(m.action, Action::Challenge { .. }) && m.is_enforced_on(prefix);
+        self.of(zone, role).find(is_challenge).map(|measure| measure.since)
+    }
+
     /// True when everything of the role is limited on a prefix.
     pub fn limits_all_on(&self, zone: u16, role: Role, prefix: &Prefix) -> bool {
         self.of(zone, role).any(|m| m.coarse && m.action != Action::Drop && m.is_enforced_on(prefix))

@@ -358,7 +358,7 @@ impl Nodes {
             window: Window { updated: now, ..Window::default() },
             followed: None,
             usual: Usual::default(),
-            late: Late::begin(now),
+            late: Late::default(),
             delta: Totals::default(),
             touched: 0,
             last_traffic: now,

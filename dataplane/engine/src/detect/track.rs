@@ -58,6 +58,8 @@ pub struct Track {
     last_alarm: Timestamp,
     last_end: Timestamp,
     longest_gap: Duration,
+    /// How many times the current attack has made a challenge necessary that had ended.
+    pub challenged_again: u32,
     /// When an extraction was last asked for.
     pub last_extraction: Timestamp,
     /// The vectors that were last told of the current attack.
@@ -276,6 +278,7 @@ impl Track {
         }
         if to == Phase::Attack {
             self.mitigated_at = None;
+            self.challenged_again = 0;
             self.told.clear();
             self.last_busy = now;
         }

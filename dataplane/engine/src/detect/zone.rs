@@ -90,7 +90,7 @@ impl ZoneState {
 
     fn learn_rates(&mut self, calm: bool, late: bool, now: Timestamp) {
         if !calm {
-            return self.late_rates.forget(now);
+            return self.late_rates.forget();
         }
         if !late {
             self.rates.iter_mut().for_each(|rate| rate.largest = rate.largest.max(rate.now));
@@ -110,7 +110,7 @@ impl ZoneState {
             return self.habits.learn(delta, busy, elapsed);
         }
         if Habits::ROLES.into_iter().any(|role| busy.contains(role)) {
-            return self.late_habits.forget(now);
+            return self.late_habits.forget();
         }
         self.late_habits.newest().learn(delta, busy, Duration::ZERO);
         if let Some((ready, elapsed)) = self.late_habits.take(now) {

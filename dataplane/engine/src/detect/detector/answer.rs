@@ -26,7 +26,7 @@ impl Detector {
         now: Timestamp,
     ) {
         let (Some(target), Some(node)) = (self.target(id), self.nodes.get(id)) else { return };
-        let (zone, prefix, target_peace) = (node.zone, node.prefix, node.peace);
+        let (zone, prefix) = (node.zone, node.prefix);
         let zone_name = target.zone.clone();
         let Change { from, to } = change;
         let is_one_shot = matches!(witness, Some(Witness::OneShot(_)));
@@ -38,21 +38,7 @@ impl Detector {
                     self.measures.block_at_once(zone, role);
                 }
                 let mut answered = self.measures.enforce_remembered(zone, role, &zone_name, prefix, now);
-                let zone_peace = self.zones.get(usize::from(zone)).map(|state| state.peace).unwrap_or_default();
-                let answer = self.plan.zone(zone).map(|zone| reflex::answer(role, zone, &target_peace, &zone_peace));
-                let coarse = match answer {
-                    Some(Answer::DropRole) => Some((Action::Drop, HeaderBox::any())),
-                    Some(Answer::Challenge(what)) => Some((Action::Challenge { above_pps: 0 }, what)),
-                    Some(Answer::Signature | Answer::None) | None => None,
-                };
-                if let Some((action, what)) = coarse
-                    && !self.measures.does_to_all_on(action, zone, role, &prefix)
-                {
-                    let rule = Rule::of(what);
-                    let measure = Measure::new(zone, role, rule, action, witness.unwrap_or_default(), now)
-                        .coarse(whole_pps(threshold_pps));
-                    answered |= self.measures.install(measure, &zone_name, prefix, now);
-                }
+                answered |= self.answer_coarsely(id, role, threshold_pps, witness.unwrap_or_default(), now);
                 if let Some(track) = self.nodes.get_mut(id).and_then(|node| node.track_mut(role)) {
                     track.mitigated_at = answered.then_some(now);
                     track.last_extraction = Timestamp::ZERO;
@@ -72,6 +58,31 @@ impl Detector {
             Phase::Normal => self.measures.replace(zone, role, prefix),
             Phase::Watch => {}
         }
+    }
+
+    /// Answers everything of a role at a target, if policy allows that; true when it does.
+    pub(super) fn answer_coarsely(
+        &mut self,
+        id: NodeId,
+        role: Role,
+        threshold_pps: f32,
+        witness: String,
+        now: Timestamp,
+    ) -> bool {
+        let Some(node) = self.nodes.get(id) else { return false };
+        let (Some(zone), Some(state)) = (self.plan.zone(node.zone), self.zones.get(usize::from(node.zone))) else {
+            return false;
+        };
+        let (action, what) = match reflex::answer(role, zone, &node.peace, &state.peace) {
+            Answer::DropRole => (Action::Drop, HeaderBox::any()),
+            Answer::Challenge(what) => (Action::Challenge { above_pps: 0 }, what),
+            Answer::Signature | Answer::None => return false,
+        };
+        if self.measures.does_to_all_on(action, node.zone, role, &node.prefix) {
+            return true;
+        }
+        let measure = Measure::new(node.zone, role, Rule::of(what), action, witness, now);
+        self.measures.install(measure.coarse(whole_pps(threshold_pps)), &zone.name, node.prefix, now)
     }
 
     /// Limits to its threshold what has no service behind it and has found no signature in time, or is more than that still

@@ -316,7 +316,7 @@ fn learn_usual(node: &mut Node, answer_ratio: Option<f32>, late: bool, observed:
     };
     let alarmed = |role| node.phase(role) != Phase::Normal;
     if alarmed(Role::Syn) || alarmed(Role::UdpOpen) {
-        return node.late.forget(now);
+        return node.late.forget();
     }
     if !late {
         node.usual.half_open = node.usual.half_open.max(seen.half_open);

@@ -7,6 +7,7 @@
 //! was learned over restarts and changes of policy.
 
 mod answer;
+mod challenge;
 mod collect;
 mod judge;
 mod memory;
@@ -199,6 +200,7 @@ impl Detector {
         }
         self.settle_states();
         self.limit_the_rest(now);
+        self.settle_challenges(now);
         self.admit_samples(now);
         if now.since(self.last_second) >= Duration::from_secs(1) {
             self.each_second(now);

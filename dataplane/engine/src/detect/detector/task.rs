@@ -106,7 +106,7 @@ impl Detector {
             && self.witness(node, role, &node.window.passed(), now).is_some()
     }
 
-    fn witness(&self, node: &Node, role: Role, window: &Window, now: Timestamp) -> Option<Witness> {
+    pub(super) fn witness(&self, node: &Node, role: Role, window: &Window, now: Timestamp) -> Option<Witness> {
         let state = self.zones.get(usize::from(node.zone))?;
         let followed = node.followed.as_ref().map(|followed| followed.counts(now)).unwrap_or_default();
         let Node { usual, .. } = node;

@@ -4,6 +4,7 @@ use levee_api::zone::Service;
 
 use super::accept::{Scale, never_alone, share};
 use super::condition::{Condition, Population};
+use super::drift::Drift;
 use super::features::{Candidate, Feature, HEADER, Kind, RULE_ONLY, fixed};
 use super::members::Members;
 use super::natural::Natural;
@@ -31,6 +32,7 @@ pub(super) struct Atom {
 pub(super) fn atoms(
     scale: &Scale,
     served: &[Service],
+    drift: &Drift,
     attack: &Population<'_>,
     legitimate: &Population<'_>,
 ) -> Vec<Atom> {
@@ -44,6 +46,7 @@ pub(super) fn atoms(
     });
     let mut atoms: Vec<(f64, Atom)> = values
         .chain(fixed(scale.role, attack))
+        .filter(|candidate| !drift.concerns(&candidate.condition))
         .filter_map(|candidate| {
             let attack = attack.members(&candidate.condition);
             let hits = attack.count();

@@ -14,6 +14,7 @@ mod accept;
 mod atoms;
 mod beam;
 mod condition;
+mod drift;
 mod exceptions;
 mod features;
 mod members;
@@ -30,6 +31,7 @@ use self::accept::{MAX_RHO, MIN_COVERED, MIN_GAIN, Scale, share};
 use self::atoms::Atom;
 use self::beam::{DEPTH, Node};
 use self::condition::{Condition, Population, payload};
+use self::drift::Drift;
 use self::exceptions::Hole;
 use self::features::Kind;
 use self::members::Members;
@@ -162,10 +164,11 @@ pub fn extract(job: &Job) -> Extraction {
     if rho > MAX_RHO {
         return refused(WhyNot::RhoTooHigh);
     }
+    let drift = Drift::of(&job.installed, &left);
     let attack = Population::of(left);
     let legitimate = Population::of(job.legitimate.iter().take(MAX_RESERVOIR).collect());
     let scale = Scale { role: job.role, attack: count(attack.size()), legitimate: count(legitimate.size()), rho };
-    let atoms = atoms::atoms(&scale, &job.served, &attack, &legitimate);
+    let atoms = atoms::atoms(&scale, &job.served, &drift, &attack, &legitimate);
     let holes = exceptions::holes(&scale, &attack, &legitimate);
     let stubborn = exceptions::stubborn(legitimate.size(), &holes);
     let mut cover = Cover::new(&scale);

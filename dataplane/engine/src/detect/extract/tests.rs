@@ -155,7 +155,7 @@ fn assert_rules_select_what_was_counted(job: &Job) -> usize {
     let legitimate = Population::of(job.legitimate.iter().collect());
     let scale =
         Scale { role: job.role, attack: count(attack.size()), legitimate: count(legitimate.size()), rho: job.rho };
-    let atoms = atoms::atoms(&scale, &job.served, &attack, &legitimate);
+    let atoms = atoms::atoms(&scale, &job.served, &Drift::default(), &attack, &legitimate);
     let holes = exceptions::holes(&scale, &attack, &legitimate);
     let stubborn = exceptions::stubborn(legitimate.size(), &holes);
     let nodes = beam::search(&scale, &atoms, &Members::all(attack.size()), &stubborn);
