@@ -60,9 +60,9 @@ fn a_syn_flood_with_a_fixed_window_is_scrubbed() {
 fn nobody_is_challenged_any_more_once_a_signature_stops_the_flood() {
     let mut site = Site::learned(&[zone()]);
     let burst = |tick: u64| (0..40).map(|n| syn(SERVER, tick * 40 + n, 512)).collect::<Vec<_>>();
-    flood(&mut site, 400, burst);
+    flood(&mut site, 600, burst);
     let asked = site.asked_of_clients;
-    let (sent, dropped) = flood(&mut site, 200, |tick| burst(400 + tick));
+    let (sent, dropped) = flood(&mut site, 200, |tick| burst(600 + tick));
     assert_eq!(site.asked_of_clients, asked);
     assert!(dropped * 100 >= sent * 99, "{dropped} of {sent} dropped");
 }

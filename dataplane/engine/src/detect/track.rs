@@ -60,6 +60,8 @@ pub struct Track {
     longest_gap: Duration,
     /// How many times the current attack has made a challenge necessary that had ended.
     pub challenged_again: u32,
+    /// Since when what signatures let pass looks like peace.
+    pub clean_since: Option<Timestamp>,
     /// When an extraction was last asked for.
     pub last_extraction: Timestamp,
     /// The vectors that were last told of the current attack.

@@ -13,26 +13,40 @@ use crate::detect::event::Phase;
 /// ended too early it lasts twice as long.
 const LEAST: Duration = Duration::from_secs(3);
 const MOST_DOUBLED: u32 = 6;
+/// What signatures let pass is clean for at least this long before.
+const CLEAN: Duration = Duration::from_secs(1);
+/// So few half-open connections say nothing.
+const HARMLESS: f32 = 5.0;
 
 impl Detector {
-    /// Of what signatures let pass, challenged or not, is so much half open that it is an attack still?
+    /// Looks at what signatures let pass, challenged or not: a challenge ends when no more of it stays half open than in peace, and
+    /// begins when so much does that it is an attack.
     pub(super) fn settle_challenges(&mut self, now: Timestamp) {
         let role = Role::Syn;
         for id in self.hot.clone() {
             let Some(node) = self.nodes.get(id) else { continue };
             let Some(track) = node.track(role).filter(|track| track.phase == Phase::Attack) else { continue };
-            let left = self.witness(node, role, &node.window.passed(), now);
+            let passed = node.window.passed();
+            let left = self.witness(node, role, &passed, now);
+            let is_clean = passed.half_open() <= (node.usual.half_open / 2.0).max(HARMLESS);
             let (zone, prefix) = (node.zone, node.prefix);
             let threshold = self.threshold_of(node, role);
-            let least = LEAST * (1 << track.challenged_again.min(MOST_DOUBLED));
+            let (residual, least) = (track.residual_smooth, LEAST * (1 << track.challenged_again.min(MOST_DOUBLED)));
+            let begun = track.since;
+            let Some(track) = self.nodes.get_mut(id).and_then(|node| node.track_mut(role)) else { continue };
+            let clean_since = *track.clean_since.get_or_insert(now);
+            if !is_clean {
+                track.clean_since = None;
+            }
             match (self.measures.challenged_since(zone, role, &prefix), left) {
-                (Some(since), None) if now.since(since.max(track.since)) >= least => {
+                (Some(since), None)
+                    if is_clean && now.since(clean_since) >= CLEAN && now.since(since.max(begun)) >= least =>
+                {
                     self.measures.replace_coarse(zone, role, prefix);
                 }
-                (None, Some(witness)) if track.residual_smooth > threshold => {
+                (None, Some(witness)) if residual > threshold => {
+                    track.challenged_again += 1;
                     self.answer_coarsely(id, role, threshold, witness.to_string(), now);
-                    let track = self.nodes.get_mut(id).and_then(|node| node.track_mut(role));
-                    track.into_iter().for_each(|track| track.challenged_again += 1);
                 }
                 _ => {}
             }
