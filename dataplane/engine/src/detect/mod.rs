@@ -1,8 +1,9 @@
 //! Detection: from counters and samples to anomalies, from anomalies to signatures.
 //!
 //! [`detector`] runs the tick; [`node`] are the targets and [`track`] the state of one role there, judged by
-//! [`threshold`] and [`witness`]; [`measures`] are the filters in force; [`extract`] finds signatures in samples, checked
-//! against the [`reservoir`]; [`classify`] gives the attack its name.
+//! [`threshold`] (learned with care: [`late`], [`growth`], [`hours`]) and [`witness`] (against [`habits`], by what [`followed`]);
+//! [`measures`] are the filters in force; [`extract`] finds signatures in samples, checked against the [`reservoir`], which only
+//! [`proofs`] open during an attack; [`classify`] gives the attack its name.
 
 pub mod classify;
 pub mod detector;
