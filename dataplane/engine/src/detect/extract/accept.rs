@@ -7,6 +7,7 @@ use super::features::Kind;
 
 /// A rule must explain at least this share of the attack.
 pub(super) const MIN_GAIN: f64 = 0.05;
+const MIN_GAIN_TO_BLOCK: f64 = 0.25;
 /// A rule must select the attack this many times as often as legitimate traffic.
 const MIN_LIFT: f64 = 20.0;
 /// Largest upper bound of collateral for a drop, unless the reservoir is too small to show it: then [`FEW_HITS`].
@@ -69,6 +70,12 @@ impl Scale {
     pub(super) fn gain(&self, attack: u32, legitimate: u32) -> f64 {
         let expected = self.rho * share(legitimate, self.legitimate);
         ((share(attack, self.attack) - expected) / (1.0 - self.rho)).clamp(0.0, 1.0)
+    }
+
+    /// What a rule gains at least. One for requests blocks its sources: it must select more than clients that nobody has seen
+    /// before could be.
+    pub(super) fn least_gain(&self) -> f64 {
+        if self.role == Role::Request { MIN_GAIN_TO_BLOCK.max(2.0 * self.rho) } else { MIN_GAIN }
     }
 
     /// Upper bound of the share of legitimate traffic that is hit, from the reservoir alone; 1 when it is empty.

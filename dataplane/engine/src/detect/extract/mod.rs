@@ -232,21 +232,25 @@ impl Finalist {
     ) -> Self {
         let conditions = node.atoms.len();
         let mut condition = node.condition;
-        let mut hit = node.legitimate;
-        let mut narrow = |wanted: &Condition, among: &Members| {
+        let (mut hit, mut selected) = (node.legitimate, node.attack.clone());
+        let mut narrow = |wanted: &Condition, legitimate: &Members, attack: &Members| {
             if let Some(both) = condition.and(wanted) {
                 condition = both;
-                hit = hit.and(among);
+                hit = hit.and(legitimate);
+                selected = selected.and(attack);
             }
         };
-        for atom in common(atoms, &node.atoms, &node.attack) {
-            narrow(&atom.condition, &atom.legitimate);
+        for atom in common(scale, atoms, &node.atoms, &node.attack) {
+            narrow(&atom.condition, &atom.legitimate, &atom.attack);
         }
-        let seen = [protocol(scale.role, attack, &node.attack), lengths(atoms, &node.atoms, attack, &node.attack)];
+        let seen = [
+            protocol(scale.role, attack, &node.attack),
+            lengths(scale, atoms, &node.atoms, attack, &node.attack),
+        ];
         for condition in seen.into_iter().flatten() {
-            narrow(&condition, &legitimate.members(&condition));
+            narrow(&condition, &legitimate.members(&condition), &attack.members(&condition));
         }
-        let spared = exceptions::spare(scale, holes, &node.attack, &hit);
+        let spared = exceptions::spare(scale, holes, &selected, &hit);
         Self {
             rule: condition.rule(spared.holes),
             attack: spared.attack,
@@ -266,12 +270,18 @@ impl Finalist {
     }
 }
 
+/// So many of a number of hits must agree, for a rule to be narrowed to what they agree on. A rule for requests blocks whoever
+/// matches it: there the few hits that do not agree are taken for clients.
+fn agreeing(scale: &Scale, hits: u32) -> u32 {
+    if scale.role == Role::Request { hits - hits / 10 } else { hits }
+}
+
 /// What else all hits of a conjunction have in common and less than half of legitimate packets have: it costs no gain
 /// and spares legitimate traffic that the reservoir does not know. Not who sends from where, nor to which port (that
 /// changes within an attack), no payload pattern (that costs the data path a second look), and one value of a kind.
-fn common<'a>(atoms: &'a [Atom], chosen: &[usize], hits: &Members) -> Vec<&'a Atom> {
-    let total = hits.count();
-    if total < MIN_COMMON {
+fn common<'a>(scale: &Scale, atoms: &'a [Atom], chosen: &[usize], hits: &Members) -> Vec<&'a Atom> {
+    let least = agreeing(scale, hits.count());
+    if hits.count() < MIN_COMMON {
         return Vec::new();
     }
     let one_of = |kind| if kind == Kind::PayloadLength { Kind::Length } else { kind };
@@ -279,7 +289,7 @@ fn common<'a>(atoms: &'a [Atom], chosen: &[usize], hits: &Members) -> Vec<&'a At
     let mut common: Vec<&Atom> = atoms
         .iter()
         .filter(|atom| atom.common <= 0.5 && atom.kind.lasts() && atom.condition.pattern.is_none())
-        .filter(|atom| hits.count_and(&atom.attack) == total)
+        .filter(|atom| hits.count_and(&atom.attack) >= least)
         .collect();
     common.sort_by(|one, two| one.common.total_cmp(&two.common));
     common.retain(|atom| {
@@ -293,13 +303,25 @@ fn common<'a>(atoms: &'a [Atom], chosen: &[usize], hits: &Members) -> Vec<&'a At
 
 /// The lengths that all hits of a range of lengths have, and a little more: a range that was tried because it is
 /// common ends somewhere far away.
-fn lengths(atoms: &[Atom], chosen: &[usize], attack: &Population<'_>, hits: &Members) -> Option<Condition> {
+fn lengths(
+    scale: &Scale,
+    atoms: &[Atom],
+    chosen: &[usize],
+    attack: &Population<'_>,
+    hits: &Members,
+) -> Option<Condition> {
     let ranged = chosen.iter().filter_map(|index| atoms.get(*index)).any(|atom| atom.kind == Kind::LengthRange);
     if !ranged || hits.count() < MIN_COMMON {
         return None;
     }
-    let found = || hits.iter().filter_map(|index| attack.samples.get(index)).map(|s| s.lanes.get(Lane::IpLength));
-    let (least, most) = (found().min()?, found().max()?);
+    let found = hits.iter().filter_map(|index| attack.samples.get(index)).map(|s| s.lanes.get(Lane::IpLength));
+    let mut found: Vec<u16> = found.collect();
+    found.sort_unstable();
+    // The shortest range that enough of them are in.
+    let enough = usize::try_from(agreeing(scale, hits.count())).ok()?.max(1);
+    let ranges = found.iter().zip(found.iter().skip(enough - 1));
+    let (least, most) = ranges.min_by_key(|(least, most)| *most - *least)?;
+    let (least, most) = (*least, *most);
     let margin = (most - least) / 16;
     Some(Condition::header(HeaderBox::any().range(
         Lane::IpLength,
@@ -380,7 +402,7 @@ impl Cover {
         let together =
             scale.risk(self.hit.or(&finalist.legitimate).count(), (self.natural + finalist.natural).min(1.0));
         let allowed = scale.tier(f64::INFINITY, together).is_some_and(|allowed| allowed <= worst);
-        (gain >= MIN_GAIN && allowed).then(|| scale.score(gain, finalist.risk(scale), finalist.conditions))
+        (gain >= scale.least_gain() && allowed).then(|| scale.score(gain, finalist.risk(scale), finalist.conditions))
     }
 
     /// Remembers the best reason for which a finalist was refused.
