@@ -303,7 +303,7 @@ pub enum Action {
         above_pps: u32,
     },
     /// A packet passes, but if it is the one of so many within ten seconds from its source to its target, everything of that
-    /// source to that target is dropped from then on, until nothing has come for a minute.
+    /// source to that target is dropped for a minute.
     BlockSource {
         /// 0: matches are only counted.
         after: u8,

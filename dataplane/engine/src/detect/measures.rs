@@ -149,9 +149,9 @@ impl Measures {
         self.of(zone, role).any(|m| m.coarse && m.action != Action::Drop && m.is_enforced_on(prefix))
     }
 
-    /// The signatures remembered for a role of a zone.
-    pub fn signatures(&self, zone: u16, role: Role) -> impl Iterator<Item = &Measure> {
-        self.of(zone, role).filter(|measure| !measure.coarse)
+    /// The signatures that are remembered for a role of a zone, or looked for on a target.
+    pub fn signatures(&self, zone: u16, role: Role, on: Prefix) -> impl Iterator<Item = &Measure> {
+        self.of(zone, role).filter(move |measure| !measure.coarse && measure.concerns(on))
     }
 
     fn of(&self, zone: u16, role: Role) -> impl Iterator<Item = &Measure> {
@@ -185,9 +185,10 @@ impl Measures {
         }
     }
 
-    /// Sources are blocked at their first match, wherever a signature of the role is enforced from now on.
-    pub fn block_at_once(&mut self, zone: u16, role: Role) {
-        for measure in self.all.iter_mut().filter(|measure| measure.zone == zone && measure.role == role) {
+    /// Sources are blocked at their first match, wherever the signatures that a target has are enforced from now on.
+    pub fn block_at_once(&mut self, zone: u16, role: Role, on: Prefix) {
+        let theirs = |measure: &&mut Measure| measure.zone == zone && measure.role == role && measure.concerns(on);
+        for measure in self.all.iter_mut().filter(theirs) {
             if let Action::BlockSource { after } = &mut measure.action {
                 *after = 1;
             }
@@ -198,7 +199,8 @@ impl Measures {
     pub fn enforce_remembered(&mut self, zone: u16, role: Role, zone_name: &str, on: Prefix, now: Timestamp) -> bool {
         let mut any = false;
         let mut all = std::mem::take(&mut self.all);
-        for measure in all.iter_mut().filter(|measure| measure.zone == zone && measure.role == role) {
+        let theirs = |measure: &&mut Measure| measure.zone == zone && measure.role == role && measure.concerns(on);
+        for measure in all.iter_mut().filter(theirs) {
             if !measure.coarse && measure.placements.iter().all(|placed| placed.filter.target.prefix.is_some()) {
                 self.remember(measure, zone_name, now);
             }
@@ -495,6 +497,11 @@ impl Measure {
         self.coarse = true;
         self.held_pps = held_pps;
         self
+    }
+
+    /// False for what is only observed, on another target.
+    fn concerns(&self, on: Prefix) -> bool {
+        self.coarse || self.placements.iter().any(|placed| placed.filter.target.prefix.is_none_or(|its| its == on))
     }
 
     fn is_enforced_on(&self, prefix: &Prefix) -> bool {

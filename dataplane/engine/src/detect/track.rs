@@ -62,6 +62,8 @@ pub struct Track {
     pub challenged_again: u32,
     /// Since when what signatures let pass looks like peace.
     pub clean_since: Option<Timestamp>,
+    /// The current attack began with a witness, and not by its return alone.
+    pub is_witnessed: bool,
     /// When an extraction was last asked for.
     pub last_extraction: Timestamp,
     /// The vectors that were last told of the current attack.
@@ -241,6 +243,11 @@ impl Track {
         self.last_busy = now;
     }
 
+    /// A signature may be looked for without a further witness: what comes back while its filters wait may be a crowd.
+    pub fn is_new(&self, role: Role) -> bool {
+        self.is_witnessed || self.phase == Phase::Watch || !matches!(role, Role::Syn | Role::UdpOpen | Role::Request)
+    }
+
     /// True when the excess has overflowed the bucket.
     pub fn alarmed(&self, threshold: f32) -> bool {
         self.bucket > TAU.as_secs_f32() * threshold
@@ -280,6 +287,7 @@ impl Track {
         }
         if to == Phase::Attack {
             self.mitigated_at = None;
+            self.is_witnessed = witnessed;
             self.challenged_again = 0;
             self.told.clear();
             self.last_busy = now;

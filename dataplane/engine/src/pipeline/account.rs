@@ -25,7 +25,12 @@ impl Stages {
             .enumerate()
             .fold(0, |bits, (at, place)| bits | u64::from(place.is_some()) << at);
         // Who is blocked has no role: what it does is no reason for further measures.
-        *blocked = if limits.may_block(now) { limits.blocked(located, &parsed.lanes, now) } else { 0 };
+        *blocked = 0;
+        if limits.may_block(now) {
+            let is_enforced = |at: &usize| places.get(*at).copied().flatten().is_some_and(|at| plan.enforces(at.zone));
+            let enforced = set_bits(located).filter(is_enforced).fold(0, |bits, at| bits | 1 << at);
+            *blocked = limits.blocked(enforced, &parsed.lanes, now);
+        }
         let heard = located & !*blocked;
         let whole = heard & !marks.fragments;
         let (tcp, udp) = (whole & marks.tcp, whole & marks.udp);

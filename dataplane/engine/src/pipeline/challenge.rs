@@ -97,6 +97,10 @@ impl Stages {
             };
             let (Some(Some(place)), Some(judged)) = (places.get(at), judged.get_mut(at)) else { continue };
             let Some(answer) = challenges.answer(packet, lanes, &parsed.layers(at), *key, now) else { continue };
+            // A cookie is good for a while: who sends one again and again has not completed that many handshakes.
+            if !limits.may_answer(lanes, now) {
+                continue;
+            }
             *judged = Judged { step: Some(Step::Handshake), ..Judged::of(Role::Established) };
             link.counters.went_on(place.slot, Step::Handshake);
             limits.verify(lanes, now);

@@ -20,7 +20,8 @@ use crate::target::source_marks::SourceMarks;
 const SOURCES: usize = 1 << 20;
 /// How long a source stays verified: what a connection that is idle is remembered for, and a while.
 const VERIFIED: Duration = Duration::from_secs(600);
-/// How long a source is blocked after it was last seen.
+/// How long a source is blocked after it has matched as often as its filter says. Not renewed by what it sends meanwhile: many
+/// may be behind one address.
 const BLOCKED: Duration = Duration::from_secs(60);
 /// Matches of a source are counted over this time.
 const MATCHES: Duration = Duration::from_secs(10);
@@ -37,6 +38,10 @@ const ANSWERS_PPS: u32 = 256;
 /// Tell the limiters of answers, and of requests, from those of filters, which are indices.
 const ANSWERS: u32 = u32::MAX;
 const REPEATS: u32 = u32::MAX - 1;
+const COOKIES: u32 = u32::MAX - 2;
+/// Answers to challenges per second of one source, and at once: a browser opens a handful of connections.
+const COOKIES_PPS: u32 = 16;
+const COOKIES_BURST: u32 = 64;
 
 /// What limits say of a packet that meets a challenge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,15 +91,21 @@ impl Limits {
         self.verified.insert(self.keyed.pair(lanes), now);
     }
 
+    /// Counts an answer to a challenge; false when its source sends more of them than clients do.
+    pub(super) fn may_answer(&mut self, lanes: &Lanes, now: Timestamp) -> bool {
+        let key = self.keyed.pair_for(COOKIES, lanes);
+        self.sources.allow(key, Rate::of(COOKIES_PPS, COOKIES_BURST), now)
+    }
+
     /// Counts a request; true when its source has sent more of them to its target than most do.
     pub(super) fn repeats(&mut self, lanes: &Lanes, now: Timestamp) -> bool {
-        let key = self.keyed.source(REPEATS, Per::Source, lanes);
+        let key = self.keyed.pair_for(REPEATS, lanes);
         !self.sources.allow(key, Rate::over(REQUESTS, MATCHES), now)
     }
 
     /// Counts a packet that matches a filter; true when that is the `after`th of its source, which is blocked then.
     pub(super) fn block(&mut self, filter: u32, after: u8, lanes: &Lanes, now: Timestamp) -> bool {
-        let key = self.keyed.source(filter, Per::Source, lanes);
+        let key = self.keyed.pair_for(filter, lanes);
         let allowed = if after == 0 { REQUESTS } else { u32::from(after) - 1 };
         if allowed > 0 && self.sources.allow(key, Rate::over(allowed, MATCHES), now) || after == 0 {
             return false;
@@ -109,9 +120,9 @@ impl Limits {
         self.blocked.may_contain_any(now)
     }
 
-    /// Of the packets whose bit is set those whose source is blocked, and stays so.
+    /// Of the packets whose bit is set those whose source is blocked.
     #[cold]
-    pub(super) fn blocked(&mut self, which: u64, lanes: &[Lanes; BURST], now: Timestamp) -> u64 {
+    pub(super) fn blocked(&self, which: u64, lanes: &[Lanes; BURST], now: Timestamp) -> u64 {
         let mut keys = [0; BURST];
         for at in set_bits(which) {
             if let (Some(key), Some(lanes)) = (keys.get_mut(at), lanes.get(at)) {
@@ -121,9 +132,8 @@ impl Limits {
         }
         let mut found = 0;
         for at in set_bits(which) {
-            let Some(key) = keys.get(at).filter(|key| self.blocked.contains(**key, now)) else { continue };
-            self.blocked.insert(*key, now);
-            found |= 1 << at;
+            let is_blocked = keys.get(at).is_some_and(|key| self.blocked.contains(*key, now));
+            found |= u64::from(is_blocked) << at;
         }
         found
     }

@@ -35,7 +35,7 @@ impl Detector {
         match to {
             Phase::Attack => {
                 if is_one_shot {
-                    self.measures.block_at_once(zone, role);
+                    self.measures.block_at_once(zone, role, prefix);
                 }
                 let mut answered = self.measures.enforce_remembered(zone, role, &zone_name, prefix, now);
                 answered |= self.answer_coarsely(id, role, threshold_pps, witness.unwrap_or_default(), now);

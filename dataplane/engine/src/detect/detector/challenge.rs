@@ -13,6 +13,8 @@ use crate::detect::event::Phase;
 /// ended too early it lasts twice as long.
 const LEAST: Duration = Duration::from_secs(3);
 const MOST_DOUBLED: u32 = 6;
+/// Ticks from one look to the next.
+const EVERY: u64 = 10;
 /// What signatures let pass is clean for at least this long before.
 const CLEAN: Duration = Duration::from_secs(1);
 /// So few half-open connections say nothing.
@@ -22,6 +24,9 @@ impl Detector {
     /// Looks at what signatures let pass, challenged or not: a challenge ends when no more of it stays half open than in peace, and
     /// begins when so much does that it is an attack.
     pub(super) fn settle_challenges(&mut self, now: Timestamp) {
+        if !self.tick.is_multiple_of(EVERY) {
+            return;
+        }
         let role = Role::Syn;
         for id in self.hot.clone() {
             let Some(node) = self.nodes.get(id) else { continue };

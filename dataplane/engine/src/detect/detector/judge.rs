@@ -61,7 +61,7 @@ impl Detector {
             let bounds = Bounds::of(zone, role, observed, scale);
             let threshold = track.baseline.threshold(&bounds);
             let look = Look { bounds, threshold, learn: !frozen.contains(role), calendar };
-            if role == Role::Request && delta.blocked > 0 {
+            if role == Role::Request && as_f32(delta.blocked) > threshold / 2.0 * tick.as_secs_f32() {
                 track.keep_busy(now);
             }
             let lesson = track.account(as_f32(packets), as_f32(dropped), &look, tick, now);

@@ -96,7 +96,7 @@ impl Detector {
         (track.phase == Phase::Attack || track.phase == Phase::Watch && role == Role::Request)
             && role != Role::Malformed
             && now.since(track.last_extraction) >= REPEAT
-            && (track.mitigated_at.is_none() || self.gets_through(node, role, track, now))
+            && (track.mitigated_at.is_none() && track.is_new(role) || self.gets_through(node, role, track, now))
             && !self.measures.drops_all_on(node.zone, role, &node.prefix)
     }
 
@@ -143,7 +143,11 @@ impl Detector {
             legitimate: state.reservoirs.get(role.index()).map(|r| r.samples().to_vec()).unwrap_or_default(),
             rho: f64::from(rho).clamp(0.0, 1.0),
             excess: f64::from((rate - threshold) / rate).clamp(0.0, 1.0),
-            installed: self.measures.signatures(node.zone, role).map(|measure| measure.rule.clone()).collect(),
+            installed: self
+                .measures
+                .signatures(node.zone, role, node.prefix)
+                .map(|measure| measure.rule.clone())
+                .collect(),
             first_pass: track.mitigated_at.is_none(),
             allow_limit: track.mitigated_at.is_none() && now.since(track.since) >= LIMIT_AFTER,
             served: self.plan.zone(node.zone)?.services.clone(),

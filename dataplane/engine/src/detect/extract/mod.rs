@@ -243,10 +243,8 @@ impl Finalist {
         for atom in common(scale, atoms, &node.atoms, &node.attack) {
             narrow(&atom.condition, &atom.legitimate, &atom.attack);
         }
-        let seen = [
-            protocol(scale.role, attack, &node.attack),
-            lengths(scale, atoms, &node.atoms, attack, &node.attack),
-        ];
+        let seen =
+            [protocol(scale.role, attack, &node.attack), lengths(scale, atoms, &node.atoms, attack, &node.attack)];
         for condition in seen.into_iter().flatten() {
             narrow(&condition, &legitimate.members(&condition), &attack.members(&condition));
         }

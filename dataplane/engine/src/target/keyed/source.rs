@@ -36,12 +36,22 @@ impl Keyed {
         fold(fold(high ^ k1, rest ^ k0) ^ low, k1 | 1)
     }
 
-    /// Key of the pair of a packet's target and source.
+    /// Key of the pair of a packet's target and source: of IPv6 the network of 64 bits, in which a host has any address.
     #[inline]
     pub fn pair(&self, lanes: &Lanes) -> u64 {
         let ((target_high, target_low), (high, low)) = (halves(lanes.destination()), halves(lanes.source()));
+        let low = if lanes.bits().contains(Bits::IPV6) { 0 } else { low };
         let (k0, k1) = self.secret;
         fold(fold(high ^ k1, target_high ^ k0) ^ low, target_low ^ k1.rotate_left(32))
+    }
+}
+
+impl Keyed {
+    /// The same for one of several purposes.
+    #[inline]
+    pub fn pair_for(&self, purpose: u32, lanes: &Lanes) -> u64 {
+        let (k0, k1) = self.secret;
+        fold(self.pair(lanes) ^ k1, u64::from(purpose) ^ k0)
     }
 }
 
