@@ -34,6 +34,8 @@ pub enum Witness {
     },
     /// Datagrams that are answered, by clients that then send nothing more: the answers went to somebody else.
     NotContinued(Missing),
+    /// QUIC Initials that nobody can open.
+    Forged(Forged),
     /// Requests that are replied to, by clients that then send nothing more.
     OneShot(Missing),
     /// Requests of sources that had sent others just before, which clients do not.
@@ -60,6 +62,15 @@ pub struct Missing {
     pub usual: f32,
 }
 
+/// Datagrams among the newest samples, and how many of them are QUIC Initials that nobody can open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forged {
+    /// So many are.
+    pub count: u32,
+    /// Of so many.
+    pub of: u32,
+}
+
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = |share: f32| share * 100.0;
@@ -81,6 +92,9 @@ impl fmt::Display for Witness {
                 )
             }
             Self::NotContinued(missing) => write!(f, "not continued: of answered clients {missing}"),
+            Self::Forged(Forged { count, of }) => {
+                write!(f, "forged: {count} of {of} datagrams are QUIC Initials that nobody can open")
+            }
             Self::OneShot(missing) => write!(f, "one-shot: of clients that got their reply {missing}"),
             Self::Repeating { requests, share, usual } => write!(
                 f,
@@ -109,6 +123,8 @@ pub struct Seen<'a> {
     pub window: &'a Window,
     /// What went on of what began.
     pub followed: followed::Counts,
+    /// Of the newest datagrams to served ports, where there is an alarm.
+    pub forged: Forged,
     /// What is usual at the target.
     pub usual: &'a Usual,
     /// What is usual in its zone.
@@ -121,6 +137,8 @@ pub struct Seen<'a> {
 pub const PENDING_FLOOR: f32 = 60.0;
 /// A crowd that rises fourfold is still a crowd.
 const PENDING_FACTOR: f32 = 4.0;
+/// Fewer forged samples than this may be damaged ones.
+const FORGED: u32 = 60;
 /// Below this share of the usual, answers are missing.
 const MISSING: f32 = 0.5;
 
@@ -140,6 +158,10 @@ pub fn look(role: Role, seen: &Seen<'_>) -> Option<Witness> {
             seen.sees_inside.then_some(Witness::Role(role))
         }
         Role::IcmpOther | Role::LaterFragment => Some(Witness::NoService(role)),
+        // No client sends what its server cannot open, whichever way the answers go.
+        Role::UdpOpen if seen.forged.count >= FORGED && 2 * seen.forged.count >= seen.forged.of => {
+            Some(Witness::Forged(seen.forged))
+        }
         Role::Syn | Role::UdpOpen | Role::Request if !seen.sees_inside => None,
         Role::Syn => half_open(seen.window, seen.usual),
         Role::UdpOpen => unanswered(seen).or_else(|| {
@@ -197,7 +219,31 @@ mod tests {
         Habits { datagrams: 1e3, answers: 900.0, continued: 720.0, requests: 1e3, seconds: 600.0, repeats: 100.0 };
 
     fn look_at(role: Role, window: &Window, followed: followed::Counts, usual: &Usual) -> Option<Witness> {
-        look(role, &Seen { window, followed, usual, habits: &HABITS, sees_inside: true })
+        look(role, &Seen { window, followed, usual, ..nothing() })
+    }
+
+    fn nothing() -> Seen<'static> {
+        const WINDOW: Window = Window {
+            syns: 0.0,
+            handshakes: 0.0,
+            datagrams: 0.0,
+            answers: 0.0,
+            outbound: 0.0,
+            requests: 0.0,
+            repeats: 0.0,
+            syns_dropped: 0.0,
+            datagrams_dropped: 0.0,
+            updated: levee_api::time::Timestamp::ZERO,
+        };
+        const USUAL: Usual = Usual { half_open: 0.0, unanswered: 0.0 };
+        Seen {
+            window: &WINDOW,
+            followed: followed::Counts::default(),
+            forged: Forged::default(),
+            usual: &USUAL,
+            habits: &HABITS,
+            sees_inside: true,
+        }
     }
 
     fn syn(window: &Window, usual: &Usual) -> Option<Witness> {
@@ -241,9 +287,16 @@ mod tests {
         assert_eq!(of(30.0, 0.0), None, "a handful");
         let names = Habits { continued: 10.0, ..HABITS };
         let counts = followed::Counts { answers: 300.0, ..Default::default() };
-        let seen =
-            Seen { window: &window, followed: counts, usual: &Usual::default(), habits: &names, sees_inside: true };
+        let seen = Seen { window: &window, followed: counts, habits: &names, ..nothing() };
         assert_eq!(look(Role::UdpOpen, &seen), None, "nobody goes on after the answer to a query");
+    }
+
+    #[test]
+    fn initials_that_nobody_can_open_are_a_witness_if_they_are_most() {
+        let of = |count, of| look(Role::UdpOpen, &Seen { forged: Forged { count, of }, ..nothing() });
+        assert!(matches!(of(80, 150), Some(Witness::Forged(_))));
+        assert_eq!(of(80, 170), None);
+        assert_eq!(of(20, 20), None);
     }
 
     #[test]
@@ -261,9 +314,7 @@ mod tests {
         let window = Window { requests: 300.0, repeats: 240.0, ..Window::default() };
         let of = |repeats| {
             let habits = Habits { repeats, ..HABITS };
-            let usual = Usual::default();
-            let followed = followed::Counts::default();
-            look(Role::Request, &Seen { window: &window, followed, usual: &usual, habits: &habits, sees_inside: true })
+            look(Role::Request, &Seen { window: &window, habits: &habits, ..nothing() })
         };
         assert!(matches!(of(100.0), Some(Witness::Repeating { .. })));
         assert_eq!(of(900.0), None, "a proxy in front of everybody");
@@ -282,8 +333,7 @@ mod tests {
         ] {
             let window = Window { syns: 1e6, datagrams: 1e6, outbound: 9.0, ..Window::default() };
             let followed = followed::Counts { answers: 1e6, requests: 1e6, ..Default::default() };
-            let seen =
-                Seen { window: &window, followed, usual: &Usual::default(), habits: &HABITS, sees_inside: false };
+            let seen = Seen { window: &window, followed, sees_inside: false, ..nothing() };
             assert_eq!(look(role, &seen), None, "{role}");
         }
     }

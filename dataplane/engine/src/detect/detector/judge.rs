@@ -32,6 +32,10 @@ impl Detector {
         let Above { covers, frozen } = self.above(id);
         let tick = now.since(self.last_tick);
         let (calendar, late) = (self.calendar, self.calendar.is_late(observed));
+        let watched = self.nodes.get(id).filter(|node| node.phase(Role::UdpOpen) == Phase::Watch);
+        let forged = watched.filter(|_| self.scans_left > 0).map(|node| self.forged(node, now));
+        self.scans_left -= usize::from(forged.is_some());
+        let forged = forged.unwrap_or_default();
         let Some(node) = self.nodes.get_mut(id) else { return };
         let delta = if node.touched == self.tick { node.delta } else { Totals::default() };
         node.window.add(&delta, now);
@@ -41,7 +45,7 @@ impl Detector {
             followed.counts(now)
         });
         let followed = followed.unwrap_or_default();
-        let seen = Seen { window: &window, followed, usual: &usual, habits: &habits, sees_inside };
+        let seen = Seen { window: &window, followed, forged, usual: &usual, habits: &habits, sees_inside };
         let calm = node.tracks.iter().flatten().all(|track| matches!(track.phase, Phase::Normal | Phase::Hold));
         node.peace.add(&delta, calm, now);
         node.since_report.add(&delta);

@@ -54,6 +54,9 @@ const MOST_CHANGES: usize = 256;
 /// wait like those, the largest excess not so long, and count for their prefix, which is the target then.
 const MOST_HOT: usize = 2048;
 
+/// Targets per tick whose newest samples are looked through, at about ten microseconds each.
+const MOST_SCANS: usize = 32;
+
 /// Quiet hosts that a tick may meet for the first time; the others are met later, and learned from then on.
 const MOST_MEETINGS: usize = 512;
 
@@ -98,6 +101,8 @@ pub struct Detector {
     hot_hosts: usize,
     /// Changes of state that this tick still allows.
     changes_left: usize,
+    /// Looks through the newest samples that it still allows.
+    scans_left: usize,
     /// The part of the idle hosts that was looked at last.
     round: NodeId,
     task: Option<TaskKey>,
@@ -163,6 +168,7 @@ impl Detector {
             prefix_hot: false,
             hot_hosts: 0,
             changes_left: 0,
+            scans_left: 0,
             round: 0,
             task: None,
             calendar: Calendar { hour: 0, weight: 1.0, seen_since: now, is_training: learn_only },
@@ -180,6 +186,7 @@ impl Detector {
         self.limits = self.zones().map(|(zone, state)| judge::limits(zone, state.observed)).collect();
         self.looks_left = MOST_HOT.saturating_sub(self.hot_hosts);
         self.meetings_left = MOST_MEETINGS;
+        self.scans_left = MOST_SCANS;
         self.collect(now);
         for id in &self.hot {
             let due = self.nodes.get(*id).and_then(|node| self.touched.get_mut(usize::from(node.depth)));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use levee_api::filter::{Action, Per};
+use levee_api::lane::Bits;
 use levee_api::prefix::Prefix;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
@@ -14,8 +15,8 @@ use crate::detect::extract::{self, Extraction, Tier};
 use crate::detect::measures::Measure;
 use crate::detect::node::{Node, NodeId};
 use crate::detect::track::Track;
-use crate::detect::window::Window;
-use crate::detect::witness::{self, Seen, Witness};
+use crate::detect::window::{Window, as_f32};
+use crate::detect::witness::{self, Forged, Seen, Witness};
 use crate::sample::Sample;
 use crate::target::counters::COUNTED_ROLES;
 use crate::target::plan::destination_address;
@@ -110,7 +111,9 @@ impl Detector {
         let state = self.zones.get(usize::from(node.zone))?;
         let followed = node.followed.as_ref().map(|followed| followed.counts(now)).unwrap_or_default();
         let Node { usual, .. } = node;
-        witness::look(role, &Seen { window, followed, usual, habits: &state.habits, sees_inside: state.sees_inside })
+        let forged = if role == Role::UdpOpen { self.forged(node, now) } else { Forged::default() };
+        let (habits, sees_inside) = (&state.habits, state.sees_inside);
+        witness::look(role, &Seen { window, followed, forged, usual, habits, sees_inside })
     }
 
     fn task_for(&mut self, id: NodeId, role: Role, now: Timestamp) -> Option<Task> {
@@ -132,7 +135,12 @@ impl Detector {
                 // Of what servers answer whoever asks, those who go on tell.
                 let counts = node.followed.as_ref().map(|followed| followed.counts(now)).unwrap_or_default();
                 let went_on = state.habits.continued_share().filter(|_| counts.answers > 0.0);
-                went_on.map_or(answered, |usual| answered.min(counts.continued / usual.max(0.05) / counts.answers))
+                let proven =
+                    went_on.map_or(answered, |usual| answered.min(counts.continued / usual.max(0.05) / counts.answers));
+                match self.forged(node, now) {
+                    Forged { of: 0, .. } => proven,
+                    Forged { count, of } => proven.min(as_f32(of - count) / as_f32(of)),
+                }
             }
             _ => usual,
         };
@@ -201,6 +209,20 @@ impl Detector {
             }
         }
         self.tell_changes(now);
+    }
+
+    /// How many of the newest datagrams to a target are forged, of those that filters let through.
+    pub(super) fn forged(&self, node: &Node, now: Timestamp) -> Forged {
+        let recent = self.zones.get(usize::from(node.zone)).and_then(|zone| zone.recent.get(Role::UdpOpen.index()));
+        let newest = recent.into_iter().flat_map(|recent| recent.iter().rev());
+        newest
+            .take_while(|sample| now.since(sample.at) <= SAMPLE_WINDOW)
+            .take(MOST_SAMPLES)
+            .filter(|sample| sample.passed && node.prefix.contains(destination_address(&sample.lanes)))
+            .fold(Forged::default(), |Forged { count, of }, sample| Forged {
+                count: count + u32::from(sample.lanes.bits().contains(Bits::QUIC_FORGED)),
+                of: of + 1,
+            })
     }
 
     /// The newest samples of a role at a target. `passed`: only what filters let through.
