@@ -103,7 +103,10 @@ fn several_queues_of_af_packet_share_the_packets_of_an_interface() {
     let sent: u64 = String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number");
     let log = dataplane.stop();
     assert!(!log.contains("one queue"), "{log}");
-    assert!(log.contains(&format!("inbound: received {sent}, forwarded {sent}, dropped [], lost before 0")), "{log}");
+    assert!(
+        log.contains(&format!("inbound: received {sent}, forwarded {sent}, replied 0, dropped [], lost before 0")),
+        "{log}"
+    );
 }
 
 #[test]
@@ -205,7 +208,7 @@ fn a_wire_filters_between_captures() {
     let log = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{log}");
     assert!(read(&path("to-inside")) == good, "{log}");
-    assert!(log.contains("received 1000, forwarded 500, dropped [malformed_land 500]"), "{log}");
+    assert!(log.contains("received 1000, forwarded 500, replied 0, dropped [malformed_land 500]"), "{log}");
 }
 
 /// A UDP datagram to the server.
@@ -237,7 +240,7 @@ fn a_wire_between_captures_hands_every_packet_on_unchanged() {
     assert!(output.status.success(), "{log}");
     assert!(read(&path("to-inside")) == outside, "{log}");
     assert!(read(&path("to-outside")) == inside, "{log}");
-    assert_eq!(log.matches("received 2000, forwarded 2000, dropped [], lost before 0").count(), 2, "{log}");
+    assert_eq!(log.matches("received 2000, forwarded 2000, replied 0, dropped [], lost before 0").count(), 2, "{log}");
 }
 
 /// A frame of a length and content of its own, from the shortest to the longest.
