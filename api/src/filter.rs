@@ -4,6 +4,8 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::lane::{Bits, LANES, Lane, TcpFlags};
 use crate::prefix::Prefix;
 use crate::role::RoleSet;
@@ -339,7 +341,7 @@ impl Per {
 }
 
 /// What a filter is installed on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Target {
     /// Name of the zone.
     pub zone: String,

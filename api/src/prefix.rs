@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// A prefix with no host bits set; a host is a prefix of full length.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Prefix(IpNet);
 
 /// Why a text is not a prefix.
@@ -72,6 +74,20 @@ impl Prefix {
     /// True when the two share an address.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.covers(other) || other.covers(self)
+    }
+}
+
+impl From<Prefix> for String {
+    fn from(prefix: Prefix) -> Self {
+        prefix.to_string()
+    }
+}
+
+impl TryFrom<String> for Prefix {
+    type Error = PrefixError;
+
+    fn try_from(text: String) -> Result<Self, PrefixError> {
+        text.parse()
     }
 }
 

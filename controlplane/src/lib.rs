@@ -1,7 +1,15 @@
 //! Policy, memory and the outside world.
 
+pub mod actor;
+pub mod clock;
 pub mod config_check;
 pub mod dataplane;
+pub mod driver;
 pub mod event_file;
 pub mod event_line;
+pub mod guardrail;
+pub mod incident;
+pub mod ledger;
+pub mod notify;
 pub mod run;
+pub mod store;

@@ -1,0 +1,5 @@
+//! Alert channels and the outbox.
+
+mod message;
+
+pub use message::{Message, MessageId};

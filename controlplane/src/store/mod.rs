@@ -1,0 +1,37 @@
+//! What survives: a batch of writes is durable whole, or not at all.
+
+mod record;
+
+pub use record::{Contents, KillSwitch, Position, Request, RunbookState, Write};
+
+/// Why nothing was stored or read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// No room: what only ends mitigations goes on without being stored.
+    #[error("the disk is full: {0}")]
+    Full(String),
+    /// Another process has it.
+    #[error("the store is in use by another process: {0}")]
+    Locked(String),
+    /// What is there cannot be understood.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    /// Anything else.
+    #[error("the store failed: {0}")]
+    Failed(String),
+}
+
+/// Where the control plane keeps what must survive it.
+pub trait Store: Send {
+    /// Everything that is stored.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn load(&mut self) -> Result<Contents, StoreError>;
+
+    /// Stores the batch; when this returns without an error, it survives a power failure.
+    ///
+    /// # Errors
+    /// Then nothing of the batch is stored.
+    fn commit(&mut self, batch: &[Write]) -> Result<(), StoreError>;
+}
