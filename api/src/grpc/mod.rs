@@ -5,6 +5,7 @@
 
 mod convert;
 mod pieces;
+pub mod socket;
 
 pub use convert::{FieldError, FilterRequest, filter_in_force};
 pub use pieces::{MAX_PIECE_BYTES, pieces, zone_in_pieces};
@@ -12,7 +13,10 @@ pub use pieces::{MAX_PIECE_BYTES, pieces, zone_in_pieces};
 /// Version of the contract that this program speaks.
 pub const VERSION: dataplane::v1::Version = dataplane::v1::Version { major: 1, minor: 0 };
 
-/// Package `levee.v1`: the vocabulary as messages.
+/// All of the contract as a `google.protobuf.FileDescriptorSet`, comments included: for reflection and the reference.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Package `levee.v1`: the vocabulary as messages, and the services for operators.
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 pub mod v1 {
     tonic::include_proto!("levee.v1");

@@ -13,7 +13,6 @@ mod link;
 mod log;
 mod policy;
 mod server;
-mod socket;
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -21,11 +20,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use levee_api::config::Config;
+pub use levee_api::grpc::socket::{BindError, Listener};
 use tokio::sync::oneshot;
 
 pub use link::{Inlet, Outlet, Policy, Refusal, Reply, Request, Snapshot};
 pub use policy::{MAX_FILTERS, MAX_PREFIXES};
-pub use socket::{BindError, Listener};
 
 use server::Server;
 

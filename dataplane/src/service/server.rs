@@ -10,6 +10,7 @@ use std::time::Duration;
 use levee_api::config::Config;
 use levee_api::grpc::dataplane::v1 as contract;
 use levee_api::grpc::dataplane::v1::dataplane_server::{Dataplane, DataplaneServer};
+use levee_api::grpc::socket::{Connection, Doorkeeper, Listener};
 use levee_api::grpc::{FieldError, FilterRequest, VERSION, filter_in_force, pieces, zone_in_pieces};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,11 +20,12 @@ use tonic::{Request, Response, Status, Streaming};
 use super::link::{self, Policy, Reply};
 use super::log::EventLog;
 use super::policy::{self, Limits, MAX_FILTERS, Upload};
-use super::socket::{Doorkeeper, Listener};
 use crate::bell::Bell;
 
 /// Chunks of at most 1 MiB, and the frame around them.
 const MAX_MESSAGE_BYTES: usize = (1 << 20) + (64 << 10);
+/// Connections served at once; more wait in the backlog.
+const CONNECTIONS: usize = 32;
 /// Events handed to a client at once.
 const BATCH: usize = 256;
 /// Requests whose answer is remembered, for clients that ask again.
@@ -55,7 +57,7 @@ pub(super) async fn serve(
     mut events: mpsc::Receiver<contract::Event>,
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
-    let doorkeeper = Doorkeeper::at(listener.for_tokio()?);
+    let doorkeeper = Doorkeeper::at(listener.for_tokio()?, CONNECTIONS);
     let connections = admitted(doorkeeper);
     let logging = Arc::clone(&server);
     tokio::spawn(async move {
@@ -77,7 +79,7 @@ pub(super) async fn serve(
 }
 
 /// The connections as a stream.
-fn admitted(doorkeeper: Doorkeeper) -> impl Stream<Item = io::Result<super::socket::Connection>> {
+fn admitted(doorkeeper: Doorkeeper) -> impl Stream<Item = io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         loop {

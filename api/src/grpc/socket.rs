@@ -1,4 +1,4 @@
-//! The unix socket: who owns it, who may connect, and how many at once.
+//! The unix sockets of both planes: who owns them, who may connect, and how many at once.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -16,11 +16,8 @@ use tokio::net::unix::UCred;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::Connected;
 
-/// The group whose members may steer the dataplane.
+/// The group whose members may connect.
 const GROUP: &str = "levee";
-
-/// Connections served at once; more wait in the backlog.
-const CONNECTIONS: usize = 32;
 
 /// How long a killed process may take to be gone.
 const DYING: Duration = Duration::from_secs(2);
@@ -30,12 +27,12 @@ const DYING: Duration = Duration::from_secs(2);
 pub enum BindError {
     /// Another process answers on it.
     #[error(
-        "another instance is running: a process answers on {}. Stop it, or give this one another `socket` in [dataplane]",
+        "another instance is running: a process answers on {}. Stop it, or give this one another `socket`",
         .0.display()
     )]
     InUse(PathBuf),
     /// Something that is no socket has that name.
-    #[error("{} exists and is no socket: move it away, or give another `socket` in [dataplane]", .0.display())]
+    #[error("{} exists and is no socket: move it away, or give another `socket`", .0.display())]
     NotASocket(PathBuf),
     /// The system refused.
     #[error("cannot make the socket {}: {reason}", path.display())]
@@ -84,7 +81,10 @@ impl Listener {
     }
 
     /// The same listener for tokio. To be called inside a runtime.
-    pub(super) fn for_tokio(&self) -> io::Result<tokio::net::UnixListener> {
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn for_tokio(&self) -> io::Result<tokio::net::UnixListener> {
         tokio::net::UnixListener::from_std(self.listener.try_clone()?)
     }
 
@@ -126,23 +126,31 @@ fn is_dead(path: &Path) -> bool {
 }
 
 /// Accepts those who may connect, for ever.
-pub(super) struct Doorkeeper {
+#[derive(Debug)]
+pub struct Doorkeeper {
     listener: tokio::net::UnixListener,
     places: Arc<Semaphore>,
 }
 
 impl Doorkeeper {
-    pub(super) fn at(listener: tokio::net::UnixListener) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(CONNECTIONS)) }
+    /// Lets in so many at once; more wait in the backlog.
+    pub fn at(listener: tokio::net::UnixListener, connections: usize) -> Self {
+        Self { listener, places: Arc::new(Semaphore::new(connections)) }
     }
 
     /// The next connection.
-    pub(super) async fn admit(&self) -> io::Result<Connection> {
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub async fn admit(&self) -> io::Result<Connection> {
         loop {
             let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
             let (stream, _) = self.listener.accept().await?;
             match stream.peer_cred() {
-                Ok(peer) if may_connect(&peer) => return Ok(Connection { stream, _place: place }),
+                Ok(peer) if may_connect(&peer) => {
+                    let peer = Peer { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() };
+                    return Ok(Connection { stream, peer, _place: place });
+                }
                 Ok(peer) => {
                     tracing::warn!(uid = peer.uid(), gid = peer.gid(), "refused: not root, not of group {GROUP}")
                 }
@@ -154,30 +162,48 @@ impl Doorkeeper {
 
 fn may_connect(peer: &UCred) -> bool {
     let uid = Uid::from_raw(peer.uid());
-    if uid.is_root() || uid == Uid::effective() {
-        return true;
-    }
-    let is_member = |group: Group| {
-        let named = || User::from_uid(uid).ok().flatten().is_some_and(|user| group.mem.contains(&user.name));
-        group.gid == Gid::from_raw(peer.gid()) || named()
+    uid.is_root() || uid == Uid::effective() || is_member(peer.uid(), peer.gid(), GROUP)
+}
+
+/// Whether a user is of a group: by the group that his process has, or by the list of members.
+pub fn is_member(uid: u32, gid: u32, group: &str) -> bool {
+    let Some(group) = Group::from_name(group).ok().flatten() else { return false };
+    let named = || {
+        let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+        user.is_some_and(|user| group.mem.contains(&user.name) || user.gid == group.gid)
     };
-    group().is_some_and(is_member)
+    group.gid == Gid::from_raw(gid) || named()
 }
 
 fn group() -> Option<Group> {
     Group::from_name(GROUP).ok().flatten()
 }
 
+/// Who is at the other end, as the kernel says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// User.
+    pub uid: u32,
+    /// Group of the process.
+    pub gid: u32,
+    /// Process, if the kernel knows it.
+    pub pid: Option<i32>,
+}
+
 /// A connection and the place it takes up.
-pub(super) struct Connection {
+#[derive(Debug)]
+pub struct Connection {
     stream: tokio::net::UnixStream,
+    peer: Peer,
     _place: OwnedSemaphorePermit,
 }
 
 impl Connected for Connection {
-    type ConnectInfo = ();
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Peer {
+        self.peer
+    }
 }
 
 impl AsyncRead for Connection {
