@@ -12,4 +12,6 @@ pub mod incident;
 pub mod ledger;
 pub mod notify;
 pub mod run;
+pub mod secret;
 pub mod store;
+pub mod utc;

@@ -4,6 +4,10 @@
 //! checks the guardrails once more, carries our [`OwnerTag`] on everything it creates, and neither touches nor reports
 //! what has none. It does not retry: the ledger does, after what [`DriverError`] says.
 
+mod filters;
+
+pub use filters::{Filters, Guard};
+
 use std::fmt;
 use std::pin::Pin;
 use std::str::FromStr;

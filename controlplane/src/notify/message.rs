@@ -24,6 +24,8 @@ pub struct Message {
     pub incident: Option<IncidentId>,
     /// Its place in that order.
     pub number: u64,
+    /// What it is about, for programs.
+    pub topic: Topic,
     /// When it was written down.
     pub created: Now,
     /// One line.
@@ -36,6 +38,89 @@ pub struct Message {
     pub failures: u32,
     /// Not to be attempted again before this.
     pub retry_at: Option<Now>,
+    /// Why the last attempt failed, in words.
+    pub error: Option<String>,
+    /// What became of it; none while it waits.
+    pub ended: Option<Ended>,
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// When.
+    pub at: Now,
+    /// How.
+    pub how: How,
+}
+
+/// How a message ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// The receiver has taken it.
+    Delivered,
+    /// It will not be tried again.
+    GivenUp {
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// What messages are about: the `type` of webhooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Topic {
+    /// A target is under attack.
+    #[serde(rename = "incident.opened")]
+    IncidentOpened,
+    /// It is worse than it was, or of another kind.
+    #[serde(rename = "incident.changed")]
+    IncidentChanged,
+    /// Everything has ended.
+    #[serde(rename = "incident.closed")]
+    IncidentClosed,
+    /// A stage of the runbook was entered.
+    #[serde(rename = "stage.entered")]
+    StageEntered,
+    /// A stage was left.
+    #[serde(rename = "stage.left")]
+    StageLeft,
+    /// A stage could not be entered, or does not do what it should.
+    #[serde(rename = "stage.failed")]
+    StageFailed,
+    /// Somebody has to decide.
+    #[serde(rename = "approval.asked")]
+    ApprovalAsked,
+    /// Levee itself needs attention: it did harm and reverted, the kill switch, what could not be withdrawn.
+    #[serde(rename = "attention")]
+    Attention,
+}
+
+impl Topic {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::IncidentOpened,
+        Self::IncidentChanged,
+        Self::IncidentClosed,
+        Self::StageEntered,
+        Self::StageLeft,
+        Self::StageFailed,
+        Self::ApprovalAsked,
+        Self::Attention,
+    ];
+
+    /// As it is stored and sent.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IncidentOpened => "incident.opened",
+            Self::IncidentChanged => "incident.changed",
+            Self::IncidentClosed => "incident.closed",
+            Self::StageEntered => "stage.entered",
+            Self::StageLeft => "stage.left",
+            Self::StageFailed => "stage.failed",
+            Self::ApprovalAsked => "approval.asked",
+            Self::Attention => "attention",
+        }
+    }
 }
 
 impl fmt::Display for MessageId {

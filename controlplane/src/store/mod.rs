@@ -1,8 +1,23 @@
 //! What survives: a batch of writes is durable whole, or not at all.
 
+mod backup;
+mod ballast;
+mod lock;
 mod record;
+mod row;
+mod schema;
+mod sqlite;
+mod twin;
 
+#[cfg(test)]
+mod behaviour;
+#[cfg(test)]
+mod damage_test;
+
+pub use backup::{BackupError, back_up, restore, take_if_due};
 pub use record::{Contents, KillSwitch, Position, Request, RunbookState, Write};
+pub use sqlite::{Beginning, SqliteStore};
+pub use twin::{Disk, Fault, Twin};
 
 /// Why nothing was stored or read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,49 @@
+//! One control plane per state folder: two that act on one ledger would undo each other's measures.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// The lock, given back when dropped, also by `kill -9`.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _file: File,
+}
+
+/// Why there is none.
+#[derive(Debug)]
+pub(super) enum LockError {
+    /// Another process has it; its id as it wrote it down.
+    Held(String),
+    /// The file cannot be made.
+    Io(io::Error),
+}
+
+impl Lock {
+    /// Takes the lock of a folder, or says who has it. Never waits.
+    pub(super) fn take(folder: &Path) -> Result<Self, LockError> {
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(folder.join("lock"))
+            .map_err(LockError::Io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // Who it is only helps; that it is held is what matters.
+                let _ = file.take(20).read_to_string(&mut holder);
+                return Err(LockError::Held(holder.trim().to_owned()));
+            }
+            Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
+        }
+        // On a full disk the id may be missing: the lock holds all the same.
+        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(Self { _file: file })
+    }
+}
