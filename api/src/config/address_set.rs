@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use super::general::{Guardrails, absolute_path, name, prefix, values};
+use super::general::{absolute_path, name, prefix, values};
+use super::guardrails::Guardrails;
 use super::problem::Fault;
 use super::section::{Located, Section};
 use crate::address_set::{AddressSet, Column, ListFormat, MAX_ADDRESS_SETS, SetAction};

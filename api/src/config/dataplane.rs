@@ -229,7 +229,7 @@ fn memory(text: &str) -> Result<Memory, Fault> {
     }
 }
 
-fn socket(text: &str) -> Result<PathBuf, Fault> {
+pub(super) fn socket(text: &str) -> Result<PathBuf, Fault> {
     // sun_path of sockaddr_un(7) has 108 bytes, the last of them zero.
     const MAX_BYTES: usize = 107;
     if text.len() > MAX_BYTES {

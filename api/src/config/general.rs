@@ -1,10 +1,8 @@
-//! `[appliance]`, `[exceptions]` and `[guardrails]`: what holds for the whole appliance.
+//! `[appliance]` and `[exceptions]`: what holds for the whole appliance.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::problem::Fault;
-use super::quantity;
 use super::section::{Located, Section};
 use crate::prefix::{Prefix, PrefixError};
 use crate::zone::Mode;
@@ -45,28 +43,6 @@ pub struct Exceptions {
     pub encapsulation_too_deep: Exception,
 }
 
-/// Rules that no mitigation may break.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Guardrails {
-    /// The network that upstream measures may speak of.
-    pub owned_prefixes: Vec<Prefix>,
-    /// Addresses that no filter may ever touch: management, routers, resolvers.
-    pub protected_prefixes: Vec<Prefix>,
-    /// Longest time that a mitigation may be installed or renewed for.
-    pub max_ttl: Duration,
-}
-
-impl Guardrails {
-    /// What `max_ttl` is at most.
-    pub const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-}
-
-impl Default for Guardrails {
-    fn default() -> Self {
-        Self { owned_prefixes: Vec::new(), protected_prefixes: Vec::new(), max_ttl: Self::MAX_TTL }
-    }
-}
-
 pub(super) fn appliance(file: &Section<'_>) -> Appliance {
     let default = Appliance::default();
     let Some(section) = file.table("appliance", "[appliance]".to_owned()) else { return default };
@@ -88,19 +64,6 @@ pub(super) fn exceptions(file: &Section<'_>) -> Exceptions {
     };
     section.refuse_unknown();
     exceptions
-}
-
-pub(super) fn guardrails(file: &Section<'_>) -> Guardrails {
-    let default = Guardrails::default();
-    let Some(section) = file.table("guardrails", "[guardrails]".to_owned()) else { return default };
-    let prefixes = |key| values(section.parsed_list(key, prefix).unwrap_or_default());
-    let guardrails = Guardrails {
-        owned_prefixes: prefixes("owned_prefixes"),
-        protected_prefixes: prefixes("protected_prefixes"),
-        max_ttl: section.parsed("max_ttl", max_ttl).map_or(default.max_ttl, |ttl| ttl.value),
-    };
-    section.refuse_unknown();
-    guardrails
 }
 
 pub(super) const MODES: &[(&str, Mode)] = &[("monitor", Mode::Monitor), ("enforce", Mode::Enforce)];
@@ -138,17 +101,6 @@ pub(super) fn absolute_path(text: &str) -> Result<PathBuf, Fault> {
         return Ok(path);
     }
     Err(Fault::new(format!("{text:?} is not an absolute path"), "let it begin with /"))
-}
-
-fn max_ttl(text: &str) -> Result<Duration, Fault> {
-    let ttl = quantity::duration(text)?;
-    if (Duration::from_secs(1)..=Guardrails::MAX_TTL).contains(&ttl) {
-        return Ok(ttl);
-    }
-    Err(Fault::new(
-        format!("a mitigation cannot last for {text}"),
-        "give a duration from \"1s\" to \"24h\"; mitigations that last longer are renewed",
-    ))
 }
 
 /// Takes the values out of their places.

@@ -17,14 +17,23 @@
 //! # Ok::<(), levee_api::config::Invalid>(())
 //! ```
 
+mod action;
 mod address_set;
 mod capture;
+mod controlplane;
 mod dataplane;
+mod expression;
 mod general;
+mod guardrails;
+mod maintenance;
+mod notifier;
 mod problem;
 mod quantity;
+mod reference;
+mod runbook;
 mod section;
 mod template;
+mod upstream;
 mod zone;
 
 use std::fmt;
@@ -37,10 +46,21 @@ use toml::de::DeTable;
 use crate::address_set::AddressSet;
 use crate::zone::Zone;
 
+pub use action::{Action, Blackhole, BlackholeDirection, Divert, FlowSpec, FlowSpecAction, Via};
 pub use capture::Capture;
+pub use controlplane::{Access, Controlplane, Retention};
 pub use dataplane::{Dataplane, Idle, Memory, Simd, Wire};
-pub use general::{Appliance, Exception, Exceptions, Guardrails};
-pub use problem::{ConfigError, Invalid, Problem};
+pub use expression::Expression;
+pub use general::{Appliance, Exception, Exceptions};
+pub use guardrails::{Guardrails, Lengths};
+pub use maintenance::Maintenance;
+pub use notifier::{Notifier, NotifierKind, Secret};
+pub use problem::{ConfigError, Finding, Invalid, Problem};
+pub use runbook::{
+    Approval, ApprovalRole, BUILT_IN, MAX_CONDITION_BYTES, MAX_RUNBOOKS, MAX_STAGES, Otherwise, Probe, Runbook, Stage,
+};
+pub use section::nearest;
+pub use upstream::{Announcer, AnnouncerKind, Capability, Scrubber, ScrubberKind};
 pub use zone::MAX_ZONES;
 
 use problem::{Fault, Problems};
@@ -63,6 +83,18 @@ pub struct Config {
     pub exceptions: Exceptions,
     /// Rules that no mitigation may break.
     pub guardrails: Guardrails,
+    /// How the control plane runs.
+    pub controlplane: Controlplane,
+    /// What the control plane does about incidents, in the order of the file, their names unique.
+    pub runbooks: Vec<Runbook>,
+    /// Who announces routes for us.
+    pub announcers: Vec<Announcer>,
+    /// Who can take traffic over.
+    pub scrubbers: Vec<Scrubber>,
+    /// Who is told.
+    pub notifiers: Vec<Notifier>,
+    /// Times of the week in which conditions may decide otherwise.
+    pub maintenance: Vec<Maintenance>,
     /// The zones in the order of the file, their names and prefixes disjoint, their modes lowered to the ceiling.
     pub zones: Vec<Zone>,
     /// The address sets in the order of the file, which is that of their bits in a packet's class.
@@ -87,11 +119,19 @@ impl Config {
     /// [`ConfigError::Read`] when there is no readable text file of at most [`MAX_FILE_BYTES`],
     /// [`ConfigError::Invalid`] with every problem found.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        Self::load_with(path, |_| Vec::new())
+    }
+
+    /// Reads and validates a file, with the findings of somebody who understands a part of it better.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with(path: impl AsRef<Path>, check: impl FnOnce(&Self) -> Vec<Finding>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
         let text = read(path).map_err(|reason| ConfigError::Read { path: path.to_owned(), reason })?;
         let name = path.display().to_string();
         match std::str::from_utf8(&text) {
-            Ok(text) => Ok(Self::parse(&name, text)?),
+            Ok(text) => Ok(Self::parse_with(&name, text, check)?),
             Err(error) => {
                 let start = error.valid_up_to();
                 // The replacement character that stands here instead is what the snippet points at.
@@ -109,6 +149,16 @@ impl Config {
     /// # Errors
     /// Every problem found.
     pub fn parse(name: &str, text: &str) -> Result<Self, Invalid> {
+        Self::parse_with(name, text, |_| Vec::new())
+    }
+
+    /// Validates a text, with the findings of somebody who understands a part of it better: the control plane knows how
+    /// conditions are written, the dataplane has no need to. `check` may be given a configuration with other errors,
+    /// so that all problems are told at once.
+    ///
+    /// # Errors
+    /// Every problem found.
+    pub fn parse_with(name: &str, text: &str, check: impl FnOnce(&Self) -> Vec<Finding>) -> Result<Self, Invalid> {
         let problems = Problems::of(text);
         let (table, syntax_errors) = DeTable::parse_recoverable(text);
         for error in &syntax_errors {
@@ -121,6 +171,9 @@ impl Config {
         } else {
             None
         };
+        if let Some(config) = &config {
+            check(config).into_iter().for_each(|finding| problems.found(finding));
+        }
         let (mut config, warnings) = problems.conclude(name, config)?;
         config.warnings = warnings;
         Ok(config)
@@ -160,9 +213,13 @@ fn read_file(file: &Section<'_>, text: &str) -> Option<Config> {
     let appliance = general::appliance(file);
     let dataplane = dataplane::read(file);
     let exceptions = general::exceptions(file);
-    let guardrails = general::guardrails(file);
-    let zones = zone::read(file, appliance.mode, &guardrails);
+    let guardrails = guardrails::read(file);
+    let controlplane = controlplane::read(file);
+    let (zones, runbooks_of_zones) = zone::read(file, appliance.mode, &guardrails);
     let address_sets = address_set::read(file, &zones, &guardrails);
+    let runbooks = runbook::read(file, &guardrails);
+    let (announcers, scrubbers) = (upstream::announcers(file), upstream::scrubbers(file));
+    let (notifiers, maintenance) = (notifier::read(file), maintenance::read(file));
     file.refuse_unknown();
     if zones.is_empty() && !file.has("zone") {
         let fault = |message: &str| Fault::new(message, "describe what is to be protected in a [[zone]] table");
@@ -172,16 +229,24 @@ fn read_file(file: &Section<'_>, text: &str) -> Option<Config> {
             problems.warning(0..0, fault("the file has no zone: everything is forwarded"));
         }
     }
-    Some(Config {
+    let config = Config {
         appliance,
         dataplane,
         exceptions,
         guardrails,
+        controlplane,
+        runbooks,
+        announcers,
+        scrubbers,
+        notifiers,
+        maintenance,
         zones,
         address_sets,
         hash: ContentHash::of(text),
         warnings: Vec::new(),
-    })
+    };
+    reference::check(&config, &runbooks_of_zones, problems);
+    Some(config)
 }
 
 impl ContentHash {

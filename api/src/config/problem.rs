@@ -112,6 +112,21 @@ impl Diagnostic for Problem {
     }
 }
 
+/// What somebody found who understands a part of the file better than this module does, see [`Config::parse_with`].
+///
+/// [`Config::parse_with`]: super::Config::parse_with
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The place, in bytes of the file.
+    pub span: Range<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+    /// False for a warning, which leaves the file valid.
+    pub is_error: bool,
+}
+
 /// Problems collected while a file is read: reading goes on, so that all are told at once.
 pub(super) struct Problems<'t> {
     text: &'t str,
@@ -134,6 +149,16 @@ impl Fault {
 impl<'t> Problems<'t> {
     pub(super) fn of(text: &'t str) -> Self {
         Self { text, found: RefCell::default() }
+    }
+
+    /// The text that is read.
+    pub(super) fn text(&self) -> &'t str {
+        self.text
+    }
+
+    pub(super) fn found(&self, finding: Finding) {
+        let Finding { span, message, help, is_error } = finding;
+        self.push(span, Fault { message, help }, None, is_error);
     }
 
     pub(super) fn error(&self, span: Range<usize>, fault: Fault) {

@@ -55,6 +55,10 @@ impl<'t> Section<'t> {
         self.value(key).is_some_and(|value| value.get_ref().is_integer())
     }
 
+    pub(super) fn is_string(&self, key: &'static str) -> bool {
+        self.value(key).is_some_and(|value| value.get_ref().is_str())
+    }
+
     /// Names the table by what was found in it.
     pub(super) fn rename(&mut self, title: String) {
         self.title = title;
@@ -105,6 +109,27 @@ impl<'t> Section<'t> {
 
     pub(super) fn integer(&self, key: &'static str, allowed: RangeInclusive<u64>) -> Option<u64> {
         self.value(key).and_then(|value| self.as_integer(key, value, allowed)).map(|located| located.value)
+    }
+
+    /// A number with decimals, written as one (`0.05`) or as a whole number.
+    pub(super) fn fraction(&self, key: &'static str, allowed: RangeInclusive<f64>) -> Option<f64> {
+        let value = self.value(key)?;
+        let text = match value.get_ref() {
+            DeValue::Float(number) => number.as_str(),
+            DeValue::Integer(number) => number.as_str(),
+            _ => return self.wrong_kind(key, value, "a number such as 0.05"),
+        };
+        // Not a number is in no range.
+        match text.parse::<f64>() {
+            Ok(number) if allowed.contains(&number) => Some(number),
+            _ => self.refuse(
+                value.span(),
+                Fault::new(
+                    format!("`{key}` is out of range"),
+                    format!("give a number from {} to {}", allowed.start(), allowed.end()),
+                ),
+            ),
+        }
     }
 
     /// A list of strings that each mean something. A faulty one is left out (and told).
@@ -277,7 +302,7 @@ pub(super) fn unknown(what: &str, word: &str, place: &str, known: &[&str]) -> Fa
 }
 
 /// The known word that was probably meant, if one is near enough: one slip away, or with much the same beginning.
-pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let word = word.to_lowercase();
     let similarity = |candidate: &str| match strsim::damerau_levenshtein(&word, candidate) {
         0 | 1 => 1.0,

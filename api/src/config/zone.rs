@@ -6,9 +6,11 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::general::{Guardrails, MODES, name, prefix, values};
+use super::general::{MODES, name, prefix, values};
+use super::guardrails::Guardrails;
 use super::problem::{Fault, Problems};
 use super::quantity;
+use super::reference::RunbookOfZone;
 use super::section::{Located, Section, choose, unknown};
 use super::template::TEMPLATES;
 use crate::overlap::overlaps;
@@ -19,20 +21,27 @@ use crate::zone::{Challenge, Mode, Service, Visibility, Zone};
 /// Most zones: the tables of the dataplane have that many places.
 pub const MAX_ZONES: usize = 4_096;
 
-pub(super) fn read(file: &Section<'_>, ceiling: Mode, guardrails: &Guardrails) -> Vec<Zone> {
+/// The zones, and where their runbooks are named.
+pub(super) fn read(file: &Section<'_>, ceiling: Mode, guardrails: &Guardrails) -> (Vec<Zone>, Vec<RunbookOfZone>) {
     let tables = file.tables("zone");
     if tables.len() > MAX_ZONES {
         let fault =
             Fault::new(format!("{} zones are too many", tables.len()), format!("at most {MAX_ZONES} are possible"));
         file.problems().error(file.place("zone"), fault);
-        return Vec::new();
+        return (Vec::new(), Vec::new());
     }
     let mut names = HashMap::new();
     let mut covered = Vec::new();
-    let zones =
-        tables.into_iter().filter_map(|table| zone(table, ceiling, guardrails, &mut names, &mut covered)).collect();
+    let (mut zones, mut runbooks) = (Vec::with_capacity(tables.len()), Vec::new());
+    for table in tables {
+        let span = table.place("runbook");
+        if let Some(zone) = zone(table, ceiling, guardrails, &mut names, &mut covered) {
+            runbooks.push(RunbookOfZone { zone: zones.len(), span });
+            zones.push(zone);
+        }
+    }
     refuse_overlaps(&covered, file.problems());
-    zones
+    (zones, runbooks)
 }
 
 /// A prefix, the name of its zone, and where it stands.
