@@ -13,5 +13,6 @@ pub mod ledger;
 pub mod notify;
 pub mod run;
 pub mod secret;
+pub mod server;
 pub mod store;
 pub mod utc;

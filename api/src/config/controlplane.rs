@@ -31,8 +31,10 @@ pub struct Access {
     pub operator: Vec<String>,
     /// Approve what runbooks ask about.
     pub approver: Vec<String>,
-    /// Everything.
+    /// Everything but captures.
     pub admin: Vec<String>,
+    /// See captures, which hold personal data: no role includes that.
+    pub captures: Vec<String>,
 }
 
 /// Days that things are kept after their end.
@@ -64,6 +66,7 @@ impl Default for Access {
             operator: Vec::new(),
             approver: Vec::new(),
             admin: vec!["root".to_owned()],
+            captures: vec!["root".to_owned()],
         }
     }
 }
@@ -98,6 +101,7 @@ fn access(section: &Section<'_>) -> Access {
         operator: names("operator", default.operator),
         approver: names("approver", default.approver),
         admin: names("admin", default.admin),
+        captures: names("captures", default.captures),
     };
     table.refuse_unknown();
     access

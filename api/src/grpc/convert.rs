@@ -110,16 +110,21 @@ impl TryFrom<&v1::Prefix> for Prefix {
     }
 }
 
+impl From<Mode> for v1::Mode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Monitor => Self::Monitor,
+            Mode::Enforce => Self::Enforce,
+        }
+    }
+}
+
 impl From<&Zone> for v1::Zone {
     fn from(zone: &Zone) -> Self {
         Self {
             name: zone.name.clone(),
             prefixes: zone.prefixes.iter().copied().map(Into::into).collect(),
-            mode: match zone.mode {
-                Mode::Monitor => v1::Mode::Monitor,
-                Mode::Enforce => v1::Mode::Enforce,
-            }
-            .into(),
+            mode: v1::Mode::from(zone.mode).into(),
             services: zone.services.iter().map(Into::into).collect(),
             services_complete: zone.services_complete,
             challenge_dns: zone.challenge_dns,

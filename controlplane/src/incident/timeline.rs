@@ -58,3 +58,24 @@ pub enum TimelineKind {
     /// Everything has ended.
     Closed,
 }
+
+impl TimelineKind {
+    /// As it is stored and shown.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Opened => "opened",
+            Self::Attack => "attack",
+            Self::Calm => "calm",
+            Self::Merged => "merged",
+            Self::Reflex => "reflex",
+            Self::Stage => "stage",
+            Self::Approval => "approval",
+            Self::Mitigation => "mitigation",
+            Self::Refusal => "refusal",
+            Self::Notification => "notification",
+            Self::Interruption => "interruption",
+            Self::Note => "note",
+            Self::Closed => "closed",
+        }
+    }
+}
