@@ -35,6 +35,8 @@ pub enum Done {
     Installed(Reply<Result<Vec<u64>, Refusal>>),
     /// An end of filters.
     Removed(Reply<u64>),
+    /// An end of all filters, for nobody who waits.
+    Stopped,
 }
 
 impl Change {

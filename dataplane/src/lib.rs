@@ -12,6 +12,7 @@ pub mod fates;
 pub mod files;
 pub mod huge_pages;
 pub mod in_force;
+pub mod kill_switch;
 pub mod ports;
 pub mod privileges;
 pub mod replay;

@@ -12,7 +12,7 @@ use levee_api::config::{Config, ConfigError, Dataplane, Idle};
 use levee_engine::pipeline::Pipeline;
 use levee_engine::target;
 use levee_engine::verdict::Reason;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::signal_name;
 use thiserror::Error;
@@ -23,6 +23,7 @@ use crate::dpdk;
 use crate::dpdk::clock::Clock;
 use crate::dpdk::eal::{self, Eal};
 use crate::dpdk::thread::{self, SpawnError};
+use crate::kill_switch::KillSwitch;
 use crate::privileges::{self, PrivilegeError};
 use crate::service::{BindError, Listener, Service};
 use crate::source_files::{self, SourceFiles};
@@ -114,7 +115,7 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         );
     }
     // From here on a signal ends the process in order, not at once, and a terminal that hangs up ends nothing.
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).map_err(RunError::Signals)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(RunError::Signals)?;
     let plan = Plan::of(&config.dataplane)?;
     // First, so that a second instance takes nothing from the first.
     let listener = Listener::bind(&config.dataplane.socket)?;
@@ -129,7 +130,9 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         tracing::warn!("no worker on CPU {cpu}: there is no queue left for it");
     }
     let before = AtStart::read(&config, &state);
-    let (mut engine, mut pipelines) = build_engine(&config, &before, &state, cpus.len(), clock.now())?;
+    let kill_switch = KillSwitch::new(&config.guardrails.kill_switch, &state);
+    let stopped = is_engaged(&kill_switch);
+    let (mut engine, mut pipelines) = build_engine(&config, &before, &state, cpus.len(), stopped, clock.now())?;
 
     // With the rights of the start. Traffic does not wait for a list that is damaged.
     let seen = source_files::look(&config.address_sets);
@@ -167,6 +170,7 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     let sources = SourceFiles::watch(config.address_sets.clone(), before.policy.protected.clone(), seen);
     let sources = sources.map_err(RunError::Thread)?;
     let look_again = sources.look_again();
+    let engage = kill_switch.clone();
     let tick = Tick {
         engine,
         clock,
@@ -181,7 +185,10 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
         address_sets: config.address_sets.clone(),
         state,
         config: config.hash,
+        ceiling: config.appliance.mode,
         policy: before.policy,
+        kill_switch: kill_switch.watch(stopped).map_err(RunError::Thread)?,
+        stopped,
         change: None,
         request: None,
     };
@@ -196,6 +203,12 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
                      the control plane hands over changed zones"
                 );
                 look_again.now();
+                continue;
+            }
+            if signal == SIGUSR1 {
+                if let Err(error) = engage.engage() {
+                    tracing::error!("SIGUSR1: the kill switch cannot be engaged: {error}; make its file as root");
+                }
                 continue;
             }
             // The receiver is gone only when the process is about to end.
@@ -214,6 +227,24 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
     let outcome = wait(&ended, &wires, arguments.exit_when_idle);
     shut_down(eal, wires, workers, &times, deciding, &ended);
     outcome
+}
+
+/// Whether the dataplane is to start without doing anything to packets.
+fn is_engaged(kill_switch: &KillSwitch) -> bool {
+    match kill_switch.look() {
+        Ok(None) => false,
+        Ok(Some(path)) => {
+            tracing::error!(
+                "the kill switch is engaged by {}: nothing is dropped until the file is gone",
+                path.display()
+            );
+            true
+        }
+        Err(error) => {
+            tracing::error!("cannot look for the kill switch, taken as released: {error}");
+            false
+        }
+    }
 }
 
 /// The threads that decide. Ended in this order when dropped: nobody asks any more, then what was learned is written.

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use levee_api::config::{Config, Exception, Simd};
 use levee_api::grpc::FilterRequest;
+use levee_api::zone::Mode;
 use levee_engine::engine::{Engine, Settings};
 use levee_engine::isa::Isa;
 use levee_engine::pipeline::Pipeline;
@@ -17,6 +18,7 @@ use levee_engine::time::Timestamp;
 
 use crate::baseline::store;
 use crate::in_force::{self, InForce};
+use crate::kill_switch;
 use crate::service::{MAX_FILTERS, Policy};
 
 /// Conversations that each worker remembers: 16 MiB.
@@ -68,7 +70,8 @@ impl AtStart {
     }
 }
 
-/// The engine with everything that is known from before, and a data path for each worker.
+/// The engine with everything that is known from before, and a data path for each worker. `stopped`: the kill switch is
+/// engaged, so that nothing is done to packets.
 ///
 /// # Errors
 /// When the zones cannot be laid out.
@@ -77,6 +80,7 @@ pub fn build_engine(
     before: &AtStart,
     state: &Path,
     workers: usize,
+    stopped: bool,
     now: Timestamp,
 ) -> Result<(Engine, Vec<Pipeline>), PlanError> {
     let random = || RandomState::new().hash_one(std::process::id());
@@ -86,25 +90,27 @@ pub fn build_engine(
         hosts: HOSTS,
         filters: u32::try_from(MAX_FILTERS).unwrap_or(u32::MAX),
         secret: (random(), random()),
-        ceiling: config.appliance.mode,
+        ceiling: if stopped { Mode::Monitor } else { config.appliance.mode },
         evicted: on_failure(config.exceptions.state_evicted),
         too_deep: on_failure(config.exceptions.encapsulation_too_deep),
         spare_slots: SPARE_SLOTS,
         learn_only: false,
         isa: instructions(config.dataplane.simd),
     };
-    let (mut engine, pipelines) = Engine::build(&before.policy.zones, &before.policy.protected, settings, now)?;
+    let zones = if stopped { kill_switch::lowered(&before.policy.zones) } else { before.policy.zones.clone() };
+    let (mut engine, pipelines) = Engine::build(&zones, &before.policy.protected, settings, now)?;
     engine.detector.set_wall_clock(since_1970(), now);
     if let Some(learned) = store::load(state, |told| tracing::warn!("{told}")) {
         learned.give(&mut engine.detector, now);
     }
-    for request in &before.filters {
+    let filters = if stopped { &[] } else { before.filters.as_slice() };
+    for request in filters {
         if let Err(error) = engine.detector.measures.install_external(in_force::filter_of(request, now)) {
             tracing::warn!("a filter from before the restart is left out: {error}");
         }
     }
-    if !before.filters.is_empty() {
-        tracing::info!("{} filters from before the restart are in force until their deadlines", before.filters.len());
+    if !filters.is_empty() {
+        tracing::info!("{} filters from before the restart are in force until their deadlines", filters.len());
     }
     engine.settle(now);
     Ok((engine, pipelines))

@@ -14,7 +14,7 @@ use levee_api::filter::{Filter, Origin};
 use levee_api::grpc::FilterRequest;
 use levee_api::grpc::dataplane::v1 as contract;
 use levee_api::time::Timestamp;
-use levee_api::zone::Mode;
+use levee_api::zone::{Mode, Zone};
 use levee_engine::detect::detector::TICK;
 use levee_engine::detect::event::What;
 use levee_engine::detect::snapshot::{self, Draft};
@@ -27,6 +27,7 @@ use crate::capture_writer::CaptureWriter;
 use crate::change::{Change, Done};
 use crate::dpdk::clock::Clock;
 use crate::in_force::{self, InForce};
+use crate::kill_switch::{self, Watched};
 use crate::service::{Inlet, Outlet, Policy, Refusal, Request, Snapshot};
 use crate::source_files::{self, SourceFiles};
 use crate::start::since_1970;
@@ -43,6 +44,8 @@ const IN_FORCE_EVERY: Duration = Duration::from_millis(500);
 const RENEWED_EVERY: Duration = Duration::from_secs(10);
 /// Filters that are listed for the file in one tick.
 const FILTERS_AT_ONCE: usize = 2048;
+/// Why nothing is installed.
+const STOPPED: &str = "the kill switch is engaged: no filter is installed until it is released";
 
 /// Everything the thread needs.
 pub struct Tick {
@@ -72,8 +75,14 @@ pub struct Tick {
     pub state: PathBuf,
     /// The configuration that was read.
     pub config: ContentHash,
-    /// The policy in force.
+    /// The ceiling that it sets.
+    pub ceiling: Mode,
+    /// The policy that was committed. While the kill switch is engaged, zones have not the modes that it says.
     pub policy: Policy,
+    /// Ends everything that is done to packets.
+    pub kill_switch: Watched,
+    /// Whether everything has been ended because of it.
+    pub stopped: bool,
     /// What is being changed.
     pub change: Option<Change>,
     /// What the service asks next.
@@ -151,6 +160,7 @@ impl Tick {
                 source_files::tell(&self.address_sets, &loaded);
                 self.engine.replace_sources(loaded.sets, self.address_sets.clone());
             }
+            in_force_changed |= self.obey_kill_switch(now);
             // Something is done also when ticks leave no time between them.
             in_force_changed |= self.work(now) | self.tell(now);
             if self.change.is_none()
@@ -227,6 +237,35 @@ impl Tick {
         self.writer.replace(in_force::path(&self.state), move || in_force.to_bytes(at));
     }
 
+    /// Ends everything when the kill switch is engaged, and goes back to the policy when it is released; true when
+    /// that changes what is in force.
+    fn obey_kill_switch(&mut self, now: Timestamp) -> bool {
+        let engaged = self.kill_switch.is_engaged();
+        if engaged == self.stopped || self.change.is_some() {
+            return false;
+        }
+        self.stopped = engaged;
+        // Modes first: from here on nothing is dropped, however long the filters take.
+        self.engine.set_ceiling(if engaged { Mode::Monitor } else { self.ceiling });
+        match self.engine.plan(&self.zones_in_force(&self.policy), &self.policy.protected) {
+            Ok(Some(plan)) => self.engine.replan(plan, now),
+            Ok(None) => {}
+            // The same zones were laid out before.
+            Err(error) => tracing::error!("the modes of zones stay as they are: {error}"),
+        }
+        if engaged {
+            self.engine.detector.measures.withdraw_own();
+            let ending = self.engine.detector.measures.external().map(|filter| filter.id).collect();
+            self.begin(ending, Vec::new(), None, Done::Stopped, now);
+        }
+        true
+    }
+
+    /// The zones of a policy, in the modes that the kill switch leaves them.
+    fn zones_in_force(&self, policy: &Policy) -> Vec<Zone> {
+        if self.stopped { kill_switch::lowered(&policy.zones) } else { policy.zones.clone() }
+    }
+
     fn has_work(&mut self) -> bool {
         if self.change.is_none() && self.request.is_none() {
             self.request = self.inlet.take();
@@ -249,8 +288,12 @@ impl Tick {
     /// dropped.
     fn answer(&mut self, request: Request, now: Timestamp) -> bool {
         match request {
+            Request::Replace { policy, reply } if self.stopped && !policy.filters.is_empty() => {
+                drop((policy, reply.send(Err(vec![STOPPED.to_owned()]))));
+                false
+            }
             Request::Replace { policy, reply } => {
-                let plan = match self.engine.plan(&policy.zones, &policy.protected) {
+                let plan = match self.engine.plan(&self.zones_in_force(&policy), &policy.protected) {
                     Ok(plan) => plan,
                     Err(error) => {
                         let _ = reply.send(Err(vec![error.to_string()]));
@@ -263,6 +306,10 @@ impl Tick {
                 let ending = ending.map(|filter| filter.id).collect();
                 let installing = policy.filters.clone();
                 self.begin(ending, installing, plan, Done::Replaced(policy, reply), now)
+            }
+            Request::Install { reply, .. } if self.stopped => {
+                let _ = reply.send(Err(vec![STOPPED.to_owned()]));
+                false
             }
             Request::Install { filters, reply } => self.begin(Vec::new(), filters, None, Done::Installed(reply), now),
             Request::Remove { owner, mut ids, reply } => {
@@ -306,6 +353,7 @@ impl Tick {
                     Done::Replaced(_, reply) => drop(reply.send(Err(refusal))),
                     Done::Installed(reply) => drop(reply.send(Err(refusal))),
                     Done::Removed(reply) => drop(reply.send(0)),
+                    Done::Stopped => {}
                 }
                 false
             }
@@ -318,6 +366,7 @@ impl Tick {
         let (installed, ended) = (change.result(), change.ended());
         match change.done {
             Done::Removed(reply) => drop(reply.send(ended)),
+            Done::Stopped => tracing::warn!("{ended} filters of the control plane were withdrawn"),
             Done::Installed(reply) => drop(reply.send(installed)),
             Done::Replaced(_, reply) if installed.is_err() => drop(reply.send(installed.map(drop))),
             Done::Replaced(policy, reply) => {

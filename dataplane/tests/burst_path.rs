@@ -221,7 +221,8 @@ fn the_data_path_allocates_nothing_under_a_flood_while_tables_are_replaced() {
     let config = Config::parse("levee.toml", zone).expect("a configuration");
     let clock = Clock::start(&eal());
     let before = AtStart::read(&config, folder.path());
-    let (mut engine, mut pipelines) = build_engine(&config, &before, folder.path(), 1, clock.now()).expect("an engine");
+    let (mut engine, mut pipelines) =
+        build_engine(&config, &before, folder.path(), 1, false, clock.now()).expect("an engine");
     let rings = capture_writer::attach(&config.dataplane.capture, &mut pipelines);
 
     let pool = pool("flood", 2048);

@@ -236,7 +236,8 @@ fn judged_by(workers: usize) -> (Vec<Vec<u8>>, [PathCount; 2]) {
     let config = config(workers, &format!("net_pcap{number}{outside}"), &format!("net_pcap{}{inside}", number + 1));
     let before = AtStart::read(&config, folder.path());
     let now = Clock::start(&eal()).now();
-    let (mut engine, pipelines) = build_engine(&config, &before, folder.path(), workers, now).expect("an engine");
+    let (mut engine, pipelines) =
+        build_engine(&config, &before, folder.path(), workers, false, now).expect("an engine");
     for filter in filters() {
         engine.detector.measures.install_external(in_force::filter_of(&filter, now)).expect("a filter");
     }

@@ -202,6 +202,13 @@ impl Engine {
         Ok(())
     }
 
+    /// Moves the ceiling for what is done to packets of no zone; those of zones have the modes of [`Self::replan`].
+    pub fn set_ceiling(&mut self, ceiling: Mode) {
+        self.settings.ceiling = ceiling;
+        let (plan, filters) = (Arc::clone(self.detector.plan()), self.detector.measures.table.current().clone());
+        self.put(plan, filters);
+    }
+
     /// From now on workers see no change, until [`Self::release`]: of what the reflex decides meanwhile neither.
     pub fn hold(&mut self) {
         self.detector.measures.held = true;

@@ -5,6 +5,7 @@
 
 mod errors;
 mod forwarding;
+mod kill_switch;
 mod lab;
 mod lifecycle;
 mod policy;

@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::lab::{DEADLINE, Dataplane, program, protecting_wire};
 
-type Client = DataplaneClient<Channel>;
+pub(crate) type Client = DataplaneClient<Channel>;
 
 fn filter(origin: Origin) -> Filter {
     Filter {
@@ -34,12 +34,12 @@ fn filter(origin: Origin) -> Filter {
     }
 }
 
-fn of_control_plane(owner: &str) -> FilterRequest {
+pub(crate) fn of_control_plane(owner: &str) -> FilterRequest {
     in_force::request_of(&filter(Origin::ControlPlane { owner: owner.to_owned() }), Timestamp::ZERO)
 }
 
 /// A client that has introduced itself, and the run it talks to.
-async fn connect(socket: &Path) -> (Client, String) {
+pub(crate) async fn connect(socket: &Path) -> (Client, String) {
     let socket = socket.to_owned();
     let connector = tower::service_fn(move |_| {
         let socket = socket.clone();
@@ -53,7 +53,7 @@ async fn connect(socket: &Path) -> (Client, String) {
 }
 
 /// Owners of the filters in force, in order.
-async fn owners(client: &mut Client) -> Vec<String> {
+pub(crate) async fn owners(client: &mut Client) -> Vec<String> {
     let mut parts = client.snapshot(contract::SnapshotRequest {}).await.expect("a snapshot").into_inner();
     let mut owners = Vec::new();
     while let Some(part) = parts.message().await.expect("a part") {

@@ -385,6 +385,11 @@ impl Measures {
         before - self.external.len()
     }
 
+    /// Ends everything of the reflex's.
+    pub fn withdraw_own(&mut self) {
+        self.remove(Removal::Withdrawn, |_, _| true);
+    }
+
     /// Ends everything of zones that `keep` refuses, and gives the others their new index.
     pub fn rezone(&mut self, index_of: impl Fn(&str) -> Option<u16>) {
         self.remove(Removal::PolicyChanged, |_, placed| index_of(&placed.filter.target.zone).is_none());
