@@ -7,6 +7,7 @@ pub mod dataplane;
 pub mod driver;
 pub mod event_file;
 pub mod event_line;
+pub mod figures;
 pub mod guardrail;
 pub mod incident;
 pub mod ledger;

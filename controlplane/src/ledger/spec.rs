@@ -190,7 +190,7 @@ impl StoredFilter {
     pub fn request(&self) -> Result<FilterRequest, BadFilter> {
         let wrong = || BadFilter::Encoding(self.message.clone());
         let digits = self.message.as_bytes();
-        if digits.len() % 2 != 0 {
+        if !digits.len().is_multiple_of(2) {
             return Err(wrong());
         }
         let pairs = digits.chunks_exact(2).map(|pair| std::str::from_utf8(pair).ok());

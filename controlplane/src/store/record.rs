@@ -13,6 +13,7 @@ use crate::notify::{Message, MessageId};
 
 /// One change of what is stored. Putting what is there replaces it, deleting what is not there is nothing.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all writes are of the large ones")]
 pub enum Write {
     /// By its id.
     PutIncident(Incident),
