@@ -13,6 +13,7 @@ pub mod incident;
 pub mod ledger;
 pub mod notify;
 pub mod run;
+pub mod runbook;
 pub mod secret;
 pub mod server;
 pub mod store;

@@ -1,5 +1,130 @@
 //! Rules that no mitigation may break, whoever asked for it.
+//!
+//! Pure functions. They are called when a mitigation is planned ([`Guards::check`]) and again by every driver before it
+//! says anything to anybody ([`Guards::check_spec`], which needs nothing but the measure itself).
 
+mod budget;
+mod protected;
 mod refusal;
+mod shape;
 
+use std::net::IpAddr;
+use std::time::Duration;
+
+use levee_api::config::{Config, Guardrails};
+use levee_api::prefix::Prefix;
+
+pub use budget::{Asked, InForce};
+pub use protected::{Protected, resolvers};
 pub use refusal::Refusal;
+
+use crate::ledger::{Kind, Spec};
+
+/// The guardrails of one configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guards {
+    rules: Guardrails,
+    protected: Vec<Protected>,
+}
+
+impl Guards {
+    /// Those of a configuration. What the machine itself depends on comes besides: the resolvers that it asks, its own
+    /// addresses; each with a word on what it is.
+    pub fn new(config: &Config, ours: impl IntoIterator<Item = (IpAddr, String)>) -> Self {
+        Self { rules: config.guardrails.clone(), protected: protected::collect(config, ours) }
+    }
+
+    /// The prefixes that nothing may touch, and what they are.
+    pub fn protected(&self) -> &[Protected] {
+        &self.protected
+    }
+
+    /// What holds whatever else is in force: targets, shapes and lengths.
+    ///
+    /// # Errors
+    /// The guardrail that says no.
+    pub fn check_spec(&self, spec: &Spec) -> Result<(), Refusal> {
+        self.check_target(spec)?;
+        self.check_shape(spec)
+    }
+
+    /// Everything: what [`check_spec`](Self::check_spec) checks, the time that is asked for, what is in force already, what
+    /// the rule would do to legitimate traffic, and who has agreed.
+    ///
+    /// # Errors
+    /// The guardrail that says no.
+    pub fn check(&self, spec: &Spec, asked: &Asked<'_>) -> Result<(), Refusal> {
+        self.check_spec(spec)?;
+        self.check_ttl(asked.ttl)?;
+        self.check_budget(spec, asked)?;
+        self.check_share(asked.legitimate_share)?;
+        self.check_people(spec, asked.people)
+    }
+
+    /// A deadline, and one that is near enough. For renewals too.
+    ///
+    /// # Errors
+    /// `max_ttl`.
+    pub fn check_ttl(&self, ttl: Duration) -> Result<(), Refusal> {
+        let limit = self.rules.max_ttl;
+        if !ttl.is_zero() && ttl <= limit {
+            return Ok(());
+        }
+        Err(refusal(
+            "max_ttl",
+            seconds(ttl),
+            seconds(limit),
+            "every mitigation ends by itself within this time: ask for less and renew it while it is needed",
+        ))
+    }
+
+    /// Only ours, and nothing that we depend on.
+    fn check_target(&self, spec: &Spec) -> Result<(), Refusal> {
+        let Some(prefix) = spec.prefix() else { return Ok(()) };
+        // A source that is blackholed is somebody else's: it must not be ours, and nothing that we depend on.
+        let source = matches!(spec, Spec::Blackhole { direction: crate::ledger::Direction::Source, .. });
+        let owned = self.rules.owned_prefixes.iter().any(|owned| owned.covers(&prefix));
+        let filter = spec.kind() == Kind::Filter;
+        if source && self.rules.owned_prefixes.iter().any(|owned| owned.overlaps(&prefix)) {
+            let text = "a blackhole for sources that are our own would cut us off";
+            return Err(refusal("owned_prefixes", prefix, list(&self.rules.owned_prefixes), text));
+        }
+        if !(owned || filter || source) {
+            let text = "we may only speak of our own prefixes upstream: add it if it is yours to announce";
+            return Err(refusal("owned_prefixes", prefix, list(&self.rules.owned_prefixes), text));
+        }
+        for protected in &self.protected {
+            // The dataplane takes protected addresses out of wider filters by itself; inside of one a filter can do
+            // nothing, so that asking for it is a mistake.
+            let hit = if filter { protected.prefix.covers(&prefix) } else { protected.prefix.overlaps(&prefix) };
+            if hit {
+                let text = format!("it would touch {}, which has to stay reachable", protected.what);
+                return Err(refusal("protected_prefixes", prefix, protected.prefix, &text));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refusal(guardrail: &str, value: impl ToString, limit: impl ToString, text: &str) -> Refusal {
+    Refusal {
+        guardrail: guardrail.to_owned(),
+        value: value.to_string(),
+        limit: limit.to_string(),
+        text: text.to_owned(),
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{} s", duration.as_secs_f64())
+}
+
+fn list(prefixes: &[Prefix]) -> String {
+    if prefixes.is_empty() {
+        return "none are listed".to_owned();
+    }
+    prefixes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! What measures may look like: lengths, and FlowSpec rules that are narrow enough not to be an outage of their own.
+
+use levee_api::config::Lengths;
+use levee_api::prefix::Prefix;
+
+use super::{Guards, Refusal, refusal};
+use crate::ledger::{FlowAction, FlowRule, PortRange, Spec};
+
+const TCP: u8 = 6;
+const BGP: u16 = 179;
+/// What is no condition, written as one.
+const ALL: PortRange = PortRange { first: 0, last: u16::MAX };
+
+impl Guards {
+    pub(super) fn check_shape(&self, spec: &Spec) -> Result<(), Refusal> {
+        match spec {
+            Spec::Filter(_) => Ok(()),
+            Spec::Blackhole { prefix, .. } => long_enough(
+                *prefix,
+                self.rules.blackhole_length,
+                "blackhole",
+                "a blackhole takes everything away: a host is the usual measure",
+            ),
+            Spec::Divert { prefix, .. } => long_enough(
+                *prefix,
+                self.rules.divert_length,
+                "divert",
+                "what is diverted is announced to the internet",
+            ),
+            Spec::FlowSpec { rule, action } => self.check_flowspec(rule, action),
+        }
+    }
+
+    fn check_flowspec(&self, rule: &FlowRule, action: &FlowAction) -> Result<(), Refusal> {
+        for ranges in [&rule.source_ports, &rule.destination_ports, &rule.lengths] {
+            if let Some(range) = ranges.iter().find(|range| range.first > range.last) {
+                let text = "a range that ends before it begins matches nothing, or on some routers everything";
+                return Err(refusal("flowspec_shape", range, ALL, text));
+            }
+        }
+        if let FlowAction::Mark { dscp: 64.. } = action {
+            return Err(refusal("flowspec_shape", action, "0 to 63", "there are 64 code points"));
+        }
+        if rule.source.is_some_and(|source| source.is_ipv4() != rule.destination.is_ipv4()) {
+            let text = "source and destination are of one version of IP";
+            return Err(refusal("flowspec_shape", rule, "one version", text));
+        }
+        let limits = matches!(action, FlowAction::RateLimit { bps: 1.. } | FlowAction::RateLimitPackets { pps: 1.. });
+        if rule.is_bare() && !limits && !matches!(action, FlowAction::Mark { .. }) {
+            let text = "it takes everything away from its destination: that is a blackhole, ask for one, or only limit";
+            return Err(refusal("flowspec_shape", rule, "a protocol, a port, a length, flags or a source", text));
+        }
+        let length = self.rules.flowspec_length;
+        if rule.destination.length() < length.of(rule.destination.is_ipv4()) {
+            // What is wide has to be narrow in another way, and must not drop.
+            let narrow =
+                !rule.protocols.is_empty() && !rule.source_ports.is_empty() && !rule.source_ports.contains(&ALL);
+            if !(narrow && limits) {
+                return long_enough(
+                    rule.destination,
+                    length,
+                    "flowspec",
+                    "a wider rule needs protocol and source port, and may only limit",
+                );
+            }
+        }
+        self.check_management(rule, action)
+    }
+
+    /// A rule travels over sessions that it must not cut, and the appliance has to stay reachable. Destinations that
+    /// overlap with protected prefixes are refused anyway; this is about packets *from* them, and about rules that match
+    /// the ports of management for a whole owned prefix.
+    fn check_management(&self, rule: &FlowRule, action: &FlowAction) -> Result<(), Refusal> {
+        let takes = !matches!(action, FlowAction::Mark { .. });
+        let tcp = rule.protocols.is_empty() || rule.protocols.contains(&TCP);
+        if !(takes && tcp) {
+            return Ok(());
+        }
+        let from_protected = self
+            .protected
+            .iter()
+            .find(|protected| rule.source.is_some_and(|source| source.overlaps(&protected.prefix)));
+        let includes = |ranges: &[PortRange], port: u16| {
+            ranges.is_empty() || ranges.iter().any(|range| (range.first..=range.last).contains(&port))
+        };
+        if let Some(protected) = from_protected {
+            let managed = self.rules.management_ports.iter().chain([&BGP]);
+            for port in managed {
+                if includes(&rule.source_ports, *port) || includes(&rule.destination_ports, *port) {
+                    let text = format!("it would take sessions of TCP port {port} away from {}", protected.what);
+                    return Err(refusal("management_ports", rule, format!("not from {}", protected.prefix), &text));
+                }
+            }
+        }
+        // TCP/179 by name is never an attack that a rule should answer.
+        let names_bgp = |ranges: &[PortRange]| ranges.iter().any(|range| range.first == BGP && range.last == BGP);
+        if names_bgp(&rule.destination_ports) || names_bgp(&rule.source_ports) {
+            let text = "a rule must not match the sessions that it travels over";
+            return Err(refusal("management_ports", rule, "not TCP port 179", text));
+        }
+        Ok(())
+    }
+}
+
+impl FlowRule {
+    /// True when it matches all packets to its destination.
+    fn is_bare(&self) -> bool {
+        let Self { source, protocols, source_ports, destination_ports, lengths, tcp_flags, later_fragment, .. } = self;
+        let lists = [source_ports, destination_ports, lengths];
+        let any = |ranges: &Vec<PortRange>| ranges.is_empty() || ranges.contains(&ALL);
+        let everywhere = source.is_none_or(|source| source.length() == 0);
+        everywhere
+            && protocols.is_empty()
+            && lists.into_iter().all(any)
+            && tcp_flags.is_none_or(|(mask, _)| mask == 0)
+            && later_fragment.is_none()
+    }
+}
+
+fn long_enough(prefix: Prefix, least: Lengths, what: &str, text: &str) -> Result<(), Refusal> {
+    let (version, least) = if prefix.is_ipv4() { ("ipv4", least.ipv4) } else { ("ipv6", least.ipv6) };
+    if prefix.length() >= least {
+        return Ok(());
+    }
+    Err(refusal(&format!("{what}_{version}_length"), prefix, format!("/{least} or longer"), text))
+}

@@ -1,0 +1,208 @@
+//! From the configuration to runbooks that can be followed.
+
+use std::path::Path;
+
+use levee_api::config::{
+    self, Action, Approval, BUILT_IN, BlackholeDirection, Capability, Config, ConfigError, Finding, FlowSpecAction,
+    Invalid, Probe,
+};
+
+use super::condition::{Condition, Mistake};
+use super::reach::{self, Reach};
+use super::{Ask, Blindness, Runbook, Stage};
+
+/// The runbooks of a configuration, and the built-in one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Runbooks {
+    list: Vec<Runbook>,
+    built_in: Runbook,
+}
+
+impl Runbooks {
+    /// Reads a file, conditions included.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; mistakes in conditions are told with the rest.
+    pub fn load(path: impl AsRef<Path>) -> Result<(Config, Self), ConfigError> {
+        let mut runbooks = None;
+        let config = Config::load_with(path, |config| {
+            let (read, findings) = Self::of(config);
+            runbooks = Some(read);
+            findings
+        })?;
+        let runbooks = runbooks.unwrap_or_else(|| Self::of(&config).0);
+        Ok((config, runbooks))
+    }
+
+    /// Validates a text, conditions included; `name` is what problems call it.
+    ///
+    /// # Errors
+    /// Every problem found.
+    pub fn parse(name: &str, text: &str) -> Result<(Config, Self), Invalid> {
+        let mut runbooks = None;
+        let config = Config::parse_with(name, text, |config| {
+            let (read, findings) = Self::of(config);
+            runbooks = Some(read);
+            findings
+        })?;
+        let runbooks = runbooks.unwrap_or_else(|| Self::of(&config).0);
+        Ok((config, runbooks))
+    }
+
+    /// The runbooks of a configuration, and what is wrong with them. A stage whose condition cannot be read has none, and
+    /// must not be followed: that is an error among the findings.
+    pub fn of(config: &Config) -> (Self, Vec<Finding>) {
+        let mut findings = Vec::new();
+        let list: Vec<Runbook> =
+            config.runbooks.iter().map(|runbook| compile(runbook, config, &mut findings)).collect();
+        for (runbook, written) in list.iter().zip(&config.runbooks) {
+            dead_ends(runbook, written, &mut findings);
+        }
+        (Self { list, built_in: built_in() }, findings)
+    }
+
+    /// All that the file describes, in its order.
+    pub fn list(&self) -> &[Runbook] {
+        &self.list
+    }
+
+    /// By name; the built-in one has a name too, unless the file has given it to another.
+    pub fn get(&self, name: &str) -> Option<&Runbook> {
+        let own = self.list.iter().find(|runbook| runbook.name == name);
+        own.or_else(|| (name == BUILT_IN).then_some(&self.built_in))
+    }
+
+    /// What a zone follows: what it names, or else the built-in one.
+    pub fn of_zone(&self, named: Option<&str>) -> &Runbook {
+        named.and_then(|name| self.get(name)).unwrap_or(&self.built_in)
+    }
+}
+
+/// Reads a file, conditions included: [`Runbooks::load`].
+///
+/// # Errors
+/// As [`Runbooks::load`].
+pub fn load(path: impl AsRef<Path>) -> Result<(Config, Runbooks), ConfigError> {
+    Runbooks::load(path)
+}
+
+/// What the dataplane does by itself, kept and refined as long as the attack lasts, and nothing upstream.
+fn built_in() -> Runbook {
+    use std::time::Duration;
+    Runbook {
+        name: BUILT_IN.to_owned(),
+        stages: vec![Stage {
+            name: "local".to_owned(),
+            when: None,
+            written: None,
+            hold: Duration::ZERO,
+            calm: Duration::from_secs(120),
+            min_hold: Duration::from_secs(30),
+            ttl: Duration::from_secs(300),
+            action: Action::Filter,
+            approve: None,
+            notify: Vec::new(),
+            blindness: Blindness::Sees,
+        }],
+        probe: Probe { first: Duration::from_secs(120), longest: Duration::from_secs(3_600) },
+    }
+}
+
+fn compile(runbook: &config::Runbook, config: &Config, findings: &mut Vec<Finding>) -> Runbook {
+    let names: Vec<&str> = runbook.stages.iter().map(|stage| stage.name.as_str()).collect();
+    let stages = runbook.stages.iter().map(|stage| {
+        let when = stage.when.as_ref().and_then(|when| {
+            Condition::parse(when.text(), &names)
+                .map_err(|mistakes| {
+                    findings.extend(mistakes.into_iter().map(|Mistake { at, message, help }| Finding {
+                        span: when.place(at),
+                        message: format!("the condition of stage {:?}: {message}", stage.name),
+                        help,
+                        is_error: true,
+                    }));
+                })
+                .ok()
+        });
+        let asked = match &stage.action {
+            Action::WaitForApproval(approval) => Some(approval),
+            _ => stage.approve.as_ref(),
+        };
+        Stage {
+            name: stage.name.clone(),
+            when,
+            written: stage.when.as_ref().map(|when| when.text().to_owned()),
+            hold: stage.hold,
+            calm: stage.calm,
+            min_hold: stage.min_hold,
+            ttl: stage.ttl,
+            action: stage.action.clone(),
+            approve: asked.map(|approval| ask(approval, &stage.action, config)),
+            notify: stage.notify.clone(),
+            blindness: blindness(&stage.action, config),
+        }
+    });
+    Runbook { name: runbook.name.clone(), stages: stages.collect(), probe: runbook.probe }
+}
+
+fn ask(approval: &Approval, action: &Action, config: &Config) -> Ask {
+    // Only diversions take more than a host away; what else does is refused by its length.
+    let two = config.guardrails.two_person && matches!(action, Action::Divert(_));
+    Ask {
+        roles: approval.roles.clone(),
+        within: approval.within,
+        otherwise: approval.otherwise,
+        people: if two { 2 } else { 1 },
+    }
+}
+
+fn blindness(action: &Action, config: &Config) -> Blindness {
+    let can_limit = |names: &[String]| {
+        names.iter().all(|name| {
+            let announcer = config.announcers.iter().find(|announcer| announcer.name == *name);
+            announcer.is_some_and(|announcer| {
+                let has = |capability| announcer.capabilities.contains(&capability);
+                has(Capability::Flowspec) && has(Capability::RateLimit)
+            })
+        })
+    };
+    let steps = |names: &[String]| if can_limit(names) { Blindness::Steps } else { Blindness::Holds };
+    match action {
+        Action::FlowSpec(flowspec) => match flowspec.prefer {
+            FlowSpecAction::Mark { .. } => Blindness::Sees,
+            FlowSpecAction::RateLimit => Blindness::Limits,
+            FlowSpecAction::Drop | FlowSpecAction::Redirect { .. } => steps(&flowspec.announcers),
+        },
+        // A rate limit by source would need a rule for each of them.
+        Action::Blackhole(blackhole) if blackhole.direction == BlackholeDirection::Destination => {
+            steps(&blackhole.announcers)
+        }
+        Action::Blackhole(_) | Action::Divert(_) => Blindness::Holds,
+        Action::Filter
+        | Action::Notify { .. }
+        | Action::Capture { .. }
+        | Action::Webhook { .. }
+        | Action::WaitForApproval(_) => Blindness::Sees,
+    }
+}
+
+/// A ladder never dead-ends: what acts must be reachable when everything before it has failed.
+fn dead_ends(runbook: &Runbook, written: &config::Runbook, findings: &mut Vec<Finding>) {
+    for Reach { stage, dead_ends, .. } in reach::reach(runbook) {
+        let (Some(compiled), Some(place)) = (runbook.stages.get(stage), written.stages.get(stage)) else { continue };
+        let Some(first) = dead_ends.first() else { continue };
+        let names: Vec<&str> =
+            first.iter().filter_map(|at| runbook.stages.get(*at)).map(|stage| stage.name.as_str()).collect();
+        let failed = names.join(" and ");
+        let needed: Vec<String> = names.iter().map(|name| format!("stage.{name}.failed")).collect();
+        findings.push(Finding {
+            span: place.when.as_ref().map_or_else(|| place.span.clone(), config::Expression::span),
+            message: format!("the ladder ends early: stage {:?} cannot be entered when {failed} failed", compiled.name),
+            help: format!(
+                "let it be reached without: add `|| {}` where its condition asks for {failed}",
+                needed.join(" || ")
+            ),
+            // What only tells or records may well depend on what it tells of.
+            is_error: compiled.has_mitigation(),
+        });
+    }
+}

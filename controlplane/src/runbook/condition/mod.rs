@@ -1,0 +1,77 @@
+//! Conditions: CEL expressions, checked against the table of variables when they are read, evaluated without surprises
+//! afterwards.
+//!
+//! The crate `cel` reads the text. Its own evaluator checks nothing ahead of time and does not know what it means not to
+//! know; so what it read is turned into a tree of our own, in which every name, type and argument has been checked, and
+//! that tree is what is evaluated: no loops, at most as many steps as the text has operators, and three outcomes.
+
+mod check;
+mod evaluate;
+mod node;
+mod parse;
+mod possible;
+
+use std::ops::Range;
+
+pub use evaluate::{Context, StageView, Verdict};
+
+/// A condition that was checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    root: node::Node,
+}
+
+/// What is wrong with a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// Where, in bytes of the condition.
+    pub at: Range<usize>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: String,
+}
+
+impl Mistake {
+    fn new(at: Range<usize>, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { at, message: message.into(), help: help.into() }
+    }
+}
+
+impl Condition {
+    /// Reads and checks a text; `stages` are the names that `stage.NAME` may speak of.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, in the order of the text.
+    pub fn parse(text: &str, stages: &[&str]) -> Result<Self, Vec<Mistake>> {
+        let text = text.to_owned();
+        let stages: Vec<String> = stages.iter().map(|name| (*name).to_owned()).collect();
+        parse::with_room(move || {
+            let read = parse::read(&text).map_err(|mistake| vec![mistake])?;
+            check::check(&read, &stages)
+        })
+        .map(|root| Self { root })
+    }
+
+    /// The stages that it speaks of, by position, sorted.
+    pub fn stages(&self) -> Vec<usize> {
+        let mut found = Vec::new();
+        self.root.stages(&mut found);
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// False when it cannot hold while these stages have failed, whatever everything else is.
+    pub fn can_hold(&self, failed: &[usize]) -> bool {
+        possible::possible(&self.root, failed).truth
+    }
+
+    /// What it says now.
+    pub fn evaluate(&self, context: &Context<'_>) -> Verdict {
+        evaluate::verdict(&self.root, context)
+    }
+}
+
+#[cfg(test)]
+mod tests;
