@@ -66,6 +66,14 @@ pub use zone::MAX_ZONES;
 use problem::{Fault, Problems};
 use section::Section;
 
+/// Reads a duration as the file writes them, such as `5m` or `1h30m`: command lines write them alike.
+///
+/// # Errors
+/// What is wrong and what to write instead, in words.
+pub fn duration(text: &str) -> Result<std::time::Duration, String> {
+    quantity::duration(text).map_err(|fault| format!("{}: {}", fault.message, fault.help))
+}
+
 /// The schema this program reads.
 pub const SCHEMA: u64 = 1;
 

@@ -14,11 +14,13 @@ mod explain;
 mod fields;
 mod incidents;
 pub mod link;
+pub mod metrics;
 mod mitigations;
 mod plan;
 mod refusal;
 mod roles;
 mod runbooks;
+mod start;
 mod system;
 mod view;
 mod zones;
@@ -40,6 +42,7 @@ pub use calls::CallCounters;
 pub use captures::CaptureFolder;
 pub use link::{Handle, connect};
 pub use roles::{Caller, METHODS, Needs, needed};
+pub use start::{Running, StartError, start};
 
 use crate::clock::UnixTime;
 

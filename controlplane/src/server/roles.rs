@@ -52,7 +52,6 @@ pub const METHODS: &[(&str, Needs)] = &[
     ("/levee.v1.System/SetKillSwitch", ACT),
     ("/grpc.health.v1.Health/Check", LOOK),
     ("/grpc.health.v1.Health/Watch", LOOK),
-    ("/grpc.health.v1.Health/List", LOOK),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", LOOK),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", LOOK),
 ];

@@ -36,7 +36,8 @@ impl System for SystemService {
         let kill_switch = known.kill_switch;
         let mode = if kill_switch.on { v1::Mode::Monitor } else { v1::Mode::from(config.appliance.mode) };
         let mut troubles = known.troubles;
-        if counters.is_none() {
+        // The core says so too, once it has noticed.
+        if counters.is_none() && !troubles.iter().any(|trouble| trouble.starts_with("the dataplane does not answer")) {
             troubles.insert(0, "the dataplane does not answer: what it filters now is not known".to_owned());
         }
         troubles.extend(lost(counters.as_ref()));

@@ -1,0 +1,109 @@
+//! `leveectl`: what operators type, and what they read.
+//!
+//! Each module is one group of commands: it makes one call, and shows the answer as a table or text for people, or as
+//! JSON for programs. JSON is the message of `api/proto/levee/v1`, with its names, prefixes as text.
+
+mod arguments;
+mod captures;
+mod client;
+mod config;
+mod explain;
+mod incidents;
+mod json;
+mod manual;
+mod mitigations;
+mod prefix_argument;
+mod runbooks;
+mod signature;
+mod status;
+mod table;
+mod times;
+mod zones;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+pub use arguments::Arguments;
+pub use manual::manual;
+
+use arguments::{Command, Output};
+use client::{CallError, Client};
+use levee_api::grpc::v1;
+
+/// Does what was typed. 0 done, 1 it could not be done, 78 the configuration is not valid.
+pub fn run(arguments: Arguments) -> ExitCode {
+    let Arguments { socket, output, command } = arguments;
+    let command = match command {
+        Command::Config(config::ConfigCommand::Check { file, format }) => {
+            return crate::config_check::run(&file, format);
+        }
+        Command::Completions { shell } => return manual::completions(shell),
+        Command::Man { folder } => return manual::pages(&folder),
+        command => command,
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("cannot start: {error}")),
+    };
+    let done = runtime.block_on(async {
+        let client = Client::connect(&socket).await?;
+        dispatch(client, output, command).await
+    });
+    match done {
+        Ok(status) => status,
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+async fn dispatch(client: Client, output: Output, command: Command) -> Result<ExitCode, CallError> {
+    match command {
+        Command::Status => status::run(client, output).await,
+        Command::Zones { name } => zones::run(client, output, name).await,
+        Command::Incidents(command) => incidents::run(client, output, command).await,
+        Command::Mitigations(command) => mitigations::run(client, output, command).await,
+        Command::Runbook(command) => runbooks::run(client, output, command).await,
+        Command::Capture(command) => captures::run(client, output, command).await,
+        Command::Config(command) => config::run(client, output, command).await,
+        Command::KillSwitch(command) => status::kill_switch(client, output, command).await,
+        Command::Explain { address } => explain::run(client, output, address).await,
+        Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn fail(text: &str) -> ExitCode {
+    // Without a standard error there is nobody to tell.
+    let _ = writeln!(io::stderr(), "leveectl: {text}");
+    ExitCode::FAILURE
+}
+
+/// Prints; a reader that has gone away has read enough.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("cannot print: {error}")),
+    }
+}
+
+/// A target as people write it: an address, a prefix, or `zone NAME`.
+fn target(target: Option<&v1::Target>) -> String {
+    let Some(target) = target else { return "-".to_owned() };
+    match &target.prefix {
+        Some(prefix) => prefix_text(prefix),
+        None => format!("zone {}", target.zone),
+    }
+}
+
+fn prefix_text(prefix: &v1::Prefix) -> String {
+    match levee_api::prefix::Prefix::try_from(prefix) {
+        Ok(prefix) if prefix.is_host() => prefix.address().to_string(),
+        Ok(prefix) => prefix.to_string(),
+        // What breaks the contract is shown as it came.
+        Err(_) => format!("{:?}/{}", prefix.address, prefix.length),
+    }
+}
+
+/// What is there, or a dash.
+fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
+}
