@@ -35,6 +35,9 @@ pub enum Challenge {
     Reset,
     /// A SYN-ACK that acknowledges a cookie instead of the SYN; who resets that passes from then on.
     SafeReset,
+    /// A SYN-ACK with a cookie; for who acknowledges it the same connection is opened with the server, and both are joined. Needs both
+    /// directions.
+    Proxy,
 }
 
 /// What inside offers: a protocol and, for TCP and UDP, ports.

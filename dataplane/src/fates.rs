@@ -9,8 +9,10 @@ use crate::dpdk::mbuf::BURST;
 const FORWARD: u8 = 0;
 /// Stands for [`Verdict::Reply`].
 const REPLY: u8 = 1;
+/// Stands for [`Verdict::Translate`].
+const TRANSLATE: u8 = 2;
 /// Stands for the first reason; the others follow by their index.
-const FIRST_REASON: u8 = 2;
+const FIRST_REASON: u8 = 3;
 
 /// A byte for each packet of a burst.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +35,7 @@ impl Fates {
         Self { codes, present }
     }
 
-    /// A bit for each packet that passes.
+    /// A bit for each packet that passes as it is.
     #[inline]
     pub fn passing(&self) -> u64 {
         self.equal_to(FORWARD)
@@ -45,10 +47,16 @@ impl Fates {
         self.equal_to(REPLY)
     }
 
+    /// A bit for each packet that passes rewritten.
+    #[inline]
+    pub fn translated(&self) -> u64 {
+        self.equal_to(TRANSLATE)
+    }
+
     /// Calls `count` once for each reason that packets were dropped for, with their number.
     #[inline]
     pub fn dropped(&self, mut count: impl FnMut(Reason, usize)) {
-        let mut left = self.present & !self.passing() & !self.answered();
+        let mut left = self.present & !self.passing() & !self.answered() & !self.translated();
         while left != 0 {
             let Some(&code) = self.codes.get(left.trailing_zeros() as usize) else { return };
             let same = self.equal_to(code);
@@ -76,13 +84,14 @@ pub fn gather(bits: u64, among: u64) -> u64 {
     gathered
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "there are far fewer than 254 reasons, as is checked here")]
+#[expect(clippy::cast_possible_truncation, reason = "there are far fewer than 253 reasons, as is checked here")]
 #[inline(always)]
 const fn code_of(verdict: Verdict) -> u8 {
-    const { assert!(Reason::COUNT < 254, "a byte tells them apart") };
+    const { assert!(Reason::COUNT < 253, "a byte tells them apart") };
     match verdict {
         Verdict::Forward => FORWARD,
         Verdict::Reply => REPLY,
+        Verdict::Translate => TRANSLATE,
         Verdict::Drop(reason) => reason.index() as u8 + FIRST_REASON,
     }
 }
@@ -126,7 +135,8 @@ mod tests {
         fn every_packet_has_its_fate(drawn in prop::collection::vec(0..=2 * Reason::COUNT, 0..=BURST)) {
             let verdict = |&drawn: &usize| match Reason::ALL.get(drawn) {
                 Some(&reason) => Verdict::Drop(reason),
-                None if drawn % 2 == 0 => Verdict::Forward,
+                None if drawn % 3 == 0 => Verdict::Forward,
+                None if drawn % 3 == 1 => Verdict::Translate,
                 None => Verdict::Reply,
             };
             let verdicts: Vec<Verdict> = drawn.iter().map(verdict).collect();
@@ -142,6 +152,8 @@ mod tests {
                 prop_assert_eq!(fates.passing() >> position & 1 == 1, passes);
                 let is_answered = verdicts.get(position) == Some(&Verdict::Reply);
                 prop_assert_eq!(fates.answered() >> position & 1 == 1, is_answered);
+                let is_translated = verdicts.get(position) == Some(&Verdict::Translate);
+                prop_assert_eq!(fates.translated() >> position & 1 == 1, is_translated);
             }
         }
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use levee_api::config::Idle;
+use levee_engine::challenge::translation::GROWTH;
 use levee_engine::packet::{Direction, Packet};
 use levee_engine::pipeline::Pipeline;
 use levee_engine::time::Timestamp;
@@ -43,6 +44,9 @@ pub trait Judge: Send {
     /// Rewrites the packet at a position of the last burst, which is to be answered, into the answer; returns how long that is, at
     /// most as long as `frame`. None when it cannot be.
     fn reply(&self, at: usize, frame: &mut [u8]) -> Option<usize>;
+    /// Rewrites the packet at a position of the last burst, which is to pass translated: `length` bytes of `frame`, behind which are [`GROWTH`]
+    /// more. Returns how long it is then. None when it cannot be: then it is dropped.
+    fn translate(&self, at: usize, frame: &mut [u8], length: usize) -> Option<usize>;
     /// There has been nothing to decide for a while: until the next burst, nothing of the tables is in use.
     fn offline(&mut self);
 }
@@ -60,6 +64,9 @@ impl Judge for Pipeline {
     }
     fn reply(&self, at: usize, frame: &mut [u8]) -> Option<usize> {
         Pipeline::reply(self, at, frame)
+    }
+    fn translate(&self, at: usize, frame: &mut [u8], length: usize) -> Option<usize> {
+        Pipeline::translate(self, at, frame, length)
     }
     fn offline(&mut self) {
         Pipeline::offline(self);
@@ -331,7 +338,15 @@ impl<J: Judge> Worker<J> {
         let fates = Fates::of(verdicts);
         let judge = &self.judge;
         let answered = self.arrived.rewrite(fates.answered(), |position, frame| judge.reply(position, frame));
-        self.arrived.split(fates.passing(), &mut self.rest);
+        let mut passing = fates.passing();
+        if fates.translated() != 0 {
+            let write = |position, frame: &mut [u8], length| judge.translate(position, frame, length);
+            let translated = self.arrived.translate(fates.translated(), GROWTH, write);
+            path.counters.drop_for(Reason::Challenge, (fates.translated() & !translated).count_ones() as usize);
+            passing |= translated;
+        }
+        let stopped = !passing;
+        self.arrived.split(passing, &mut self.rest);
         fates.dropped(|reason, packets| path.counters.drop_for(reason, packets));
         let passing = self.arrived.len();
         let sent = path.tx.send(&mut self.arrived, &mut self.rest);
@@ -341,7 +356,7 @@ impl<J: Judge> Worker<J> {
         }
         if fates.answered() != 0 {
             path.counters.drop_for(Reason::Challenge, (fates.answered() & !answered).count_ones() as usize);
-            self.rest.split(!gather(answered, !fates.passing()), &mut self.replies);
+            self.rest.split(!gather(answered, stopped), &mut self.replies);
             self.send_replies(index);
         }
         self.rest.free();

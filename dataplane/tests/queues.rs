@@ -286,6 +286,9 @@ impl Judge for Owner {
     fn reply(&self, _: usize, _: &mut [u8]) -> Option<usize> {
         None
     }
+    fn translate(&self, _: usize, _: &mut [u8], _: usize) -> Option<usize> {
+        None
+    }
     fn offline(&mut self) {}
 }
 

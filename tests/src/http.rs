@@ -5,7 +5,7 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -24,9 +24,9 @@ use crate::time_bins::{TimeBins, unix_ns};
 #[derive(Clone, Debug)]
 pub struct Load {
     /// Server.
-    pub server: SocketAddrV4,
+    pub server: SocketAddr,
     /// Client addresses, taken in turn; empty: the system's choice.
-    pub sources: Vec<Ipv4Addr>,
+    pub sources: Vec<IpAddr>,
     /// New connections a second.
     pub connections_per_s: u32,
     /// Requests on one connection, one after the other.
@@ -93,7 +93,7 @@ async fn clients(load: &Load, stop: &AtomicBool) -> Rc<RefCell<Tally>> {
 }
 
 /// One connection with its requests. When one fails, so do those that would have followed.
-async fn connection(load: Load, source: Option<Ipv4Addr>, tally: Rc<RefCell<Tally>>) {
+async fn connection(load: Load, source: Option<IpAddr>, tally: Rc<RefCell<Tally>>) {
     let (mut stream, mut retries) = (None, load.retries);
     for done in 0..load.requests {
         let (began, clock) = (unix_ns(), Instant::now());
@@ -116,20 +116,20 @@ async fn connection(load: Load, source: Option<Ipv4Addr>, tally: Rc<RefCell<Tall
     }
 }
 
-async fn request(load: &Load, source: Option<Ipv4Addr>, stream: &mut Option<TcpStream>) -> io::Result<()> {
+async fn request(load: &Load, source: Option<IpAddr>, stream: &mut Option<TcpStream>) -> io::Result<()> {
     let stream = match stream {
         Some(open) => open,
         None => {
-            let socket = TcpSocket::new_v4()?;
+            let socket = if load.server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
             if let Some(source) = source {
                 socket.bind((source, 0).into())?;
             }
-            let open = socket.connect(load.server.into()).await?;
+            let open = socket.connect(load.server).await?;
             open.set_nodelay(true)?;
             stream.insert(open)
         }
     };
-    let text = format!("GET / HTTP/1.1\r\nHost: {}\r\nUser-Agent: levee-traffic\r\n\r\n", load.server.ip());
+    let text = format!("GET / HTTP/1.1\r\nHost: {}\r\nUser-Agent: levee-traffic\r\n\r\n", load.server);
     stream.write_all(text.as_bytes()).await?;
     let mut answer = Vec::new();
     while complete(&answer)?.is_none() {
@@ -192,15 +192,15 @@ impl Tally {
 mod tests {
     use std::{
         io::{Read, Write},
-        net::TcpListener,
+        net::{Ipv4Addr, TcpListener},
     };
 
     use super::*;
 
     /// Answers every request on every connection with `response`.
-    fn server(response: &'static str) -> SocketAddrV4 {
+    fn server(response: &'static str) -> SocketAddr {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let std::net::SocketAddr::V4(address) = listener.local_addr().unwrap() else { panic!("asked for IPv4") };
+        let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
@@ -217,10 +217,10 @@ mod tests {
         address
     }
 
-    fn load(server: SocketAddrV4) -> Load {
+    fn load(server: SocketAddr) -> Load {
         Load {
             server,
-            sources: vec![Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2)],
+            sources: vec![Ipv4Addr::LOCALHOST.into(), Ipv4Addr::new(127, 0, 0, 2).into()],
             connections_per_s: 50,
             requests: 2,
             retries: 0,
@@ -242,7 +242,7 @@ mod tests {
         let server = server("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n");
         let closed = {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-            SocketAddrV4::new(Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port())
+            listener.local_addr().unwrap()
         };
         for server in [server, closed] {
             let report = run(&load(server), &AtomicBool::new(false)).unwrap();
@@ -256,7 +256,7 @@ mod tests {
     fn a_connection_that_is_reset_is_opened_again_as_often_as_allowed() {
         // Closed with data unread, a connection is reset.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let std::net::SocketAddr::V4(server) = listener.local_addr().unwrap() else { panic!("asked for IPv4") };
+        let server = listener.local_addr().unwrap();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 stream.unwrap().peek(&mut [0; 16]).unwrap();

@@ -129,7 +129,16 @@ fn each_mistake_is_named_and_its_remedy_told() {
         ("schema = 1\n[[zone]]\nname = \"web\"", "zone \"web\" has no `prefixes`", "prefixes = "),
         ("schema = 1\n[[zone]]\nname = \" \"\nprefixes = [\"::/0\"]", "\" \" cannot be a name", "1 to 64 characters"),
         (&zone_with("mode = \"drop\""), "unknown value `drop` for `mode`", "monitor, enforce"),
-        (&zone_with("challenge = \"captcha\""), "unknown value `captcha` for `challenge`", "reset, safe_reset, off"),
+        (
+            &zone_with("challenge = \"captcha\""),
+            "unknown value `captcha` for `challenge`",
+            "reset, safe_reset, proxy, off",
+        ),
+        (
+            &zone_with("challenge = \"proxy\"\nvisibility = \"inbound\""),
+            "whose answers do not pass here",
+            "use \"reset\" or \"safe_reset\"",
+        ),
         (&zone_with("visibility = \"outbound\""), "unknown value `outbound` for `visibility`", "auto, both, inbound"),
         (&zone_with("link_capacity = 1000"), "cannot be a value of type integer", "a string in quotes"),
         (

@@ -96,8 +96,20 @@ fn zone(
     );
     let challenge = table.choice(
         "challenge",
-        &[("reset", Challenge::Reset), ("safe_reset", Challenge::SafeReset), ("off", Challenge::Off)],
+        &[
+            ("reset", Challenge::Reset),
+            ("safe_reset", Challenge::SafeReset),
+            ("proxy", Challenge::Proxy),
+            ("off", Challenge::Off),
+        ],
     );
+    if (challenge, visibility) == (Some(Challenge::Proxy), Some(Visibility::Inbound)) {
+        let fault = Fault::new(
+            "connections cannot be opened in the place of servers whose answers do not pass here (visibility = \"inbound\")",
+            "use \"reset\" or \"safe_reset\", which need one direction only",
+        );
+        problems.error(table.place("challenge"), fault);
+    }
     let zone = Zone {
         name: title,
         prefixes: values(prefixes.unwrap_or_default()),

@@ -141,6 +141,7 @@ impl From<&Zone> for v1::Zone {
                 Challenge::Off => v1::Challenge::Off,
                 Challenge::Reset => v1::Challenge::Reset,
                 Challenge::SafeReset => v1::Challenge::SafeReset,
+                Challenge::Proxy => v1::Challenge::Proxy,
             }
             .into(),
         }
@@ -178,8 +179,12 @@ impl TryFrom<&v1::Zone> for Zone {
                 v1::Challenge::Off => Challenge::Off,
                 v1::Challenge::Reset => Challenge::Reset,
                 v1::Challenge::SafeReset => Challenge::SafeReset,
+                v1::Challenge::Proxy if message.visibility() == v1::Visibility::Inbound => {
+                    return Err(FieldError::new("challenge", "proxy needs both directions, and visibility is inbound"));
+                }
+                v1::Challenge::Proxy => Challenge::Proxy,
                 v1::Challenge::Unspecified => {
-                    return Err(FieldError::new("challenge", "neither off nor reset nor safe_reset"));
+                    return Err(FieldError::new("challenge", "neither off nor reset nor safe_reset nor proxy"));
                 }
             },
             link_capacity_bps: match message.link_capacity_bps {

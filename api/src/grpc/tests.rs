@@ -81,7 +81,8 @@ fn zone() -> impl Strategy<Value = Zone> {
         (any::<u8>(), prop::collection::vec(ports, 0..3)).prop_map(|(protocol, ports)| Service { protocol, ports });
     let mode = prop::sample::select(vec![Mode::Monitor, Mode::Enforce]);
     let visibility = prop::sample::select(vec![Visibility::Auto, Visibility::Both, Visibility::Inbound]);
-    let challenge = prop::sample::select(vec![Challenge::Off, Challenge::Reset, Challenge::SafeReset]);
+    let challenge =
+        prop::sample::select(vec![Challenge::Off, Challenge::Reset, Challenge::SafeReset, Challenge::Proxy]);
     (
         (name(), prop::collection::vec(prefix(), 1..4), mode, prop::collection::vec(service, 0..3)),
         (any::<bool>(), visibility, prop::option::of(1_u64..), prop::collection::vec((role(), 1_u32..), 0..3)),
@@ -99,7 +100,10 @@ fn zone() -> impl Strategy<Value = Zone> {
                 services,
                 services_complete,
                 visibility,
-                challenge,
+                challenge: match (challenge, visibility) {
+                    (Challenge::Proxy, Visibility::Inbound) => Challenge::Off,
+                    _ => challenge,
+                },
                 challenge_dns,
                 link_capacity_bps: capacity,
                 floors,

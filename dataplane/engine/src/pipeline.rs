@@ -6,7 +6,7 @@
 //! scratch space is made once.
 //!
 //! * [`hashed`]: locating hosts without a computed slot. * [`account`]: roles and counters, with [`initials`]. * [`judge`]: filters and verdicts, with [`limits`].
-//! * [`challenge`]: SYNs that are answered, and answers to that. * [`copies`]: samples and captures.
+//! * [`challenge`]: SYNs that are answered, and answers to that, with [`proxy`]: connections that are opened in the place of a server. * [`copies`]: samples and captures.
 
 mod account;
 mod challenge;
@@ -15,6 +15,7 @@ mod hashed;
 mod initials;
 mod judge;
 mod limits;
+mod proxy;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -28,7 +29,9 @@ use self::judge::{Limited, NON_IP_LIMITERS};
 use self::limits::Limits;
 use crate::capture::Tap;
 use crate::challenge::Challenges;
+use crate::challenge::proxy::Proxy;
 use crate::challenge::reply::Reply;
+use crate::challenge::translation::Edit;
 use crate::filter::Limiters;
 use crate::filter::list::Hits;
 use crate::filter::table::ListId;
@@ -66,6 +69,7 @@ struct Stages {
     tap: Tap,
     limits: Limits,
     challenges: Challenges,
+    proxy: Proxy,
     control: Limiters,
     /// Of each wire. Not shared among workers: the first one sees all that is not IP.
     non_ip: Limiters,
@@ -92,6 +96,8 @@ struct Scratch {
     classes: [u16; BURST],
     lists: [ListId; BURST],
     hits: [Hits; BURST],
+    /// A bit for each TCP segment that begins no connection and is of none that is known.
+    strangers: u64,
     /// What limits know each packet by.
     limit_keys: [u64; BURST],
     /// What challenges know each packet by.
@@ -100,6 +106,14 @@ struct Scratch {
     answers: u64,
     /// How each is answered that is.
     replies: [Reply; BURST],
+    /// A bit for each packet of a connection that may have been opened in the place of its server.
+    proxied: u64,
+    /// A bit for each that has to wait for its server, and is held back.
+    waiting: u64,
+    /// A bit for each that goes on rewritten, if it does.
+    edited: u64,
+    /// Into what.
+    edits: [Edit; BURST],
     /// Why each is dropped, or would be if its zone were enforced.
     reasons: [Option<Reason>; BURST],
 }
@@ -130,6 +144,7 @@ impl Pipeline {
         let stages = Stages {
             limits: Limits::new(keyed, workers, Arc::clone(&link.shares)),
             challenges: Challenges::new(&keyed),
+            proxy: Proxy::new(&keyed),
             control: Limiters::new(Limited::COUNT, workers),
             non_ip: Limiters::new(NON_IP_LIMITERS, NonZeroU32::MIN),
             scratch: Box::new(Scratch {
@@ -143,10 +158,15 @@ impl Pipeline {
                 classes: [0; BURST],
                 lists: [ListId::default(); BURST],
                 hits: [Hits::NONE; BURST],
+                strangers: 0,
                 limit_keys: [0; BURST],
                 challenge_keys: [[0; 2]; BURST],
                 answers: 0,
                 replies: [Reply::Truncated; BURST],
+                proxied: 0,
+                waiting: 0,
+                edited: 0,
+                edits: [Edit::None; BURST],
                 reasons: [None; BURST],
             }),
             isa,
@@ -181,7 +201,7 @@ impl Pipeline {
             Direction::Inbound => {
                 let sources = tables.sources.sets();
                 stages.parse(packets, |addresses| sources.prefetch(addresses));
-                let special = stages.locate(tables, direction, packets.len());
+                let special = stages.locate(tables, direction, packets.len(), now);
                 stages.account(tables, packets, now);
                 let Scratch { parsed, classes, .. } = &mut *stages.scratch;
                 let members = sources.classify(stages.isa, parsed, packets.len(), classes);
@@ -189,14 +209,16 @@ impl Pipeline {
                 let met = stages.compare(tables, members, packets, now);
                 verdicts.fill(Verdict::Forward);
                 stages.judge(tables, special, members, &met, wire, packets, now, verdicts);
+                stages.translate_inbound(special, packets, now, verdicts);
                 stages.sample(packets, now);
                 stages.capture(&met.filters, wire, direction, packets, now, verdicts);
             }
             Direction::Outbound => {
                 stages.parse(packets, |_| {});
-                stages.locate(tables, direction, packets.len());
+                stages.locate(tables, direction, packets.len(), now);
                 stages.learn(tables, packets, now);
                 verdicts.fill(Verdict::Forward);
+                stages.translate_outbound(tables, packets, now, verdicts);
                 stages.capture(&[], wire, direction, packets, now, verdicts);
             }
         }
@@ -207,6 +229,14 @@ impl Pipeline {
     pub fn reply(&self, at: usize, frame: &mut [u8]) -> Option<usize> {
         let Scratch { parsed, replies, .. } = &*self.stages.scratch;
         replies.get(at)?.write(frame, &parsed.layers(at))
+    }
+
+    /// Rewrites the packet that was at a position of the last burst, and had the verdict [`Verdict::Translate`]: `length` bytes of `frame`,
+    /// behind which are [`translation::GROWTH`](crate::challenge::translation::GROWTH) more. Returns how long it is then. None when
+    /// it cannot be: then the packet is to be dropped.
+    pub fn translate(&self, at: usize, frame: &mut [u8], length: usize) -> Option<usize> {
+        let Scratch { parsed, edits, .. } = &*self.stages.scratch;
+        edits.get(at)?.write(frame, length, &parsed.layers(at))
     }
 
     /// Lets copies of packets go into a capture ring from now on.
@@ -240,15 +270,15 @@ impl Stages {
 
     /// Zone and host on the inside, and the key of the conversation. A bit for each packet that is judged by more than filters.
     #[inline(never)]
-    fn locate(&mut self, tables: &Tables, direction: Direction, count: usize) -> u64 {
+    fn locate(&mut self, tables: &Tables, direction: Direction, count: usize, now: Timestamp) -> u64 {
         match direction {
-            Direction::Inbound => self.locate_in(tables, Direction::Inbound, count),
-            Direction::Outbound => self.locate_in(tables, Direction::Outbound, count),
+            Direction::Inbound => self.locate_in(tables, Direction::Inbound, count, now),
+            Direction::Outbound => self.locate_in(tables, Direction::Outbound, count, now),
         }
     }
 
     #[inline(always)]
-    fn locate_in(&mut self, tables: &Tables, direction: Direction, count: usize) -> u64 {
+    fn locate_in(&mut self, tables: &Tables, direction: Direction, count: usize, now: Timestamp) -> u64 {
         let Self { isa, keyed, link, scratch, .. } = self;
         let Scratch { parsed, keys, places, hashed, .. } = &mut **scratch;
         let Parsed { columns, marks, .. } = &*parsed;
@@ -277,10 +307,17 @@ impl Stages {
         if marks.ipv6 != 0 || tables.plan.hashes_ipv4() {
             self.locate_hashed(tables, direction, count);
         }
-        let Self { isa, conversations, scratch, .. } = self;
-        let Scratch { parsed, keys, maybe_known, .. } = &mut **scratch;
+        let Self { isa, conversations, proxy, scratch, .. } = self;
+        let Scratch { parsed, keys, maybe_known, proxied, waiting, edited, .. } = &mut **scratch;
         let Parsed { lanes, marks, .. } = &*parsed;
         *maybe_known = conversations.prefetch(direction, keys.get(..count).unwrap_or_default());
+        (*proxied, *waiting, *edited) = (0, 0, 0);
+        if proxy.connections.are_any(now) {
+            *proxied = set_bits(marks.tcp)
+                .filter(|at| keys.get(*at).is_some_and(|key| proxy.connections.may_know(*key)))
+                .inspect(|at| keys.get(*at).into_iter().for_each(|key| proxy.connections.prefetch(*key)))
+                .fold(0, |bits, at| bits | 1 << at);
+        }
         if direction == Direction::Inbound {
             conversations.locate_fragments(*isa, marks.fragments, lanes, parsed.rows());
         }

@@ -7,6 +7,8 @@ use std::fmt;
 pub enum Verdict {
     /// It leaves on the other side of the wire, unmodified.
     Forward,
+    /// It leaves on the other side of the wire, rewritten: it is of a connection that was opened in the place of its server.
+    Translate,
     /// It is rewritten into the answer to it, which leaves where it came from.
     Reply,
     /// It is dropped, for exactly one reason.
@@ -42,7 +44,7 @@ macro_rules! reasons {
 reasons! {
     Filter, "filter", "matched a filter with the action drop";
     Limit, "limit", "matched a filter with the action limit, above its rate";
-    Challenge, "challenge", "a SYN that has to be challenged, but its source prefix has been asked as often as it may be, or it cannot be answered (fragments, IPv6 extension headers)";
+    Challenge, "challenge", "a SYN that has to be challenged, but its source prefix has been asked as often as it may be, or it cannot be answered (fragments, IPv6 extension headers); or a segment of a client whose server has not answered yet";
     SourceBlocked, "source_blocked", "its source has matched a filter with the action block source as often as that says";
     TxFull, "tx_full", "the port that it was to leave by did not take it";
     SteerFull, "steer_full", "the worker that its addresses belong to had no room for what another worker received";

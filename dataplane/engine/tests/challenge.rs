@@ -10,14 +10,14 @@ mod traffic;
 use std::time::Duration;
 
 use levee_api::filter::{Action, Filter, HeaderBox, Origin, Rule, Target};
-use levee_api::role::Role;
+use levee_api::role::{Role, RoleSet};
 use levee_api::zone::{Challenge, Mode, Zone};
 use levee_engine::challenge::cookie;
 use levee_engine::packet::Direction::{Inbound, Outbound};
 use levee_engine::time::Timestamp;
 use levee_engine::verdict::{Reason, Verdict};
 
-use traffic::{MORE, SERVER, Site, TO_SERVER, Tcp, attacker, datagram, syn, zone};
+use traffic::{MORE, SERVER, Site, TO_SERVER, Tcp, ack, attacker, datagram, syn, zone};
 
 /// A client in a network of its own; the flood has none of its addresses.
 const CLIENT: Tcp = Tcp { source: [198, 51, 100, 7], port: 40_000, ..TO_SERVER };
@@ -47,7 +47,7 @@ fn flood(site: &mut Site, ticks: std::ops::Range<u64>) -> (usize, usize, usize) 
             sent += 1;
             match site.send(Inbound, &mimic(tick * 100 + n)) {
                 Verdict::Reply => answered += 1,
-                Verdict::Forward => passed += 1,
+                Verdict::Forward | Verdict::Translate => passed += 1,
                 Verdict::Drop(_) => {}
             }
         }
@@ -206,6 +206,23 @@ fn what_cannot_be_answered_does_not_pass_for_it() {
 }
 
 #[test]
+fn where_strangers_are_dropped_a_verified_client_goes_on_with_a_connection_that_was_forgotten() {
+    for (how, spared) in [(Challenge::Reset, 8), (Challenge::Off, 0)] {
+        let mut site = Site::learned(&[Zone { challenge: how, ..zone() }]);
+        let client = site.connect_from(CLIENT.source, CLIENT.port);
+        // Connections are forgotten after five minutes, verified sources after ten.
+        site.now = site.now + Duration::from_secs(310);
+        ask(&mut site, Role::OutOfState.set(), Action::Drop);
+        assert_eq!(site.send(Inbound, &ack(SERVER, 1)), Verdict::Drop(Reason::Filter));
+        let passes = (0..50).filter(|_| site.send(Inbound, &client.data(b"again")) == Verdict::Forward).count();
+        assert_eq!(passes, spared, "{how:?}");
+        // Once the server has answered it is known again.
+        site.send(Outbound, &client.reply(100));
+        assert_eq!(site.send(Inbound, &client.data(b"again")), Verdict::Forward);
+    }
+}
+
+#[test]
 fn a_crowd_is_never_asked() {
     let mut site = Site::learned(&[zone()]);
     for tick in 0..300_u64 {
@@ -265,19 +282,25 @@ fn nobody_is_asked_where_it_is_off_or_only_watched() {
 /// A zone whose control plane asks everybody, for queries too if `dns`.
 fn asked_by_the_control_plane(dns: bool) -> Site {
     let mut site = Site::learned(&[Zone { challenge_dns: dns, ..zone() }]);
+    let roles = Role::Syn.set().union(Role::UdpOpen.set()).union(Role::UdpUnserved.set());
+    ask(&mut site, roles, Action::Challenge { above_pps: 0 });
+    site
+}
+
+/// What the control plane does to everything of some roles.
+fn ask(site: &mut Site, roles: RoleSet, action: Action) {
     let filter = Filter {
         id: 1,
         target: Target { zone: "web".to_owned(), prefix: None },
-        roles: Role::Syn.set().union(Role::UdpOpen.set()).union(Role::UdpUnserved.set()),
+        roles,
         rule: Rule::of(HeaderBox::any()),
-        action: Action::Challenge { above_pps: 0 },
+        action,
         deadline: Timestamp(site.now.0 + 1_000_000_000),
         origin: Origin::ControlPlane { owner: "test".to_owned() },
         witness: String::new(),
     };
     site.engine.detector.measures.install_external(filter).unwrap();
     site.tick();
-    site
 }
 
 #[test]

@@ -129,6 +129,47 @@ impl Burst {
         rewritten
     }
 
+    /// Lets the packets whose bit is set be rewritten on their way: `write` is told the position of each, its bytes with up to `growth` more
+    /// behind them, and how many are its own; it returns how many of them it is from then on, or none. Of a packet of several segments
+    /// it gets the first, without more behind it, and must not change its length. Returns the bits of those that were rewritten.
+    #[inline]
+    pub fn translate(
+        &mut self,
+        which: u64,
+        growth: usize,
+        write: impl Fn(usize, &mut [u8], usize) -> Option<usize>,
+    ) -> u64 {
+        let mut rewritten = 0;
+        for (position, &mbuf) in self.owned().iter().enumerate().filter(|(position, _)| which >> position & 1 == 1) {
+            // SAFETY: an owned mbuf is valid.
+            let (data, length, segments) = unsafe { (first_byte(mbuf), (*mbuf).data_len, (*mbuf).nb_segs) };
+            // SAFETY: as above.
+            let (room, offset) = unsafe { (usize::from((*mbuf).buf_len), usize::from((*mbuf).data_off)) };
+            let length = usize::from(length);
+            let behind = if segments == 1 { room.saturating_sub(offset + length).min(growth) } else { 0 };
+            // SAFETY: the buffer has that much room behind the data of its only segment, and nobody else uses the mbuf.
+            unsafe { data.cast_mut().add(length).write_bytes(0, behind) };
+            // SAFETY: the bytes of the segment are initialised by the driver, those behind it just now.
+            let frame = unsafe { std::slice::from_raw_parts_mut(data.cast_mut(), length + behind) };
+            let Some(written) = write(position, frame, length).filter(|written| *written <= length + behind) else {
+                continue;
+            };
+            if written != length {
+                let Ok(written) = u16::try_from(written) else { continue };
+                if segments != 1 {
+                    continue;
+                }
+                // SAFETY: an mbuf of ours, of one segment, whose buffer has at least so many bytes.
+                unsafe {
+                    (*mbuf).data_len = written;
+                    (*mbuf).pkt_len = written.into();
+                }
+            }
+            rewritten |= 1 << position;
+        }
+        rewritten
+    }
+
     /// Moves the packets whose bit in `kept` is not set to `rest`, which has none before.
     #[inline]
     pub fn split(&mut self, kept: u64, rest: &mut Self) {

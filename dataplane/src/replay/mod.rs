@@ -11,6 +11,7 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use levee_api::config::{Config, ConfigError};
+use levee_engine::challenge::translation::GROWTH;
 use levee_engine::detect::snapshot;
 use levee_engine::engine::{Engine, Settings};
 use levee_engine::isa::Isa;
@@ -191,6 +192,18 @@ fn drive(
         totals.count(verdict);
         match (verdict, out, back) {
             (Verdict::Forward, Some(out), _) => out.write(record.at, record.data, record.wire_len)?,
+            (Verdict::Translate, Some(out), _) => {
+                frame.clear();
+                frame.extend_from_slice(record.data);
+                frame.resize(record.data.len() + GROWTH, 0);
+                let pipeline = pipelines.first();
+                let length = pipeline.and_then(|pipeline| pipeline.translate(0, &mut frame, record.data.len()));
+                if let Some((length, passed)) = length.and_then(|length| Some((length, frame.get(..length)?))) {
+                    let cut = record.wire_len.saturating_sub(u32::try_from(record.data.len()).unwrap_or(u32::MAX));
+                    let wire_len = u32::try_from(length).unwrap_or(u32::MAX).saturating_add(cut);
+                    out.write(record.at, passed, wire_len)?;
+                }
+            }
             (Verdict::Reply, _, Some(back)) => {
                 frame.clear();
                 frame.extend_from_slice(record.data);

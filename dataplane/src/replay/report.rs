@@ -25,7 +25,7 @@ impl Totals {
     pub(super) fn count(&mut self, verdict: Verdict) {
         self.received += 1;
         match verdict {
-            Verdict::Forward => self.forwarded += 1,
+            Verdict::Forward | Verdict::Translate => self.forwarded += 1,
             Verdict::Reply => self.replied += 1,
             Verdict::Drop(reason) => {
                 if let Some(count) = self.dropped.get_mut(reason.index()) {

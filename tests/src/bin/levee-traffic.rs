@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
@@ -94,10 +94,10 @@ enum Command {
     Http {
         /// Server and port.
         #[arg(long)]
-        server: SocketAddrV4,
+        server: SocketAddr,
         /// Client addresses, comma-separated, taken in turn.
         #[arg(long, value_delimiter = ',')]
-        sources: Vec<Ipv4Addr>,
+        sources: Vec<IpAddr>,
         /// New connections a second.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
         rate: u32,
@@ -143,6 +143,9 @@ enum Command {
         /// Which.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// IPv6 addresses.
+        #[arg(long)]
+        ipv6: bool,
     },
 }
 
@@ -183,10 +186,11 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn std::error::Error>> {
                 http::Load { server, sources, connections_per_s: rate, requests, duration: seconds, retries, patience };
             print(&http::run(&load, &stop)?)?;
         }
-        Command::Clients { count, seed } => {
+        Command::Clients { count, seed, ipv6 } => {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let family = if ipv6 { Family::V6 } else { Family::V4 };
             let mut out = io::stdout().lock();
-            (0..count).try_for_each(|_| writeln!(out, "{}", address::client(Family::V4, &mut rng)))?;
+            (0..count).try_for_each(|_| writeln!(out, "{}", address::client(family, &mut rng)))?;
         }
         Command::Timeline { kind, target, sent, received, http, events } => {
             let (sent, received, clients) = (parse(&sent)?, parse(&received)?, parse(&http)?);

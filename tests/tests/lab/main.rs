@@ -2,6 +2,7 @@
 
 mod capture;
 mod challenge;
+mod proxy;
 mod soak;
 mod support;
 

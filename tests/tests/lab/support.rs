@@ -4,11 +4,12 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
+use levee_tests::send;
 use nix::{sys::signal, unistd::Pid};
 use serde::de::DeserializeOwned;
 
@@ -108,6 +109,52 @@ impl Lab {
         await_until("the flood begins", || self.counter("outside", "rx_packets") > before + 20_000);
     }
 
+    /// A program in one namespace.
+    pub(crate) fn inside(&self, part: &str, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.namespace(part), program]);
+        command
+    }
+
+    /// What a program in one namespace prints.
+    pub(crate) fn ask(&self, part: &str, program: &str, arguments: &[&str]) -> String {
+        let output = self.inside(part, program).args(arguments).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Sets kernel parameters in one namespace.
+    pub(crate) fn sysctl(&self, part: &str, settings: &[&str]) {
+        let set = self.inside(part, "sysctl").arg("-qw").args(settings).status().unwrap();
+        assert!(set.success(), "{settings:?}");
+    }
+
+    /// Addresses of clients that nobody has seen before, IPv4 or IPv6.
+    pub(crate) fn add_clients(&self, seed: u32, count: usize, ipv6: bool) -> Vec<String> {
+        let mut list = Command::new(env!("CARGO_BIN_EXE_levee-traffic"));
+        list.args(["clients", "--seed", &seed.to_string(), "--count", &count.to_string()]);
+        if ipv6 {
+            list.arg("--ipv6");
+        }
+        let listed = list.output().unwrap();
+        let sources: Vec<String> = String::from_utf8_lossy(&listed.stdout).lines().map(str::to_owned).collect();
+        let length = if ipv6 { 128 } else { 32 };
+        let batch: String = sources.iter().map(|source| format!("address add {source}/{length} dev lo\n")).collect();
+        let file = self.state(&format!("clients-{seed}"));
+        fs::write(&file, batch).unwrap();
+        let added = Command::new("ip").args(["-n", &self.namespace("internet"), "-batch"]).arg(file).status().unwrap();
+        assert!(added.success());
+        sources
+    }
+
+    /// Begins a flood at an address; it ends with what it returns.
+    pub(crate) fn flood(&self, kind: &str, target: &str, port: u16, rate_pps: u32) -> Flood {
+        let mut command = self.inside("internet", env!("CARGO_BIN_EXE_levee-traffic"));
+        let (rate, port) = (rate_pps.to_string(), port.to_string());
+        command.args(["send", "--interface", "wan", "--to-mac", &self.server_mac(), "--kind", kind]);
+        command.args(["--target", target, "--port", &port, "--rate", &rate, "--seconds", "300"]);
+        Flood(Some(command.stdout(Stdio::piped()).spawn().unwrap()))
+    }
+
     /// Link address of the server.
     pub(crate) fn server_mac(&self) -> String {
         let output = Command::new("ip")
@@ -130,6 +177,33 @@ impl Lab {
     fn is_plain(&self) -> bool {
         !self.state("levee.toml").exists() && self.state("").exists()
     }
+}
+
+/// A flood that runs.
+pub(crate) struct Flood(Option<Child>);
+
+impl Flood {
+    /// Ends it, and says what was sent.
+    pub(crate) fn end(mut self) -> send::Sent {
+        let child = self.0.take().unwrap();
+        terminate(&child);
+        serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap()
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            terminate(&child);
+            let _ = child.wait();
+        }
+    }
+}
+
+/// SIGTERM, to one process of ours.
+fn terminate(child: &Child) {
+    let process = Pid::from_raw(child.id().try_into().unwrap());
+    let _ = signal::kill(process, signal::SIGTERM);
 }
 
 impl Drop for Lab {
@@ -163,7 +237,8 @@ pub(crate) fn command_line(process: Pid) -> Vec<String> {
     String::from_utf8_lossy(&bytes).trim_end_matches('\0').split('\0').map(str::to_owned).collect()
 }
 
-fn await_until(what: &str, mut holds: impl FnMut() -> bool) {
+/// Returns when something holds.
+pub(crate) fn await_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !holds() {
         assert!(Instant::now() < deadline, "{what}: not within 30 s");

@@ -68,8 +68,8 @@ impl Record {
         let (fate, reason) = match (offer.verdict, offer.reason) {
             (Verdict::Reply, _) => (3_u64, NO_BYTE),
             (Verdict::Drop(reason), _) => (2, reason as u8),
-            (Verdict::Forward, Some(reason)) => (1, reason as u8),
-            (Verdict::Forward, None) => (0, NO_BYTE),
+            (Verdict::Forward | Verdict::Translate, Some(reason)) => (1, reason as u8),
+            (Verdict::Forward | Verdict::Translate, None) => (0, NO_BYTE),
         };
         let role = offer.role.map_or(NO_BYTE, |role| role as u8);
         let direction = u64::from(offer.direction == Direction::Outbound);

@@ -2,6 +2,8 @@
 
 use levee_api::lane::TcpFlags;
 
+use super::options;
+
 pub(super) const IPV4: usize = 20;
 pub(super) const IPV6: usize = 40;
 pub(super) const TCP: usize = 20;
@@ -20,6 +22,22 @@ pub(super) fn ipv4(source: u32, destination: u32, protocol: u8, content: usize) 
     let third = u32::from(TTL) << 24 | u32::from(protocol) << 16;
     let check = checksum(sum(&[first, DO_NOT_FRAGMENT, third, source, destination]));
     [first, DO_NOT_FRAGMENT, third | u32::from(check), source, destination]
+}
+
+/// The same header again, for other content and without options; everything else stays.
+#[inline]
+pub(super) fn ipv4_again([first, second, third, source, destination]: [u32; 5], content: usize) -> [u32; 5] {
+    const TYPE_OF_SERVICE: u32 = 0x00ff_0000;
+    let first = 0x4500_0000 | first & TYPE_OF_SERVICE | u32::from(length(IPV4 + content));
+    let third = third & 0xffff_0000;
+    let check = checksum(sum(&[first, second, third, source, destination]));
+    [first, second, third | u32::from(check), source, destination]
+}
+
+/// The second row of an IPv6 header for other content.
+#[inline]
+pub(super) fn ipv6_again(content: usize, protocol: u8, hops: u8) -> u32 {
+    u32::from(length(content)) << 16 | u32::from(protocol) << 8 | u32::from(hops)
 }
 
 /// An IPv6 header up to the addresses (RFC 8200).
@@ -44,6 +62,49 @@ pub(super) fn tcp(
     let pseudo = addresses + u64::from(TCP_PROTOCOL) + TCP as u64;
     let check = checksum(pseudo + sum(&[ports, sequence, acknowledgement, fourth]));
     [ports, sequence, acknowledgement, fourth, u32::from(check) << 16]
+}
+
+/// A segment with options, and how many of its rows are used. `zeros`: so many bytes of data, all of them zero.
+#[inline]
+#[expect(clippy::too_many_arguments, reason = "the fields of the header")]
+pub(super) fn tcp_with(
+    addresses: u64,
+    ports: u32,
+    sequence: u32,
+    acknowledgement: u32,
+    flags: TcpFlags,
+    window: u16,
+    (options, used): ([u32; options::ROWS], usize),
+    zeros: usize,
+) -> ([u32; 5 + options::ROWS], usize) {
+    let used = 5 + used.min(options::ROWS);
+    let offset = u32::from(length(used)) << 28;
+    let fourth = offset | u32::from(flags.bits()) << 16 | u32::from(window);
+    let pseudo = addresses + u64::from(TCP_PROTOCOL) + u64::from(length(used * 4 + zeros));
+    let check = checksum(pseudo + sum(&[ports, sequence, acknowledgement, fourth]) + sum(&options));
+    let mut rows = [0; 5 + options::ROWS];
+    let header = [ports, sequence, acknowledgement, fourth, u32::from(check) << 16];
+    rows.iter_mut().zip(header.into_iter().chain(options)).for_each(|(row, value)| *row = value);
+    (rows, used)
+}
+
+/// What changes in something that has a checksum (RFC 1624).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Change(u64);
+
+impl Change {
+    /// A row becomes another one. `odd`: it begins at an odd offset.
+    #[inline]
+    pub(super) fn replace(&mut self, old: u32, new: u32, odd: bool) {
+        let change = folded(u64::from(!old) + u64::from(new));
+        self.0 += u64::from(if odd { change.swap_bytes() } else { change });
+    }
+
+    /// The checksum behind it.
+    #[inline]
+    pub(super) fn checksum(self, old: u16) -> u16 {
+        checksum(u64::from(!old) + self.0)
+    }
 }
 
 /// A UDP header (RFC 768) before a message.
@@ -90,9 +151,15 @@ pub(super) fn put(rows: &[u32], bytes: &mut [u8]) {
 /// The checksum of a sum (RFC 1071).
 #[inline]
 fn checksum(sum: u64) -> u16 {
+    !folded(sum)
+}
+
+/// A sum modulo 2^16 - 1, not zero unless it is.
+#[inline]
+fn folded(sum: u64) -> u16 {
     let fold = |sum: u64, bits: u32| (sum & ((1 << bits) - 1)) + (sum >> bits);
     let folded = fold(fold(fold(sum, 32), 16), 16);
-    !u16::try_from(fold(folded, 16)).unwrap_or(0)
+    u16::try_from(fold(folded, 16)).unwrap_or(0)
 }
 
 #[inline]

@@ -7,6 +7,7 @@ use levee_api::lane::TcpFlags;
 
 use super::dns;
 use super::header::{self, IPV4, IPV6, TCP, TCP_PROTOCOL, UDP, UDP_PROTOCOL};
+use super::options::Options;
 use crate::packet::Layers;
 
 /// What is answered.
@@ -22,6 +23,16 @@ pub enum Reply {
         flags: TcpFlags,
         /// Window.
         window: u16,
+    },
+    /// A SYN-ACK that opens a connection for a server that does not know of it yet: the client may not send before that has answered,
+    /// so that there is no window.
+    Opening {
+        /// Sequence number.
+        sequence: u32,
+        /// Acknowledgement number.
+        acknowledgement: u32,
+        /// What of the client's options is agreed to.
+        options: Options,
     },
     /// To a DNS query: ask again over TCP.
     Truncated,
@@ -88,6 +99,7 @@ impl Reply {
         let is_v4 = frame.get(l3)? >> 4 == 4;
         let (protocol, content) = match self {
             Self::Segment { .. } => (TCP_PROTOCOL, TCP),
+            Self::Opening { options, .. } => (TCP_PROTOCOL, TCP + 4 * options.rows().1),
             Self::Truncated => (UDP_PROTOCOL, UDP + dns::length(layers.payload(frame))?),
         };
         let ip_end = l3 + if is_v4 { IPV4 } else { IPV6 };
@@ -118,6 +130,12 @@ impl Reply {
             Self::Segment { sequence, acknowledgement, flags, window } => {
                 header::put(&header::tcp(addresses, ports, sequence, acknowledgement, flags, window), content);
             }
+            Self::Opening { sequence, acknowledgement, options } => {
+                let flags = TcpFlags::SYN.union(TcpFlags::ACK);
+                let (rows, used) =
+                    header::tcp_with(addresses, ports, sequence, acknowledgement, flags, 0, options.rows(), 0);
+                header::put(rows.get(..used)?, content);
+            }
             Self::Truncated => {
                 let (udp, message) = content.split_at_mut_checked(UDP)?;
                 dns::turn(message);
@@ -133,6 +151,7 @@ mod tests {
     use etherparse::{IpHeaders, NetHeaders, PacketBuilder, PacketBuilderStep, PacketHeaders, TransportHeader};
     use proptest::prelude::*;
 
+    use super::super::options::Stamps;
     use super::*;
     use crate::packet::{Kind, Lanes, Packet, parse};
 
@@ -208,6 +227,34 @@ mod tests {
             prop_assert!(tcp.syn && tcp.ack && !tcp.rst && !tcp.fin && !tcp.psh);
             let end = 14 + 4 * tags + if is_v4 { 40 } else { 60 };
             prop_assert!(answer[end..].iter().all(|byte| *byte == 0), "padding says nothing");
+        }
+
+        #[test]
+        fn a_connection_is_opened_with_what_was_offered_and_no_more_bytes(
+            is_v4: bool, tags in 0..=2_usize, mss: bool, scale: bool, sack: bool, stamps: bool, sequence: u32,
+        ) {
+            let stamps = stamps.then_some(Stamps { value: 7, echo: 9 });
+            let (mss, scale) = (mss.then_some(1460), scale.then_some(7));
+            let options = Options { mss, scale, sack, stamps };
+            // As short as such a SYN can be: options side by side, filled up to a row.
+            let used: usize = [(mss.is_some(), 4), (scale.is_some(), 3), (sack, 2), (stamps.is_some(), 10)]
+                .into_iter().filter(|(has, _)| *has).map(|(_, bytes)| bytes).sum();
+            let mut frame = syn(is_v4, tags, used.div_ceil(4), 0);
+            let asked = frame.clone();
+            let reply = Reply::Opening { sequence, acknowledgement: 101, options };
+            let length = reply.write(&mut frame, &layers_of(&asked)).unwrap();
+            prop_assert!(length <= asked.len().max(60));
+            let read = PacketHeaders::from_ethernet_slice(&frame[..length]).unwrap();
+            let Some(TransportHeader::Tcp(tcp)) = &read.transport else { panic!("no TCP") };
+            prop_assert_eq!(Options::read(tcp.options.as_slice()), options);
+            prop_assert_eq!((tcp.sequence_number, tcp.acknowledgment_number, tcp.window_size), (sequence, 101, 0));
+            prop_assert!(tcp.syn && tcp.ack && !tcp.rst && !tcp.fin && !tcp.psh);
+            let check = match read.net.as_ref().unwrap() {
+                NetHeaders::Ipv4(ip, _) => tcp.calc_checksum_ipv4(ip, &[]).unwrap(),
+                NetHeaders::Ipv6(ip, _) => tcp.calc_checksum_ipv6(ip, &[]).unwrap(),
+                NetHeaders::Arp(_) => panic!("no IP"),
+            };
+            prop_assert_eq!(tcp.checksum, check);
         }
 
         #[test]

@@ -1,6 +1,6 @@
 //! ICMP (RFC 792) and ICMPv6 (RFC 4443), with the packets that their errors quote.
 
-use levee_api::lane::Lane;
+use levee_api::lane::{Bits, Lane};
 
 use super::frame::{Frame, offset, saturated};
 use super::{Datagram, Kind, Lanes, Layers, Packet, has_ports, ipv4, ipv6};
@@ -89,6 +89,20 @@ pub struct Quoted {
 }
 
 impl Quoted {
+    /// The lanes that tell its conversation. `first`: its first byte, in which the version is.
+    pub fn lanes(&self, first: Option<u8>) -> Lanes {
+        let mut lanes = Lanes::default();
+        for (place, piece) in lanes.0.iter_mut().zip(self.src.into_iter().chain(self.dst)) {
+            *place = piece;
+        }
+        lanes.set_ports(self.sport, self.dport);
+        lanes.set(Lane::Protocol, self.protocol.into());
+        if first.is_some_and(|first| first >> 4 == 6) {
+            lanes.add(Bits::IPV6);
+        }
+        lanes
+    }
+
     fn v4(header: &[u8; ipv4::HEADER]) -> Option<Self> {
         #[rustfmt::skip] // rows as in RFC 791's picture
         let [

@@ -84,8 +84,9 @@ impl Stages {
                 parsed.set_kind(at, layers.kind);
             }
         }
-        if self.challenges.are_open(now) {
-            self.hear_answers(tcp & !opening & !known, packets, now);
+        self.scratch.strangers = tcp & !opening & !known;
+        if self.challenges.are_open(now) || self.scratch.proxied != 0 {
+            self.hear_answers(self.scratch.strangers, packets, now);
         }
         self.mark_forged(udp & !known, packets);
         let Self { link, scratch, epoch, .. } = self;

@@ -7,8 +7,9 @@ use std::hint::select_unpredictable;
 
 use levee_api::filter::Action;
 use levee_api::lane::Bits;
+use levee_api::role::Role;
 use levee_api::time::Timestamp;
-use levee_api::zone::Mode;
+use levee_api::zone::{Challenge, Mode};
 
 use super::limits::Limit;
 use super::{BURST, Scratch, Stages, set_bits};
@@ -145,8 +146,8 @@ impl Stages {
             self.judge_special(tables, at, by_set, met, wire, packets, now, verdicts);
         }
         let by_set = by_set & !special;
-        let Self { link, limits, scratch, .. } = self;
-        let Scratch { parsed: Parsed { lanes, .. }, limit_keys, blocked, .. } = &**scratch;
+        let Self { link, scratch, .. } = self;
+        let Scratch { blocked, .. } = &**scratch;
         let mut blocked = blocked & !special & !by_set;
         let special = special | by_set | blocked;
         let (mut dropped, mut over) = (0, 0);
@@ -155,6 +156,9 @@ impl Stages {
             link.hits.hit(found.counter, packet.wire_len, now);
             dropped |= u64::from(found.action == Action::Drop) << at;
         }
+        dropped &= !self.spared(tables, dropped, met, now);
+        let Self { limits, scratch, .. } = self;
+        let Scratch { parsed: Parsed { lanes, .. }, limit_keys, .. } = &**scratch;
         for at in set_bits(met.blocking & !special) {
             let (Some(Some(found)), Some(lanes)) = (met.filters.get(at), lanes.get(at)) else { continue };
             let Action::BlockSource { after } = found.action else { continue };
@@ -177,11 +181,35 @@ impl Stages {
             };
             self.condemn(tables, at, reason, now, verdicts);
         }
+        for at in set_bits(self.scratch.waiting) {
+            self.condemn(tables, at, Reason::Challenge, now, verdicts);
+        }
         for at in set_bits(self.scratch.answers) {
             if let Some(verdict) = verdicts.get_mut(at) {
                 *verdict = Verdict::Reply;
             }
         }
+    }
+
+    /// Of segments that are to be dropped for being of no connection, where clients are challenged: those whose source is verified. They
+    /// may be of a connection that was forgotten, and are few.
+    #[inline]
+    fn spared(&mut self, tables: &Tables, dropped: u64, met: &Met<'_>, now: Timestamp) -> u64 {
+        let Self { limits, scratch, .. } = self;
+        let Scratch { parsed, places, strangers, .. } = &**scratch;
+        let mut spared = 0;
+        for at in set_bits(dropped & strangers) {
+            let (Some(Some(found)), Some(Some(place)), Some(lanes)) =
+                (met.filters.get(at), places.get(at), parsed.lanes.get(at))
+            else {
+                continue;
+            };
+            let is_spared = found.roles == Role::OutOfState.set()
+                && tables.plan.challenge(place.zone) != Challenge::Off
+                && limits.spares(lanes, now);
+            spared |= u64::from(is_spared) << at;
+        }
+        spared
     }
 
     /// Counts what comes from address sets; a bit for each packet that its zone drops for that.

@@ -39,6 +39,11 @@ const ANSWERS_PPS: u32 = 256;
 const ANSWERS: u32 = u32::MAX;
 const REPEATS: u32 = u32::MAX - 1;
 const COOKIES: u32 = u32::MAX - 2;
+const STRAYS: u32 = u32::MAX - 3;
+/// Segments of no known connection per second of a verified source that pass what drops those of others, and at once: what a client sends on
+/// one that was idle for too long, until the server answers and it is known again.
+const STRAYS_PPS: u32 = 2;
+const STRAYS_BURST: u32 = 8;
 /// Answers to challenges per second of one source, and at once: a browser opens a handful of connections.
 const COOKIES_PPS: u32 = 16;
 const COOKIES_BURST: u32 = 64;
@@ -62,6 +67,8 @@ pub(super) struct Limits {
     sources: SourceLimiters,
     verified: SourceMarks,
     blocked: SourceMarks,
+    /// Answers to a source prefix: to divide for each packet would cost more than the rest.
+    answers: Rate,
 }
 
 /// A limit that a packet meets.
@@ -83,6 +90,7 @@ impl Limits {
             sources: SourceLimiters::new(SOURCES),
             verified: SourceMarks::new(SOURCES, VERIFIED),
             blocked: SourceMarks::new(SOURCES, BLOCKED),
+            answers: Rate::of(ANSWERS_PPS, ANSWERS_PPS).shared_by(workers),
         }
     }
 
@@ -91,10 +99,18 @@ impl Limits {
         self.verified.insert(self.keyed.pair(lanes), now);
     }
 
-    /// Counts an answer to a challenge; false when its source sends more of them than clients do.
-    pub(super) fn may_answer(&mut self, lanes: &Lanes, now: Timestamp) -> bool {
+    /// Counts an answer to a challenge; false when its source sends more of them than clients do. `opens`: its connection goes on.
+    pub(super) fn may_answer(&mut self, opens: bool, lanes: &Lanes, now: Timestamp) -> bool {
         let key = self.keyed.pair_for(COOKIES, lanes);
-        self.sources.allow(key, Rate::of(COOKIES_PPS, COOKIES_BURST), now)
+        let pps = if opens { VERIFIED_PPS } else { COOKIES_PPS };
+        self.sources.allow(key, Rate::of(pps, pps.max(COOKIES_BURST)), now)
+    }
+
+    /// True when a source that is verified sends a segment of no known connection, and not many of them.
+    #[cold]
+    pub(super) fn spares(&mut self, lanes: &Lanes, now: Timestamp) -> bool {
+        self.verified.contains(self.keyed.pair(lanes), now)
+            && self.sources.allow(self.keyed.pair_for(STRAYS, lanes), Rate::of(STRAYS_PPS, STRAYS_BURST), now)
     }
 
     /// Counts a request; true when its source has sent more of them to its target than most do.
@@ -200,8 +216,7 @@ impl Limits {
                 return Asked::No;
             }
         }
-        let answers = Rate::of(ANSWERS_PPS, ANSWERS_PPS).shared_by(self.workers);
-        if self.sources.allow(prefix, answers, now) { Asked::Yes } else { Asked::TooMuch }
+        if self.sources.allow(prefix, self.answers, now) { Asked::Yes } else { Asked::TooMuch }
     }
 
     #[cold]

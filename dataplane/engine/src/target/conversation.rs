@@ -96,6 +96,21 @@ impl Conversations {
         self.memory.known(which, keys, now)
     }
 
+    /// True when inside has begun the connection of a key.
+    #[inline]
+    pub fn inside_opened(&mut self, key: u64, now: Timestamp) -> bool {
+        self.memory.find(key, now).is_some_and(|known| known.state().contains(State::INSIDE_SYN))
+    }
+
+    /// The server has accepted a connection whose client had shown itself before: it acknowledges another number than the server's.
+    pub fn opened_for(&mut self, key: u64, now: Timestamp) {
+        if let Some((mut known, _)) = self.memory.find_or_create(key, now) {
+            known.mark(State::INSIDE_SYN_ACK | State::PROVEN);
+            known.set_note(UNPROMPTED);
+            known.keep(now, lifetime::CONNECTION);
+        }
+    }
+
     /// Begins an inbound burst, and asks for what is remembered of the datagrams of its fragments. `which`: a bit for each
     /// packet that is one.
     #[inline]

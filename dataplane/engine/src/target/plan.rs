@@ -95,6 +95,8 @@ pub struct Plan {
     slots: usize,
     served: Vec<Served>,
     enforced: Vec<bool>,
+    /// Some zone's clients are challenged by opening their connections.
+    opens_connections: bool,
 }
 
 /// Served ports of a zone as bitmaps: a lookup per packet.
@@ -132,6 +134,7 @@ impl Plan {
             slots: 0,
             served: zones.iter().map(Served::of).collect(),
             enforced: zones.iter().map(|zone| zone.mode == Mode::Enforce).collect(),
+            opens_connections: zones.iter().any(|zone| zone.challenge == Challenge::Proxy),
         };
         let mut wide = Vec::new();
         for (prefix, zone) in &owned {
@@ -308,6 +311,12 @@ impl Plan {
     #[inline]
     pub fn challenge(&self, zone: u16) -> Challenge {
         self.zone(zone).map_or(Challenge::Off, |zone| zone.challenge)
+    }
+
+    /// True when connections are opened in the place of servers in any zone.
+    #[inline]
+    pub fn opens_connections(&self) -> bool {
+        self.opens_connections
     }
 
     /// True when DNS queries to a zone may be challenged.

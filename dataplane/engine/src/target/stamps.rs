@@ -47,26 +47,41 @@ impl Stamps {
     /// How far ahead of `now` the time of a key is; zero when it is unknown or has passed.
     #[inline]
     pub(crate) fn ahead(&self, key: u64, now: u64) -> u64 {
-        let Some(Line(entries)) = self.lines.get(self.at(key)) else { return 0 };
+        let Some(line) = self.lines.get(self.at(key)) else { return 0 };
+        // Nearly always there is none.
+        if line.of(key) == 0 {
+            return 0;
+        }
         let own = |sum, entry: &u64| if same(*entry, key) { ahead(*entry, now, self.horizon).max(sum) } else { sum };
-        entries.iter().fold(0, own)
+        line.0.iter().fold(0, own)
     }
 
     /// The entry of a key; where there is none, one that becomes it when its time is set.
     #[inline]
     pub(crate) fn entry(&mut self, key: u64, now: u64) -> Option<Stamp<'_>> {
         let (at, horizon) = (self.at(key), self.horizon);
-        let Line(entries) = self.lines.get_mut(at)?;
-        // The own entry comes before any other: no other is as cheap as less than nothing.
-        let cost = |entry: u64| if same(entry, key) { 0 } else { ahead(entry, now, horizon) + 1 };
-        let entry = entries.iter_mut().min_by_key(|entry| cost(**entry))?;
-        let ahead = if same(*entry, key) { ahead(*entry, now, horizon) } else { 0 };
-        Some(Stamp { entry, ahead })
+        let line = self.lines.get_mut(at)?;
+        let own = line.of(key);
+        if own != 0 {
+            let entry = line.0.get_mut(own.trailing_zeros() as usize)?;
+            let ahead = ahead(*entry, now, horizon);
+            return Some(Stamp { entry, ahead });
+        }
+        let entry = line.0.iter_mut().min_by_key(|entry| ahead(**entry, now, horizon))?;
+        Some(Stamp { entry, ahead: 0 })
     }
 
     #[inline(always)]
     fn at(&self, key: u64) -> usize {
         usize::try_from(key & TIME_MASK).unwrap_or(0) & (self.lines.len() - 1)
+    }
+}
+
+impl Line {
+    /// A bit for each entry of a key.
+    #[inline(always)]
+    fn of(&self, key: u64) -> u32 {
+        self.0.iter().enumerate().fold(0, |bits, (at, entry)| bits | u32::from(same(*entry, key)) << at)
     }
 }
 

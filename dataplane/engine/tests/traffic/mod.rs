@@ -123,7 +123,7 @@ impl Site {
 
     fn client(&mut self, direction: Direction, frame: &[u8]) {
         match self.send(direction, frame) {
-            Verdict::Forward => {}
+            Verdict::Forward | Verdict::Translate => {}
             Verdict::Reply => self.asked_of_clients += 1,
             Verdict::Drop(_) => self.lost_of_clients += 1,
         }

@@ -9,12 +9,12 @@ mod source;
 
 use std::hash::Hasher;
 
-use levee_api::lane::Lane;
+use levee_api::lane::{Bits, Lane};
 use siphasher::sip::SipHasher13;
 
 use self::sip::Column;
 use crate::isa::Isa;
-use crate::packet::{Columns, Direction, Parsed};
+use crate::packet::{Columns, Direction, Lanes, Parsed};
 use crate::pipeline::BURST;
 
 /// Hashes with a secret.
@@ -63,6 +63,30 @@ impl Keyed {
         }
     }
 
+    /// Key of the conversation that a packet with these lanes belongs to.
+    pub fn conversation(&self, lanes: &Lanes, direction: Direction) -> u64 {
+        let pair = |lane: Lane| {
+            lanes
+                .0
+                .get(lane.index()..)
+                .and_then(|lanes| lanes.first_chunk::<2>())
+                .map_or(0, |[low, high]| u32::from(*low) | u32::from(*high) << 16)
+        };
+        let (turn, outside, inside) = match direction {
+            Direction::Inbound => (0, SOURCE, DESTINATION),
+            Direction::Outbound => (16, DESTINATION, SOURCE),
+        };
+        let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
+        hasher.write_u32(pair(Lane::SrcPort).rotate_left(turn));
+        hasher.write_u32(lanes.get(Lane::Protocol).into());
+        let parts = outside.into_iter().zip(inside);
+        for (outside, inside) in parts.skip(if lanes.bits().contains(Bits::IPV6) { 0 } else { 3 }) {
+            hasher.write_u32(pair(outside));
+            hasher.write_u32(pair(inside));
+        }
+        hasher.finish()
+    }
+
     /// Keys of the numbers of a burst, given as their lower and upper halves.
     pub fn numbers(&self, isa: Isa, low: &[u64; BURST], high: &[u64; BURST]) -> [u64; BURST] {
         let mut keys = [0; BURST];
@@ -78,6 +102,10 @@ impl Keyed {
         hasher.finish()
     }
 }
+
+/// The first lanes of the four parts of an address.
+const SOURCE: [Lane; 4] = [Lane::Src0, Lane::Src2, Lane::Src4, Lane::Src6];
+const DESTINATION: [Lane; 4] = [Lane::Dst0, Lane::Dst2, Lane::Dst4, Lane::Dst6];
 
 /// Protocol, port inside, port outside.
 #[inline(always)]
@@ -108,30 +136,15 @@ fn addresses(columns: &Columns, direction: Direction, source: Lane, destination:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{Kind, Lanes};
+    use crate::packet::Kind;
 
-    use levee_api::lane::Bits;
     use proptest::prelude::*;
 
     const KEYED: Keyed = Keyed::new((0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908));
 
     /// One by one, with the crate.
     fn plain(lanes: &Lanes, direction: Direction) -> u64 {
-        let pair = |lane: Lane| u32::from(lanes.0[lane.index()]) | u32::from(lanes.0[lane.index() + 1]) << 16;
-        let (turn, outside, inside) = match direction {
-            Direction::Inbound => (0, Lane::Src0, Lane::Dst0),
-            Direction::Outbound => (16, Lane::Dst0, Lane::Src0),
-        };
-        let mut hasher = SipHasher13::new_with_keys(KEYED.secret.0, KEYED.secret.1);
-        hasher.write_u32(pair(Lane::SrcPort).rotate_left(turn));
-        hasher.write_u32(lanes.get(Lane::Protocol).into());
-        let parts = if lanes.bits().contains(Bits::IPV6) { 0..4 } else { 3..4 };
-        for part in parts {
-            for address in [outside, inside] {
-                hasher.write_u32(pair(Lane::ALL[address.index() + 2 * part]));
-            }
-        }
-        hasher.finish()
+        KEYED.conversation(lanes, direction)
     }
 
     fn keys(isa: Isa, direction: Direction, packets: &[[u16; 32]]) -> Column {
