@@ -305,7 +305,8 @@ pub enum Action {
         above_pps: u32,
     },
     /// A packet passes, but if it is the one of so many within ten seconds from its source to its target, everything of that
-    /// source to that target is dropped for a minute.
+    /// source to that target is dropped for a minute. Of a filter for SYNs and requests both, a request takes a SYN back: what
+    /// counts is connections that are not used.
     BlockSource {
         /// 0: matches are only counted.
         after: u8,
@@ -368,7 +369,7 @@ pub struct Filter {
     pub id: u64,
     /// What it is installed on.
     pub target: Target,
-    /// The roles it applies to; never [`crate::role::Role::Established`] for reflexes.
+    /// The roles it applies to; [`crate::role::Role::Established`] only to limit its sources.
     pub roles: RoleSet,
     /// The signature.
     pub rule: Rule,

@@ -18,7 +18,7 @@ use levee_tests::{
 const ONSET_S: f64 = 4.5;
 
 /// What cannot be told from clients yet, and only must not do harm.
-const NOT_YET: [&str; 4] = ["tcp-connection-flood", "tls-handshake-flood", "quic-initial-flood", "quic-mimic"];
+const NOT_YET: [&str; 2] = ["tls-handshake-flood", "quic-mimic"];
 
 #[test]
 fn every_vector_is_named_and_dropped_and_conversations_are_spared() {

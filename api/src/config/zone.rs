@@ -275,7 +275,7 @@ fn own_floors(table: &Section<'_>) -> Vec<(Role, u32)> {
     floors
 }
 
-/// Malformed packets are always dropped, and established conversations have limits of their own.
+/// Malformed packets are always dropped.
 fn roles_with_floors() -> impl Iterator<Item = Role> {
-    Role::ALL.into_iter().filter(|role| !matches!(role, Role::Malformed | Role::Established))
+    Role::ALL.into_iter().filter(|role| !matches!(role, Role::Malformed))
 }

@@ -54,6 +54,10 @@ const TICK_NS: u64 = 10_000_000;
 const PEACE_SAMPLES: u32 = 256;
 /// 2 048 per 100 ms for each of several targets, and enough for a first extraction in the first tick.
 const WATCHED_SAMPLES: u32 = 1024;
+/// And of what is inside conversations: of one burst in [`EVERY`] in peace.
+const ESTABLISHED_SAMPLES: u32 = 256;
+/// A power of two.
+const EVERY: u32 = 16;
 
 /// One worker's data path.
 pub struct Pipeline {
@@ -79,7 +83,10 @@ struct Stages {
     epoch: u32,
     peace_left: u32,
     watched_left: u32,
+    established_left: u32,
     initials_left: u32,
+    /// Which bursts are looked into: numbers that nobody outside can foresee.
+    lot: u32,
 }
 
 /// What is known of the packets of a burst, side by side.
@@ -178,7 +185,9 @@ impl Pipeline {
             epoch: 0,
             peace_left: PEACE_SAMPLES,
             watched_left: WATCHED_SAMPLES,
+            established_left: ESTABLISHED_SAMPLES,
             initials_left: initials::PER_TICK,
+            lot: 1,
         };
         Self { tables, stages }
     }
@@ -259,6 +268,7 @@ impl Stages {
             self.epoch = epoch;
             self.peace_left = PEACE_SAMPLES;
             self.watched_left = WATCHED_SAMPLES;
+            self.established_left = ESTABLISHED_SAMPLES;
             self.initials_left = initials::PER_TICK;
         }
     }

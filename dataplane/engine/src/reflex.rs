@@ -1,6 +1,6 @@
 //! From a finding to a measure: what policy allows the dataplane to do by itself, at once.
 
-use levee_api::filter::{HeaderBox, Side};
+use levee_api::filter::{Action, HeaderBox, Side};
 use levee_api::lane::Lane;
 use levee_api::role::Role;
 use levee_api::zone::{Challenge, Zone};
@@ -14,6 +14,13 @@ const HARMLESS_SHARE: f32 = 0.001;
 /// Fewer packets than this say nothing about a share that small.
 const ENOUGH_PACKETS: f32 = 1_000.0;
 
+/// A zone may receive so many times what it has had of a role at most, and at least so many packets per second.
+const ZONE_FACTOR: f32 = 2.0;
+const ZONE_LEAST_PPS: f32 = 20.0;
+
+/// So many connections of a source within ten seconds that it has not used are one too many: browsers open some in advance.
+pub const IDLE_CONNECTIONS: u8 = 6;
+
 /// What answers an attack first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -21,6 +28,10 @@ pub enum Answer {
     DropRole,
     /// Everything of the role that this contains has to show that somebody is behind its source, from the tick of the alarm on.
     Challenge(HeaderBox),
+    /// Each source may send so much of the role and no more: what of it is not contained in the second box.
+    LimitSources(HeaderBox),
+    /// Sources that open connections and do not use them are blocked.
+    BlockIdle,
     /// A signature has to be found first.
     Signature,
     /// Parsing drops it already.
@@ -32,6 +43,11 @@ pub enum Answer {
 pub fn answer(role: Role, zone: &Zone, target: &Peace, zone_peace: &Peace) -> Answer {
     match role {
         Role::Malformed => return Answer::None,
+        // Who acknowledges only what inside has sent does what inside makes it do.
+        Role::Established => {
+            let without_data = HeaderBox::any().exact(Lane::Protocol, 6).exact(Lane::PayloadLength, 0);
+            return Answer::LimitSources(without_data);
+        }
         Role::Syn if zone.challenge != Challenge::Off => return Answer::Challenge(HeaderBox::any()),
         // Over TCP it must find somebody.
         Role::UdpOpen if zone.challenge_dns && [6, 17].iter().all(|protocol| zone.serves(*protocol, dns::PORT)) => {
@@ -60,6 +76,14 @@ pub fn answer(role: Role, zone: &Zone, target: &Peace, zone_peace: &Peace) -> An
         !relies_on_memory(role)
     };
     if earned { Answer::DropRole } else { Answer::Signature }
+}
+
+/// What a whole zone may receive per second of a role that is dropped at one of its targets, so that what moves on to another
+/// target, or comes back, is dropped before that is alarmed; none: the zone has too much of the role in peace. `largest`: the
+/// most of it that the zone has had in peace, packets per second.
+pub fn zone_limit(role: Role, action: Action, zone_peace: &Peace, largest: f32) -> Option<f32> {
+    let is_rare = zone_peace.packets >= ENOUGH_PACKETS && zone_peace.role(role) <= HARMLESS_SHARE * zone_peace.packets;
+    (action == Action::Drop && is_rare).then_some((ZONE_FACTOR * largest).max(ZONE_LEAST_PPS))
 }
 
 #[cfg(test)]
@@ -105,6 +129,17 @@ mod tests {
         let none = Peace::default();
         assert_eq!(answer(role, &zone(&[6]), &peace(5_000.0, role, 0.0), &none), Answer::DropRole);
         assert_eq!(answer(role, &zone(&[6]), &peace(5_000.0, role, 50.0), &none), Answer::Signature);
+    }
+
+    #[test]
+    fn a_zone_remembers_only_what_it_has_next_to_nothing_of() {
+        let (rare, common) = (peace(5_000.0, Role::OutOfState, 2.0), peace(5_000.0, Role::OutOfState, 50.0));
+        let of = |action, peace: &Peace, largest| zone_limit(Role::OutOfState, action, peace, largest);
+        assert_eq!(of(Action::Drop, &rare, 3.0), Some(ZONE_LEAST_PPS));
+        assert_eq!(of(Action::Drop, &rare, 300.0), Some(600.0));
+        assert_eq!(of(Action::Drop, &common, 3.0), None);
+        assert_eq!(of(Action::Challenge { above_pps: 0 }, &rare, 3.0), None, "others have it, too");
+        assert_eq!(of(Action::Drop, &Peace::default(), 0.0), None, "nothing was seen in peace");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use levee_api::filter::{Action, Filter, HeaderBox, Origin, Rule, Target};
 use levee_api::lane::Lane;
 use levee_api::role::{Role, RoleSet};
+use levee_api::vector::Vector;
 use levee_api::zone::{Mode, Visibility, Zone};
 use levee_engine::detect::event::{Phase, What};
 use levee_engine::detect::snapshot::{self, Learned};
@@ -17,7 +18,9 @@ use levee_engine::sample::Sample;
 use levee_engine::time::Timestamp;
 use levee_engine::verdict::{Reason, Verdict};
 
-use traffic::{MORE, SERVER, Site, V6_SERVER, ack, arp, fragment, fragments, icmp, icmp_error, syn, udp, udp6, zone};
+use traffic::{
+    Client, MORE, SERVER, Site, V6_SERVER, ack, arp, fragment, fragments, icmp, icmp_error, syn, udp, udp6, zone,
+};
 
 const SECOND: u64 = 100;
 
@@ -109,7 +112,96 @@ fn acknowledgements_of_what_inside_sends_are_no_flood() {
         }
         site.tick();
     }
-    assert!(!site.told().iter().any(|what| matches!(what, What::Phase { .. })), "{:#?}", site.told());
+    let is_attack = |what: &What| matches!(what, What::Phase { to: Phase::Attack, .. });
+    let of_others = |what: &What| matches!(what, What::Phase { role, .. } if *role != Role::Established);
+    assert!(!site.told().iter().any(|what| is_attack(what) || of_others(what)), "{:#?}", site.told());
+}
+
+/// Lets clients send data, `each` packets in each tick, for some ticks; the server acknowledges all of it. How much of it was
+/// dropped.
+fn uploads(site: &mut Site, clients: &[Client], each: usize, ticks: u64) -> (usize, usize) {
+    let (mut sent, mut dropped) = (0, 0);
+    for _ in 0..ticks {
+        site.peace();
+        for client in clients.iter().flat_map(|client| std::iter::repeat_n(client, each)) {
+            sent += 1;
+            dropped += usize::from(site.send(Inbound, &client.data(&[0x5a; 1_000])) != Verdict::Forward);
+            site.send(Outbound, &client.reply(0));
+        }
+        site.tick();
+    }
+    (sent, dropped)
+}
+
+fn connected(site: &mut Site, clients: u64) -> Vec<Client> {
+    let connect = |n| {
+        site.again(1);
+        site.connect(n)
+    };
+    (0..clients).map(connect).collect()
+}
+
+#[test]
+fn data_inside_connections_is_limited_per_source_and_who_does_not_yield_is_blocked() {
+    let mut site = Site::learned(&[zone()]);
+    let clients = connected(&mut site, 40);
+    uploads(&mut site, &clients, 10, SECOND);
+    let (sent, dropped) = uploads(&mut site, &clients, 10, SECOND);
+    assert!(dropped * 100 >= sent * 85, "{dropped} of {sent} dropped; {:#?}", site.told());
+    uploads(&mut site, &clients, 10, 2 * SECOND);
+    let (sent, dropped) = uploads(&mut site, &clients, 10, SECOND);
+    assert_eq!(dropped, sent);
+    assert_eq!(site.lost_of_clients, 0);
+    let told = site.told();
+    let is_named = |what: &What| matches!(what, What::Classified { role: Role::Established, vectors, .. } if vectors[0].vector == Vector::EstablishedFlood);
+    assert!(told.iter().any(is_named), "{told:#?}");
+}
+
+#[test]
+fn who_sends_less_when_it_loses_is_served() {
+    let mut site = Site::learned(&[zone()]);
+    let clients = connected(&mut site, 40);
+    let (sent, dropped) = uploads(&mut site, &clients, 10, SECOND);
+    assert!(dropped * 2 > sent, "{dropped} of {sent} dropped");
+    uploads(&mut site, &clients, 0, SECOND);
+    let (sent, dropped) = uploads(&mut site, &clients, 1, 5 * SECOND);
+    assert_eq!((sent, dropped), (20_000, 0));
+}
+
+#[test]
+fn a_few_that_send_as_much_as_a_link_takes_are_no_flood() {
+    let mut site = Site::learned(&[zone()]);
+    let clients = connected(&mut site, 3);
+    let (sent, dropped) = uploads(&mut site, &clients, 100, 2 * SECOND);
+    assert_eq!(dropped, 0, "of {sent}; {:#?}", site.told());
+}
+
+#[test]
+fn bots_that_open_connections_and_do_not_use_them_are_blocked_and_nobody_else() {
+    let mut site = Site::learned(&[zone()]);
+    let mut opened = 0_u16;
+    let mut strike = |site: &mut Site, ticks| {
+        let (mut sent, mut passed) = (0, 0);
+        for _ in 0..ticks {
+            site.peace();
+            for _ in 0..20 {
+                opened += 1;
+                let source = [198, 18, 1, u8::try_from(opened % 100).unwrap()];
+                sent += 1;
+                let client = site.connect_from(source, 1_024 + opened);
+                passed += usize::from(site.send(Inbound, &client.bare_ack()) == Verdict::Forward);
+            }
+            site.tick();
+        }
+        (sent, passed)
+    };
+    strike(&mut site, SECOND);
+    let (sent, passed) = strike(&mut site, SECOND);
+    assert!(passed * 100 <= sent * 5, "{passed} of {sent} passed; {:#?}", site.told());
+    assert_eq!((site.lost_of_clients, site.asked_of_clients), (0, 0));
+    let told = site.told();
+    let is_named = |what: &What| matches!(what, What::Classified { vectors, .. } if vectors[0].vector == Vector::TcpConnectionFlood);
+    assert!(told.iter().any(is_named), "{told:#?}");
 }
 
 #[test]
@@ -182,6 +274,18 @@ fn a_pulse_that_comes_back_on_another_host_is_dropped_at_once() {
     let other = [203, 0, 113, 77];
     let (sent, dropped) = flood(&mut site, 10, |tick| (0..200).map(|n| syn(other, tick * 200 + n, 512)).collect());
     assert!(dropped * 10 >= sent * 9, "{dropped} of {sent} dropped within 100 ms");
+    assert_eq!(site.lost_of_clients, 0);
+}
+
+#[test]
+fn what_nobody_asked_for_is_dropped_at_the_next_host_before_that_is_alarmed() {
+    let mut site = Site::learned(&[zone()]);
+    flood(&mut site, 10, |tick| (0..20).map(|n| ack(SERVER, tick * 20 + n)).collect());
+    for host in 20..60 {
+        let to = [203, 0, 113, host];
+        let (sent, dropped) = flood(&mut site, 10, |tick| (0..20).map(|n| ack(to, tick * 20 + n)).collect());
+        assert!(dropped * 10 >= sent * 9, "{dropped} of {sent} to {host}; {:#?}", site.told());
+    }
     assert_eq!(site.lost_of_clients, 0);
 }
 

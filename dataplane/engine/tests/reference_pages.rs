@@ -97,9 +97,10 @@ fn answers(roles: RoleSet) -> String {
     let mut peace = Peace::default();
     peace.packets = 1e6;
     let of = |role: Role| match answer(role, &zone, &peace, &peace) {
-        _ if role == Role::Established => format!("{role}: none"),
         Answer::DropRole => format!("{role}: dropped"),
         Answer::Challenge(_) => format!("{role}: challenged"),
+        Answer::LimitSources(_) => format!("{role}: each source limited"),
+        Answer::BlockIdle => format!("{role}: sources blocked"),
         Answer::Signature => format!("{role}: signature"),
         Answer::None => format!("{role}: dropped at once, attack or not"),
     };
@@ -122,7 +123,7 @@ fn vectors_are_documented() {
          The answer follows from the role, not from the vector. *dropped*: in the tick of the alarm, everything of the role, if there was \
          next to none of it in peace and, where the role relies on the memory of conversations, this is old enough; else as with a \
          signature. *challenged*: \
-         sources are asked whether they are what they say, as the zone has it, while a signature is looked for. *signature*: what tells the attack from peace is looked for, and dropped once it is found. The last two vectors are \
+         sources are asked whether they are what they say, as the zone has it, while a signature is looked for. Connections that are opened and not used are answered by blocking their sources. *each source limited*: to the most that one has sent in peace. *signature*: what tells the attack from peace is looked for, and dropped once it is found. The last two vectors are \
          properties of an attack, named beside the others.\n\n{vectors}"
     );
     check("vectors.md", &page);

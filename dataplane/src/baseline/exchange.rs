@@ -1,10 +1,11 @@
 //! Baselines as JSON: what `export` prints and `import` takes. Without samples of traffic, which are nobody else's business.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use levee_api::prefix::Prefix;
 use levee_api::role::Role;
-use levee_engine::detect::growth::Drift;
+use levee_engine::detect::growth::{self, Drift};
 use levee_engine::detect::habits::Habits;
 use levee_engine::detect::histogram::Histogram;
 use levee_engine::detect::hours::Hours;
@@ -30,8 +31,11 @@ pub(super) struct Exchange {
 struct ZoneExchange {
     name: String,
     observed_s: u64,
-    /// Datagrams, answers, continued, requests, seconds.
-    habits: [f32; 6],
+    /// Datagrams, answers, continued, requests, seconds, repeats, handshakes; those at the end may be missing.
+    habits: Vec<f32>,
+    /// Port, answers, continued.
+    #[serde(default)]
+    services: Vec<(u16, f32, f32)>,
     largest_pps: Vec<f32>,
 }
 
@@ -42,6 +46,9 @@ struct TargetExchange {
     target: String,
     half_open: f32,
     unanswered: f32,
+    /// Exports of versions that did not know it lack it.
+    #[serde(default)]
+    heaviest_pps: f32,
     roles: Vec<RoleExchange>,
 }
 
@@ -104,10 +111,10 @@ impl Exchange {
 
     pub(super) fn into_learned(self) -> Result<Learned, ExchangeError> {
         let zones: Vec<ZoneRecord> = self.zones.into_iter().map(ZoneExchange::into_record).collect::<Result<_, _>>()?;
-        let number =
-            |name: &str| zones.iter().zip(0_u32..).find(|(zone, _)| zone.name == name).map(|(_, number)| number);
+        let numbers: HashMap<&str, u32> = zones.iter().map(|zone| zone.name.as_str()).zip(0..).collect();
         let targets = self.targets.into_iter().map(|target| {
-            let zone = number(&target.zone).ok_or_else(|| impossible("a target in the zone", &target.zone))?;
+            let zone = numbers.get(target.zone.as_str());
+            let zone = *zone.ok_or_else(|| impossible("a target in the zone", &target.zone))?;
             target.into_record(zone)
         });
         let targets = targets.collect::<Result<_, _>>()?;
@@ -120,18 +127,24 @@ impl ZoneExchange {
         Self {
             name: zone.name.clone(),
             observed_s: zone.observed.as_secs(),
-            habits: zone.habits.sums(),
+            habits: zone.habits.sums().to_vec(),
+            services: zone.services.iter().map(|(port, [answers, continued])| (*port, *answers, *continued)).collect(),
             largest_pps: zone.largest.to_vec(),
         }
     }
 
     fn into_record(self) -> Result<ZoneRecord, ExchangeError> {
+        let mut habits = Habits::default().sums();
+        habits.iter_mut().zip(self.habits).for_each(|(sum, told)| *sum = told);
         let mut record = ZoneRecord {
             name: self.name,
             observed: Duration::from_secs(self.observed_s),
-            habits: Habits::from_sums(possible("habits", self.habits)?),
+            habits: Habits::from_sums(possible("habits", habits)?),
             ..ZoneRecord::default()
         };
+        for (port, answers, continued) in self.services {
+            record.services.push((port, possible("services", [answers, continued])?));
+        }
         for (largest, pps) in record.largest.iter_mut().zip(self.largest_pps) {
             [*largest] = possible("largest_pps", [pps])?;
         }
@@ -146,15 +159,17 @@ impl TargetExchange {
             target: target.prefix.to_string(),
             half_open: target.half_open,
             unanswered: target.unanswered,
+            heaviest_pps: target.heaviest,
             roles: target.baselines.iter().map(|(role, baseline)| RoleExchange::of(*role, baseline)).collect(),
         }
     }
 
     fn into_record(self, zone: u32) -> Result<TargetRecord, ExchangeError> {
         let prefix: Prefix = self.target.parse().map_err(|_| impossible("target", &self.target))?;
-        let [half_open, unanswered] = possible("half_open or unanswered", [self.half_open, self.unanswered])?;
+        let usual = [self.half_open, self.unanswered, self.heaviest_pps];
+        let [half_open, unanswered, heaviest] = possible("half_open, unanswered or heaviest_pps", usual)?;
         let baselines = self.roles.into_iter().map(RoleExchange::into_baseline).collect::<Result<_, _>>()?;
-        Ok(TargetRecord { zone, prefix, half_open, unanswered, baselines })
+        Ok(TargetRecord { zone, prefix, half_open, unanswered, heaviest, baselines })
     }
 }
 
@@ -186,6 +201,9 @@ impl RoleExchange {
             return Err(impossible("factor", "0"));
         }
         let [seconds, sum] = possible("drift", [self.drift_seconds, self.drift_sum])?;
+        if self.drift_days >= growth::WEEK_DAYS {
+            return Err(impossible("drift_days", &self.drift_days.to_string()));
+        }
         let levels = match (self.q999_pps, self.q9999_pps) {
             (Some(q999), Some(q9999)) => {
                 let [q999, q9999] = possible("quantiles", [q999, q9999])?;
@@ -238,10 +256,13 @@ pub(super) fn merge(learned: &mut Learned, imported: Learned) {
             }
         });
     }
+    let known = |target: &TargetRecord| (target.zone, target.prefix);
+    let mut places: HashMap<(u32, Prefix), usize> = learned.targets.iter().map(known).zip(0..).collect();
     for target in imported.targets {
         let Some(zone) = usize::try_from(target.zone).ok().and_then(|zone| numbers.get(zone)) else { continue };
         let target = TargetRecord { zone: *zone, ..target };
-        match learned.targets.iter_mut().find(|known| known.zone == *zone && known.prefix == target.prefix) {
+        let place = *places.entry(known(&target)).or_insert(learned.targets.len());
+        match learned.targets.get_mut(place) {
             Some(known) => *known = target,
             None => learned.targets.push(target),
         }

@@ -26,6 +26,7 @@ fn state() -> tempfile::TempDir {
         prefix: prefix.parse().unwrap(),
         half_open: 3.0,
         unanswered: 0.0,
+        heaviest: 0.0,
         baselines: vec![(Role::Syn, baseline()), (Role::UdpOpen, Baseline::default())],
     });
     let learned = Learned { written: Duration::from_secs(1_800_000_000), zones: vec![zone], targets: targets.to_vec() };

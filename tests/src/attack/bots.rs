@@ -6,7 +6,7 @@ use levee_api::vector::Vector;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Aim, Attack};
+use super::{Aim, Attack, Kind};
 use crate::{
     address::{self, Family},
     conversation::{Event, Talk, client_hello},
@@ -16,6 +16,8 @@ use crate::{
 /// Bots of a botnet that opens connections, and connections that a flood inside connections has.
 const USUAL_BOTS: u32 = 300;
 const USUAL_CONNECTIONS: u32 = 40;
+/// And one that sends data inside them.
+const USUAL_SENDERS: u32 = 10;
 /// Connections for a flood inside them are opened in the time before it begins.
 const PRELUDE_NS: u64 = 500_000_000;
 
@@ -44,7 +46,12 @@ impl Bots {
     pub fn new(aim: Aim) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(aim.seed);
         let inside = aim.kind.vector() == Vector::EstablishedFlood;
-        let count = aim.sources.unwrap_or(if inside { USUAL_CONNECTIONS } else { USUAL_BOTS }).max(1);
+        let usual = match aim.kind {
+            Kind::EstablishedData => USUAL_SENDERS,
+            _ if inside => USUAL_CONNECTIONS,
+            _ => USUAL_BOTS,
+        };
+        let count = aim.sources.unwrap_or(usual).max(1);
         let bots = (0..count).map(|_| address::attacker(Family::of(aim.target.addr()), &mut rng)).collect();
         let page: u32 = rng.random();
         let request = format!("GET /?{page:x} HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: Mozilla/5.0\r\n\r\n");
@@ -87,7 +94,11 @@ impl Bots {
     /// What begins at a moment: a connection with what the kind does on it, or a packet inside an open one.
     pub fn strike(&mut self, at_ns: u64) -> Vec<Event> {
         let vector = self.attack.aim.kind.vector();
-        if let Some(connection) = self.open.get(self.rng.random_range(0..self.open.len().max(1))) {
+        let picked = self.rng.random_range(0..self.open.len().max(1));
+        if let Some(connection) = self.open.get_mut(picked) {
+            if self.attack.aim.kind == Kind::EstablishedData {
+                return connection.send(at_ns, &self.attack, &mut self.rng);
+            }
             return vec![Event { at_ns, inbound: true, frame: connection.repeat(&self.attack, &mut self.rng) }];
         }
         let bot = self.bots[self.rng.random_range(0..self.bots.len())];
@@ -138,5 +149,36 @@ impl Connection {
         };
         frame::tcp(&mut frame, attack.aim.link, Ip { identification: rng.random(), ..self.ip }, segment, &[]);
         frame
+    }
+
+    /// Sends some more data, and the server acknowledges it.
+    fn send(&mut self, at_ns: u64, attack: &Attack, rng: &mut ChaCha8Rng) -> Vec<Event> {
+        let mut data = Vec::new();
+        crate::amplification::random(&mut data, rng.random_range(200..=1_400), rng);
+        let (mut sent, mut acknowledged) = (Vec::new(), Vec::new());
+        let segment = Tcp {
+            source: self.ports.0,
+            destination: self.ports.1,
+            sequence: self.sequence,
+            acknowledgement: self.acknowledgement,
+            flags: flags::PSH | flags::ACK,
+            window: 502,
+            options: &[],
+        };
+        frame::tcp(&mut sent, attack.aim.link, Ip { identification: rng.random(), ..self.ip }, segment, &data);
+        self.sequence = self.sequence.wrapping_add(data.len().try_into().unwrap_or(0));
+        let (source, destination) = (self.ip.destination, self.ip.source);
+        let back = Ip { source, destination, ttl: 63, identification: rng.random(), dont_fragment: true };
+        let answer = Tcp {
+            source: self.ports.1,
+            destination: self.ports.0,
+            sequence: self.acknowledgement,
+            acknowledgement: self.sequence,
+            flags: flags::ACK,
+            ..segment
+        };
+        frame::tcp(&mut acknowledged, attack.aim.link.reversed(), back, answer, &[]);
+        let later = at_ns + rng.random_range(100_000..400_000);
+        vec![Event { at_ns, inbound: true, frame: sent }, Event { at_ns: later, inbound: false, frame: acknowledged }]
     }
 }

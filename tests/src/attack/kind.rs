@@ -16,13 +16,15 @@ pub enum Kind {
     SynMimic,
     /// `quic-mimic`: QUIC Initials with a client hello in them, as clients send.
     QuicMimic,
+    /// `established-data`: data inside connections, in sequence, which the server acknowledges like anybody's.
+    EstablishedData,
 }
 
 impl Kind {
     /// All kinds: every vector but the pulse wave, which any attack with `pulse` is.
     pub fn all() -> impl Iterator<Item = Self> {
         let vectors = Vector::ALL.iter().copied().filter(|vector| *vector != Vector::PulseWave);
-        vectors.map(Self::Vector).chain([Self::SynMimic, Self::QuicMimic])
+        vectors.map(Self::Vector).chain([Self::SynMimic, Self::QuicMimic, Self::EstablishedData])
     }
 
     /// The name in scenarios, options and labels.
@@ -31,6 +33,7 @@ impl Kind {
             Self::Vector(vector) => vector.name(),
             Self::SynMimic => "syn-mimic",
             Self::QuicMimic => "quic-mimic",
+            Self::EstablishedData => "established-data",
         }
     }
 
@@ -40,6 +43,7 @@ impl Kind {
             Self::Vector(vector) => vector,
             Self::SynMimic => Vector::SynFlood,
             Self::QuicMimic => Vector::QuicInitialFlood,
+            Self::EstablishedData => Vector::EstablishedFlood,
         }
     }
 

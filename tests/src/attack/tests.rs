@@ -48,7 +48,7 @@ fn every_vector_has_a_kind_that_is_known_by_its_name() {
         assert_eq!(kind.name().parse::<Kind>().unwrap(), kind);
     }
     assert!("pulse-wave".parse::<Kind>().is_err());
-    assert_eq!(Kind::all().count(), Vector::ALL.len() + 1);
+    assert_eq!(Kind::all().count(), Vector::ALL.len() + 2);
 }
 
 #[test]
@@ -168,6 +168,14 @@ fn bots_complete_their_handshakes_and_a_flood_inside_connections_goes_on_with_th
         .filter(|event| !event.inbound)
         .map(|event| (event.frame[34..36].to_vec(), event.frame[42..46].to_vec()))
         .collect();
+    let mut sending = Bots::new(aim(Kind::EstablishedData, TARGETS[0], 9));
+    sending.prelude(1_000_000_000);
+    for _ in 0..1_000 {
+        let [data, answer] = &sending.strike(2_000_000_000)[..] else { panic!("data and its acknowledgement") };
+        let number = |frame: &[u8], at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().unwrap());
+        let length = u32::try_from(data.frame.len() - 54).unwrap();
+        assert_eq!(number(&answer.frame, 42), number(&data.frame, 38).wrapping_add(length));
+    }
     let [packet] = &inside.strike(2_000_000_000)[..] else { panic!("one packet") };
     assert_eq!(packet.frame[23], protocol::TCP);
     assert!(numbers.contains(&(packet.frame[36..38].to_vec(), packet.frame[38..42].to_vec())));

@@ -47,6 +47,8 @@ pub enum Kind {
     /// A call: SIP on port 5060, then RTP both ways, 50 datagrams a second, for two to five seconds; protected hosts have it
     /// on ports 16384 to 16999.
     Voip,
+    /// A file is sent to port 443, in flights of up to 30 segments a round trip.
+    Upload,
     /// Four echo requests, one a second, each answered.
     Ping,
 }
@@ -63,6 +65,7 @@ impl Kind {
             Self::Lookup => datagrams::lookup(at_ns, host, link, rng),
             Self::Quic => datagrams::quic(at_ns, host, link, rng),
             Self::Voip => datagrams::voip(at_ns, host, link, rng),
+            Self::Upload => streams::upload(at_ns, host, link, rng),
             Self::Ping => datagrams::ping(at_ns, host, link, rng),
         }
     }

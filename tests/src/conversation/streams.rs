@@ -50,6 +50,31 @@ pub(super) fn ssh(at_ns: u64, host: IpAddr, link: Link, rng: &mut ChaCha8Rng) ->
     talk.events
 }
 
+/// A file of some megabytes at most, as fast as a window allows that grows to 30 segments.
+pub(super) fn upload(at_ns: u64, host: IpAddr, link: Link, rng: &mut ChaCha8Rng) -> Vec<Event> {
+    let mut talk = Talk::new(at_ns, host, 443, link, rng);
+    talk.handshake();
+    let hello = client_hello(talk.rng);
+    talk.bulk(true, &hello);
+    let answer = record(0x16, 2, 3_000, talk.rng);
+    talk.bulk(false, &answer);
+    talk.travel();
+    let (mut left, mut window) = (talk.rng.random_range(100..=1_500), 10);
+    while left > 0 {
+        let flight = left.min(window);
+        let data = record(0x17, talk.rng.random(), flight * 1_400, talk.rng);
+        talk.bulk(true, &data);
+        talk.travel();
+        (left, window) = (left - flight, (window * 2).min(30));
+    }
+    let answer = record(0x17, talk.rng.random(), 400, talk.rng);
+    talk.bulk(false, &answer);
+    talk.travel();
+    talk.tcp(true, flags::ACK, &[]);
+    talk.close();
+    talk.events
+}
+
 /// A connection of a browser: handshake, TLS unless it is port 80, requests and responses, end.
 fn load(talk: &mut Talk<'_>) {
     talk.handshake();

@@ -141,7 +141,7 @@ pub fn crowds(program: &Path, plan: &Plan) -> Result<Vec<Figures>, MeasureError>
 }
 
 /// Kinds of conversation that a crowd wants, and how many begin each second then.
-const CROWDS: [(conversation::Kind, f64); 7] = [
+const CROWDS: [(conversation::Kind, f64); 8] = [
     (conversation::Kind::Web, 800.0),
     (conversation::Kind::Query, 3_000.0),
     (conversation::Kind::Quic, 400.0),
@@ -149,6 +149,7 @@ const CROWDS: [(conversation::Kind, f64); 7] = [
     (conversation::Kind::Voip, 60.0),
     (conversation::Kind::Ssh, 600.0),
     (conversation::Kind::Ping, 800.0),
+    (conversation::Kind::Upload, 20.0),
 ];
 
 /// What a mitigation may not rely on: the return direction that is not there, and a memory that is younger than the attack.

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Thresholds of a host, packets a second. Malformed packets, which are dropped whatever their number, have none.
-const FLOORS: [(Role, u32); 10] = [
+const FLOORS: [(Role, u32); 11] = [
     (Role::Syn, 500),
     (Role::OutOfState, 500),
     (Role::UnsolicitedSynAck, 200),
@@ -32,6 +32,7 @@ const FLOORS: [(Role, u32); 10] = [
     (Role::IcmpOther, 500),
     (Role::LaterFragment, 500),
     (Role::OtherProtocol, 500),
+    (Role::Established, 4_000),
 ];
 /// The threshold of a /24 is that of a host times this.
 const PREFIX_FACTOR: u32 = 2;
@@ -99,7 +100,7 @@ impl Site {
 
     /// A while without attacks.
     pub fn peace(&self, seed: u64, duration_s: f64) -> Scenario {
-        use Kind::{Fetch, Game, Lookup, Ping, Query, Quic, Ssh, Voip, Web};
+        use Kind::{Fetch, Game, Lookup, Ping, Query, Quic, Ssh, Upload, Voip, Web};
         let per_s = BTreeMap::from([
             (Web, 40.0),
             (Ssh, 1.0),
@@ -109,6 +110,7 @@ impl Site {
             (Lookup, 15.0),
             (Quic, 10.0),
             (Voip, 2.0),
+            (Upload, 1.0),
             (Ping, 2.0),
         ]);
         let mut servers: Vec<IpAddr> = (9..13).map(|host| IpAddr::from([203, 0, 113, host])).collect();
@@ -139,11 +141,12 @@ impl Site {
     }
 }
 
-/// The threshold of the role that packets of a kind have on the site, packets a second; for packets that are malformed, and
-/// for those inside connections, which have no threshold, that of most others.
+/// The threshold of the role that packets of a kind have on the site, packets a second; for packets that are malformed, which
+/// have none, that of most others.
 pub fn threshold_pps(kind: attack::Kind) -> f64 {
     let floor = |role| FLOORS.iter().find(|(known, _)| *known == role).map_or(500, |(_, floor)| *floor);
     let role = match kind.vector() {
+        _ if kind == attack::Kind::EstablishedData => Role::Established,
         Vector::SynFlood | Vector::TcpConnectionFlood => Role::Syn,
         Vector::SynAckReflection => Role::UnsolicitedSynAck,
         Vector::HttpRequestFlood | Vector::TlsHandshakeFlood => Role::Request,

@@ -39,6 +39,10 @@ pub struct Counts {
     pub requests: f32,
     /// Clients that sent more after the reply.
     pub seconds: f32,
+    /// Completed handshakes.
+    pub handshakes: f32,
+    /// Connections on which data was sent.
+    pub used: f32,
 }
 
 impl Followed {
@@ -50,8 +54,10 @@ impl Followed {
         let counts = Counts {
             answers: as_f32(delta.answers),
             continued: as_f32(delta.continued),
-            requests: as_f32(delta.roles.get(Role::Request.index()).copied().unwrap_or(0)),
+            requests: as_f32(delta.of(Role::Request)),
             seconds: as_f32(delta.seconds),
+            handshakes: as_f32(delta.handshakes),
+            used: as_f32(delta.of(Role::Request)),
         };
         if counts != Counts::default() {
             self.0.push_back(Tick { at: now, counts });
@@ -62,12 +68,18 @@ impl Followed {
     pub fn counts(&self, now: Timestamp) -> Counts {
         self.0.iter().fold(Counts::default(), |sum, Tick { at, counts }| match now.since(*at) {
             age if age > MEMORY => sum,
-            age if age > PATIENCE => {
-                Counts { answers: sum.answers + counts.answers, requests: sum.requests + counts.requests, ..sum }
-            }
-            age if age < MEMORY - PATIENCE => {
-                Counts { continued: sum.continued + counts.continued, seconds: sum.seconds + counts.seconds, ..sum }
-            }
+            age if age > PATIENCE => Counts {
+                answers: sum.answers + counts.answers,
+                requests: sum.requests + counts.requests,
+                handshakes: sum.handshakes + counts.handshakes,
+                ..sum
+            },
+            age if age < MEMORY - PATIENCE => Counts {
+                continued: sum.continued + counts.continued,
+                seconds: sum.seconds + counts.seconds,
+                used: sum.used + counts.used,
+                ..sum
+            },
             _ => sum,
         })
     }

@@ -31,6 +31,8 @@ pub fn decay(elapsed: Duration) -> f32 {
     (-elapsed.div_duration_f32(HALF_LIFE)).exp2()
 }
 
+/// Days after which a level is that of a week.
+pub const WEEK_DAYS: u8 = 7;
 /// More than this many doublings above the level of four weeks ago count.
 const SLACK: f32 = 1.0;
 /// Sum of doublings and days at which growth ends: growth at the most that is possible is found out after a week, at five
@@ -65,7 +67,7 @@ impl Drift {
         let reference = self.weeks.into_iter().find(|level| *level > 0.0).unwrap_or(level);
         self.sum = (self.sum + (level / reference).max(f32::MIN_POSITIVE).log2() - SLACK).clamp(0.0, 2.0 * ENOUGH);
         self.days += 1;
-        if self.days >= 7 {
+        if self.days >= WEEK_DAYS {
             let [_, rest @ ..] = self.weeks;
             let [second, third, newest] = rest;
             (self.days, self.weeks) = (0, [second, third, newest, level]);

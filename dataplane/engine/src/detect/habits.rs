@@ -29,6 +29,8 @@ pub struct Habits {
     pub seconds: f32,
     /// Requests of sources that had sent others just before.
     pub repeats: f32,
+    /// Completed handshakes.
+    pub handshakes: f32,
 }
 
 impl Habits {
@@ -45,8 +47,8 @@ impl Habits {
             sums.into_iter().zip(new).for_each(|(sum, new)| *sum = *sum * keep + new);
         }
         if !busy.contains(Role::Request) && !busy.contains(Role::Syn) {
-            let sums = [&mut self.requests, &mut self.seconds, &mut self.repeats];
-            let new = [of(Role::Request), as_f32(delta.seconds), as_f32(delta.repeats)];
+            let sums = [&mut self.requests, &mut self.seconds, &mut self.repeats, &mut self.handshakes];
+            let new = [of(Role::Request), as_f32(delta.seconds), as_f32(delta.repeats), as_f32(delta.handshakes)];
             sums.into_iter().zip(new).for_each(|(sum, new)| *sum = *sum * keep + new);
         }
     }
@@ -84,14 +86,21 @@ impl Habits {
         share(self.repeats, self.requests)
     }
 
+    /// Requests per handshake: how many connections are used at all.
+    pub fn used_share(&self) -> Option<f32> {
+        share(self.requests, self.handshakes)
+    }
+
     /// All sums, for a snapshot.
-    pub fn sums(&self) -> [f32; 6] {
-        [self.datagrams, self.answers, self.continued, self.requests, self.seconds, self.repeats]
+    pub fn sums(&self) -> [f32; 7] {
+        let Self { datagrams, answers, continued, requests, seconds, repeats, handshakes } = *self;
+        [datagrams, answers, continued, requests, seconds, repeats, handshakes]
     }
 
     /// From the sums of a snapshot.
-    pub fn from_sums([datagrams, answers, continued, requests, seconds, repeats]: [f32; 6]) -> Self {
-        Self { datagrams, answers, continued, requests, seconds, repeats }
+    pub fn from_sums(sums: [f32; 7]) -> Self {
+        let [datagrams, answers, continued, requests, seconds, repeats, handshakes] = sums;
+        Self { datagrams, answers, continued, requests, seconds, repeats, handshakes }
     }
 }
 

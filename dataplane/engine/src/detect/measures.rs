@@ -2,25 +2,29 @@
 //!
 //! A signature belongs to a zone and a role. It is enforced on the targets under attack, and everywhere else in the zone
 //! it lets [`HELD_PPS`] packets per second pass: peace is not touched, and a pulse that comes back, on any host, meets it
-//! at once, in the worker, before detection has noticed. A coarse measure (everything of a role) stays with its target.
+//! at once, in the worker, before detection has noticed. A coarse measure (everything of a role) does so only for roles that
+//! the whole zone has next to nothing of in peace, and lets somewhat more pass than that; else it stays with its target.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use levee_api::filter::{Action, Filter, Origin, Per, Rule, Target};
 use levee_api::prefix::Prefix;
-use levee_api::role::Role;
+use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
 
 use crate::detect::event::Removal;
+use crate::detect::track::HOLD_MOST;
 use crate::filter::{Rank, TableBuilder};
 
 /// What a remembered signature lets pass per second where it is not enforced.
-pub const HELD_PPS: u32 = 100;
+pub const HELD_PPS: u32 = 50;
 /// A filter ends this long after evidence was last renewed, whoever is alive.
 pub const TTL: Duration = Duration::from_secs(60);
 /// It is renewed when less than this is left.
 const RENEW: Duration = Duration::from_secs(30);
+/// A signature that has matched nothing for this long ends.
+const UNUSED: Duration = HOLD_MOST;
 /// Signatures remembered per zone; the oldest makes room. A list holds 64 rules: some are left for its hosts' own.
 const MOST_PER_ZONE: usize = 48;
 
@@ -31,6 +35,8 @@ pub struct Measure {
     pub zone: u16,
     /// The role it answers.
     pub role: Role,
+    /// The roles that its filters look at.
+    pub roles: RoleSet,
     /// The signature.
     pub rule: Rule,
     /// What happens where it is enforced.
@@ -43,6 +49,10 @@ pub struct Measure {
     pub since: Timestamp,
     /// What it lets pass per second where it waits.
     pub held_pps: u32,
+    /// Of a coarse measure: the zone remembers it, too.
+    pub is_remembered: bool,
+    /// What its filters had matched when they last matched anything, and when that was.
+    matched: (u64, Timestamp),
     placements: Vec<Placement>,
 }
 
@@ -66,7 +76,8 @@ pub enum Placed {
     Removed(Filter, Removal, u32),
 }
 
-/// Ranks of filters of one target: the control plane's decide first, then signatures, then coarse measures.
+/// Ranks of filters of one target: the control plane's decide first, then signatures, then coarse measures. What a target has
+/// of its own decides before what its zone remembers.
 const EXTERNAL: u8 = 0;
 const SIGNATURE: u8 = 1;
 const COARSE: u8 = 2;
@@ -167,6 +178,8 @@ impl Measures {
                 self.retire_oldest(measure.zone, now);
             }
             self.remember(&mut measure, zone_name, now);
+        } else if measure.is_remembered && !self.of(measure.zone, measure.role).any(Measure::waits_in_zone) {
+            self.remember(&mut measure, zone_name, now);
         }
         let target = Target { zone: zone_name.to_owned(), prefix: Some(on) };
         let action = measure.action;
@@ -228,16 +241,23 @@ impl Measures {
     /// The attack on a target has stopped: its filters wait.
     pub fn hold(&mut self, zone: u16, role: Role, on: Prefix) {
         let mut removed = Vec::new();
+        let is_told_apart = self.of(zone, role).any(|measure| !measure.coarse && measure.action == Action::Drop);
         for measure in self.all.iter_mut().filter(|measure| measure.zone == zone && measure.role == role) {
             let (coarse, held_pps) = (measure.coarse, measure.held_pps);
+            // Where a signature waits, nobody has to be asked.
+            let is_over = is_told_apart && matches!(measure.action, Action::Challenge { .. });
             measure.placements.retain_mut(|placed| {
                 if placed.filter.target.prefix != Some(on) {
                     return true;
                 }
-                if coarse {
+                if coarse && !is_over {
                     placed.enforced = false;
                     placed.filter.action = match placed.filter.action {
                         Action::Challenge { .. } => Action::Challenge { above_pps: held_pps },
+                        // Who keeps to it is not touched.
+                        of_sources @ (Action::Limit { per: Per::Source, .. } | Action::BlockSource { .. }) => {
+                            of_sources
+                        }
                         _ => Action::Limit { pps: held_pps, per: Per::Target },
                     };
                     self.table.put(&placed.filter, placed.counter, placed.rank);
@@ -245,7 +265,8 @@ impl Measures {
                 }
                 // The zone's own placement remembers the signature.
                 self.table.remove(&placed.filter.target, placed.rank);
-                removed.push(Placed::Removed(placed.filter.clone(), Removal::Retired, placed.counter));
+                let why = if coarse { Removal::Replaced } else { Removal::Retired };
+                removed.push(Placed::Removed(placed.filter.clone(), why, placed.counter));
                 false
             });
         }
@@ -311,6 +332,18 @@ impl Measures {
         self.remove(Removal::Expired, |_, placed| placed.filter.deadline <= now);
         let ended: Vec<u64> = self.deadlines.range(..=(now, u64::MAX)).map(|(_, id)| *id).collect();
         self.remove_external(Removal::Expired, ended);
+    }
+
+    /// Ends signatures that have matched nothing for as long as any attack is waited for: what they were found for does not come
+    /// any more, whatever else does. `hits`: packets that a counter has seen.
+    pub fn retire_unused(&mut self, hits: impl Fn(u32) -> u64, now: Timestamp) {
+        for measure in self.all.iter_mut().filter(|measure| !measure.coarse) {
+            let matched = measure.placements.iter().map(|placed| hits(placed.counter)).sum();
+            if measure.matched.0 != matched {
+                measure.matched = (matched, now);
+            }
+        }
+        self.remove(Removal::Retired, |measure, _| !measure.coarse && now.since(measure.matched.1) >= UNUSED);
     }
 
     /// The filters of the control plane.
@@ -448,7 +481,7 @@ impl Measures {
         let filter = Filter {
             id: self.id(),
             target,
-            roles: measure.role.set(),
+            roles: measure.roles,
             rule: measure.rule.clone(),
             action,
             deadline: now + TTL,
@@ -486,12 +519,15 @@ impl Measure {
         Self {
             zone,
             role,
+            roles: role.set(),
             rule,
             action,
             coarse: false,
             witness,
             since: now,
             held_pps: HELD_PPS,
+            is_remembered: false,
+            matched: (0, now),
             placements: Vec::new(),
         }
     }
@@ -502,6 +538,23 @@ impl Measure {
         self.coarse = true;
         self.held_pps = held_pps;
         self
+    }
+
+    /// The same with filters that look at another role, too.
+    #[must_use]
+    pub fn with(self, role: Role) -> Self {
+        Self { roles: self.roles.union(role.set()), ..self }
+    }
+
+    /// The same, for a role that the whole zone has at most so much of: the zone remembers it.
+    #[must_use]
+    pub fn remembered(self) -> Self {
+        Self { is_remembered: true, ..self }
+    }
+
+    /// True when the zone remembers all of the role.
+    fn waits_in_zone(&self) -> bool {
+        self.coarse && self.placements.iter().any(|placed| placed.filter.target.prefix.is_none())
     }
 
     /// False for what is only observed, on another target.
@@ -550,6 +603,58 @@ mod tests {
         assert!(measures.enforced_on(0, Role::Syn, &host(2)));
         measures.retire(0, Role::Syn, host(2), true);
         assert_eq!(actions(&measures), []);
+    }
+
+    #[test]
+    fn a_signature_that_matches_nothing_any_more_ends_although_the_attack_goes_on() {
+        let mut measures = Measures::new(16);
+        measures.install(signature(), "web", host(1), NOW);
+        let (used, unused) = (NOW + UNUSED / 2, NOW + UNUSED);
+        measures.retire_unused(|_| 7, used);
+        measures.retire_unused(|_| 7, unused);
+        assert_eq!(measures.filters().count(), 2);
+        measures.retire_unused(|_| 7, used + UNUSED);
+        assert_eq!(measures.filters().count(), 0);
+    }
+
+    #[test]
+    fn a_zone_remembers_a_coarse_measure_once_if_it_is_to() {
+        let mut measures = Measures::new(16);
+        let all = || {
+            let all = Rule::of(HeaderBox::any());
+            Measure::new(0, Role::OutOfState, all, Action::Drop, String::new(), NOW).coarse(20).remembered()
+        };
+        for last in [1, 2] {
+            measures.install(all(), "web", host(last), NOW);
+        }
+        let of_zone = |measures: &Measures| {
+            let limit = Action::Limit { pps: 20, per: Per::Target };
+            actions(measures).iter().filter(|known| **known == ("zone web".to_owned(), limit)).count()
+        };
+        assert_eq!((of_zone(&measures), measures.filters().count()), (1, 3));
+        measures.retire(0, Role::OutOfState, host(1), false);
+        assert_eq!((of_zone(&measures), measures.filters().count()), (1, 2));
+        measures.retire(0, Role::OutOfState, host(2), true);
+        assert_eq!(measures.filters().count(), 0);
+    }
+
+    #[test]
+    fn nobody_is_challenged_between_pulses_that_a_signature_waits_for() {
+        let mut measures = Measures::new(16);
+        let ask = Measure::new(
+            0,
+            Role::Syn,
+            Rule::of(HeaderBox::any()),
+            Action::Challenge { above_pps: 0 },
+            String::new(),
+            NOW,
+        );
+        measures.install(ask.coarse(500), "web", host(1), NOW);
+        measures.hold(0, Role::Syn, host(1));
+        assert_eq!(actions(&measures), [("203.0.113.1".to_owned(), Action::Challenge { above_pps: 500 })]);
+        measures.install(signature(), "web", host(1), NOW);
+        measures.hold(0, Role::Syn, host(1));
+        assert_eq!(actions(&measures), [("zone web".to_owned(), Action::Limit { pps: HELD_PPS, per: Per::Target })]);
     }
 
     #[test]

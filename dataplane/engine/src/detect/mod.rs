@@ -1,7 +1,7 @@
 //! Detection: from counters and samples to anomalies, from anomalies to signatures.
 //!
 //! [`detector`] runs the tick; [`node`] are the targets and [`track`] the state of one role there, judged by
-//! [`threshold`] (learned with care: [`late`], [`growth`], [`hours`]) and [`witness`] (against [`habits`], by what [`followed`]);
+//! [`threshold`] (learned with care: [`late`], [`growth`], [`hours`]) and [`witness`] (against [`habits`], of each of the [`services`], by what [`followed`], and by who sends it: [`sources`]);
 //! [`measures`] are the filters in force; [`extract`] finds signatures in samples, checked against the [`reservoir`], which only
 //! [`proofs`] open during an attack; [`classify`] gives the attack its name.
 
@@ -19,8 +19,10 @@ pub mod measures;
 pub mod node;
 pub mod proofs;
 pub mod reservoir;
+pub mod services;
 mod slots;
 pub mod snapshot;
+pub mod sources;
 pub mod threshold;
 pub mod track;
 pub mod window;

@@ -49,14 +49,18 @@ pub struct Node {
     pub depth: u8,
     /// The next wider prefix.
     pub parent: Option<NodeId>,
-    /// Per role that was ever seen.
-    pub tracks: [Option<Box<Track>>; COUNTED_ROLES],
+    /// Per role that was ever seen; what is inside conversations only where there is much of it.
+    pub tracks: [Option<Box<Track>>; Role::COUNT],
     /// What witnesses look at.
     pub window: Window,
     /// The same, tick by tick, while it is hot.
     pub followed: Option<Box<Followed>>,
     /// What is usual for them.
     pub usual: Usual,
+    /// Packets inside conversations, and since when: of hosts, for [`Usual::heaviest`].
+    pub established: (f32, Timestamp),
+    /// Of [`Usual::heaviest`], what may become usual.
+    pub late_heaviest: Late<f32>,
     /// What may become usual, if no alarm follows.
     pub late: Late<Pending>,
     /// What arrived in the current tick.
@@ -118,7 +122,7 @@ impl Default for Phases {
 }
 
 /// Members that were alarmed and when, the newest last, per role.
-type Alarmed = [VecDeque<(NodeId, Timestamp)>; COUNTED_ROLES];
+type Alarmed = [VecDeque<(NodeId, Timestamp)>; Role::COUNT];
 
 /// Sums for reports.
 #[derive(Clone, Copy, Debug, Default)]
@@ -214,6 +218,12 @@ impl Node {
         self.tracks.iter().flatten().all(|track| track.phase == Phase::Normal)
     }
 
+    /// True when what conversations do not explain is in peace, or waits for an attack to come back.
+    pub fn is_peaceful(&self) -> bool {
+        let unexplained = self.tracks.iter().take(COUNTED_ROLES).flatten();
+        unexplained.into_iter().all(|track| matches!(track.phase, Phase::Normal | Phase::Hold))
+    }
+
     /// True when it needs no attention while it has no traffic.
     pub fn is_idle(&self) -> bool {
         self.tracks.iter().flatten().all(|track| track.is_idle())
@@ -245,6 +255,7 @@ impl Node {
     pub fn take_over(&mut self, old: Self) {
         self.tracks = old.tracks;
         (self.window, self.usual, self.late, self.peace) = (old.window, old.usual, old.late, old.peace);
+        self.late_heaviest = old.late_heaviest;
         (self.since_report, self.last_traffic) = (old.since_report, old.last_traffic);
     }
 
@@ -358,6 +369,8 @@ impl Nodes {
             window: Window { updated: now, ..Window::default() },
             followed: None,
             usual: Usual::default(),
+            established: (0.0, now),
+            late_heaviest: Late::default(),
             late: Late::default(),
             delta: Totals::default(),
             touched: 0,

@@ -6,7 +6,6 @@ use std::time::Duration;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
-use crate::detect::habits::Habits;
 use crate::link::Notice;
 
 /// They are remembered for this long, and for at most twice as long.
@@ -51,8 +50,9 @@ impl Proofs {
         }
     }
 
-    /// True when a conversation of a role has proved that a client took part in it, in a zone with these habits.
-    pub fn holds(&self, role: Role, habits: &Habits, conversation: u64) -> bool {
+    /// True when a conversation of a role has proved that a client took part in it. `do_go_on`: an answered client that does not
+    /// go on is unusual there.
+    pub fn holds(&self, role: Role, do_go_on: bool, conversation: u64) -> bool {
         let any = |of: fn(&Generation) -> &HashSet<u64>| {
             [&self.newest, &self.older].into_iter().any(|generation| of(generation).contains(&conversation))
         };
@@ -60,7 +60,7 @@ impl Proofs {
             // Whoever floods with requests has completed handshakes.
             Role::Request => false,
             // Servers that answer anybody prove nothing, where clients usually go on.
-            Role::UdpOpen if habits.do_go_on() => any(|generation| &generation.continued),
+            Role::UdpOpen if do_go_on => any(|generation| &generation.continued),
             _ => any(|generation| &generation.proven),
         }
     }
@@ -70,18 +70,15 @@ impl Proofs {
 mod tests {
     use super::*;
 
-    const GO_ON: Habits =
-        Habits { datagrams: 100.0, answers: 90.0, continued: 80.0, requests: 0.0, seconds: 0.0, repeats: 0.0 };
-
     #[test]
     fn an_answer_proves_nothing_where_clients_go_on() {
         let mut proofs = Proofs::new(Timestamp::ZERO);
         proofs.note(Notice::Proven(7));
-        assert!(proofs.holds(Role::UdpOpen, &Habits::default(), 7));
-        assert!(!proofs.holds(Role::UdpOpen, &GO_ON, 7));
+        assert!(proofs.holds(Role::UdpOpen, false, 7));
+        assert!(!proofs.holds(Role::UdpOpen, true, 7));
         proofs.note(Notice::Continued(7));
-        assert!(proofs.holds(Role::UdpOpen, &GO_ON, 7));
-        assert!(proofs.holds(Role::Syn, &GO_ON, 7) && !proofs.holds(Role::Request, &GO_ON, 7));
+        assert!(proofs.holds(Role::UdpOpen, true, 7));
+        assert!(proofs.holds(Role::Syn, true, 7) && !proofs.holds(Role::Request, true, 7));
     }
 
     #[test]
@@ -89,8 +86,8 @@ mod tests {
         let mut proofs = Proofs::new(Timestamp::ZERO);
         proofs.note(Notice::Proven(7));
         proofs.forget(Timestamp::ZERO + MEMORY);
-        assert!(proofs.holds(Role::Syn, &GO_ON, 7));
+        assert!(proofs.holds(Role::Syn, true, 7));
         proofs.forget(Timestamp::ZERO + MEMORY * 2);
-        assert!(!proofs.holds(Role::Syn, &GO_ON, 7));
+        assert!(!proofs.holds(Role::Syn, true, 7));
     }
 }

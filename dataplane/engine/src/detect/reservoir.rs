@@ -45,13 +45,13 @@ impl Reservoir {
     }
 
     /// Admits what has waited long enough.
-    pub fn admit(&mut self, admission: Admission, proven: impl Fn(u64) -> bool, now: Timestamp) {
+    pub fn admit(&mut self, admission: Admission, proven: impl Fn(&Sample) -> bool, now: Timestamp) {
         while let Some(sample) = self.waiting.front().copied() {
             if now.since(sample.at) < DELAY {
                 break;
             }
             self.waiting.pop_front();
-            if admission == Admission::All || proven(sample.conversation) {
+            if admission == Admission::All || proven(&sample) {
                 self.keep(sample);
             }
         }
@@ -123,7 +123,7 @@ mod tests {
         for conversation in 0..1000 {
             reservoir.offer(sample(conversation, 0));
         }
-        reservoir.admit(Admission::Proven, |conversation| [3, 5].contains(&conversation), Timestamp(1_500_000_000));
+        reservoir.admit(Admission::Proven, |sample| [3, 5].contains(&sample.conversation), Timestamp(1_500_000_000));
         let kept: Vec<u64> = reservoir.samples().iter().map(|sample| sample.conversation).collect();
         assert_eq!(kept, [3, 5]);
     }

@@ -1,7 +1,7 @@
 //! What was learned, as bytes that survive a restart: baselines, what is usual for witnesses, reservoirs.
 //!
 //! Layout, little endian, sealed as in [`crate::sealed`]: when it was written, what an observation weighed then; number of
-//! zones; per zone its name, seconds observed, habits, largest rates, reservoirs; then the number of targets; per
+//! zones; per zone its name, seconds observed, habits, habits of services, largest rates, reservoirs; then the number of targets; per
 //! target its zone's number, prefix, usual values and baselines.
 
 mod format;
@@ -18,6 +18,7 @@ use crate::detect::detector::Detector;
 use crate::detect::habits::Habits;
 use crate::detect::node::{Node, NodeId};
 use crate::detect::threshold::Baseline;
+use crate::detect::witness::Usual;
 use crate::sample::Sample;
 use crate::sealed::{self, Kind, SealError};
 use crate::target::counters::COUNTED_ROLES;
@@ -31,7 +32,7 @@ const TARGETS_AT_ONCE: NodeId = 1024;
 const SAMPLES_AT_ONCE: usize = 4096;
 
 /// What leads the file.
-const KIND: Kind = Kind { magic: *b"LVBL", version: 2 };
+const KIND: Kind = Kind { magic: *b"LVBL", version: 3 };
 
 /// All that was learned.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +54,8 @@ pub struct ZoneRecord {
     pub observed: Duration,
     /// What its clients and servers do next.
     pub habits: Habits,
+    /// By port of its UDP services: clients that were answered, and those that went on.
+    pub services: Vec<(u16, [f32; 2])>,
     /// Largest rates of the zone in peace.
     pub largest: [f32; COUNTED_ROLES],
     /// Legitimate samples per role.
@@ -70,6 +73,8 @@ pub struct TargetRecord {
     pub half_open: f32,
     /// Most datagrams without an answer in peace.
     pub unanswered: f32,
+    /// The most that one source has sent inside conversations in peace, packets per second.
+    pub heaviest: f32,
     /// Baselines of the roles that were seen.
     pub baselines: Vec<(Role, Baseline)>,
 }
@@ -119,13 +124,14 @@ impl Draft {
             *self = Self::begin(detector);
         }
         let mut samples = 0;
-        for (zone, state) in detector.zones().skip(self.zones_done) {
+        for (index, (zone, state)) in (0..).zip(detector.zones()).skip(self.zones_done) {
             if samples >= SAMPLES_AT_ONCE {
                 return false;
             }
             let reservoirs = || state.reservoirs.iter().map(|reservoir| reservoir.samples());
             let largest = state.rates.iter().map(|rate| rate.largest);
-            self.zones.zone(&zone.name, state.observed, &state.habits, largest, reservoirs());
+            let services = detector.services().habits(index);
+            self.zones.zone(&zone.name, state.observed, &state.habits, &services, largest, reservoirs());
             samples += reservoirs().map(<[Sample]>::len).sum::<usize>();
             self.zones_done += 1;
         }
@@ -136,8 +142,7 @@ impl Draft {
             } else {
                 self.prefixes.entry((node.zone, node.prefix)).or_default()
             };
-            let usual = (node.usual.half_open, node.usual.unanswered);
-            part.target(node.zone.into(), &node.prefix, usual, baselines(node));
+            part.target(node.zone.into(), &node.prefix, &node.usual, baselines(node));
             self.targets += 1;
         }
         self.next = end;
@@ -194,14 +199,15 @@ impl Learned {
         let mut payload = Encoder::default();
         payload.written(self.written, 1.0);
         payload.count(self.zones.len());
-        for ZoneRecord { name, observed, habits, largest, reservoirs } in &self.zones {
+        for ZoneRecord { name, observed, habits, services, largest, reservoirs } in &self.zones {
             let samples = (0..COUNTED_ROLES).map(|role| reservoirs.get(role).map_or(&[][..], Vec::as_slice));
-            payload.zone(name, *observed, habits, largest.iter().copied(), samples);
+            payload.zone(name, *observed, habits, services, largest.iter().copied(), samples);
         }
         payload.count(self.targets.len());
-        for TargetRecord { zone, prefix, half_open, unanswered, baselines } in &self.targets {
+        for TargetRecord { zone, prefix, half_open, unanswered, heaviest, baselines } in &self.targets {
             let baselines = baselines.iter().map(|(role, baseline)| (*role, baseline));
-            payload.target(*zone, prefix, (*half_open, *unanswered), baselines);
+            let usual = Usual { half_open: *half_open, unanswered: *unanswered, heaviest: *heaviest };
+            payload.target(*zone, prefix, &usual, baselines);
         }
         sealed::seal(KIND, &payload.0)
     }

@@ -24,8 +24,8 @@ pub const fn floor(role: Role) -> u32 {
         Role::UnsolicitedSynAck | Role::UnsolicitedResponse => 200,
         Role::Request => 2_000,
         Role::UdpOpen => 1_000,
-        // Its limit is per source and comes with the established role's own mechanism.
-        Role::Established => u32::MAX,
+        // Any number of them may be legitimate: above this it is asked whether a few sources send them all.
+        Role::Established => 20_000,
     }
 }
 

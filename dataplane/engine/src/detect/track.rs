@@ -17,7 +17,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Shortest time that filters wait for an attack to come back.
 const HOLD_LEAST: Duration = Duration::from_secs(60);
 /// Longest.
-const HOLD_MOST: Duration = Duration::from_secs(15 * 60);
+pub const HOLD_MOST: Duration = Duration::from_secs(15 * 60);
 /// Means over this long are compared with what is usual: what rises slowly is no alarm of the bucket.
 const SLOW_WINDOW: Duration = Duration::from_secs(10);
 /// An alarm without a witness ends when nothing was above the threshold for this long.
@@ -64,6 +64,8 @@ pub struct Track {
     pub clean_since: Option<Timestamp>,
     /// The current attack began with a witness, and not by its return alone.
     pub is_witnessed: bool,
+    /// The current attack opens connections and does not use them.
+    pub is_idle_flood: bool,
     /// When an extraction was last asked for.
     pub last_extraction: Timestamp,
     /// The vectors that were last told of the current attack.
@@ -288,6 +290,7 @@ impl Track {
         if to == Phase::Attack {
             self.mitigated_at = None;
             self.is_witnessed = witnessed;
+            self.is_idle_flood = false;
             self.challenged_again = 0;
             self.told.clear();
             self.last_busy = now;

@@ -9,6 +9,8 @@ use levee_api::role::Role;
 
 use crate::detect::followed;
 use crate::detect::habits::{HABIT, Habits};
+use crate::detect::services;
+use crate::detect::sources::Overrun;
 use crate::detect::window::Window;
 
 /// What proves an attack.
@@ -23,6 +25,8 @@ pub enum Witness {
         /// Share of SYNs that were completed.
         completed: f32,
     },
+    /// Connections that are opened and not used, where they usually are.
+    Idle(Missing),
     /// Datagrams to a served port that are not answered, although the target answers others.
     Unanswered {
         /// Datagrams without an answer over the last half second.
@@ -36,6 +40,8 @@ pub enum Witness {
     NotContinued(Missing),
     /// QUIC Initials that nobody can open.
     Forged(Forged),
+    /// Datagrams from addresses that no network routes: of sources that are drawn at random one in eight.
+    Unroutable(Forged),
     /// Requests that are replied to, by clients that then send nothing more.
     OneShot(Missing),
     /// Requests of sources that had sent others just before, which clients do not.
@@ -47,6 +53,8 @@ pub enum Witness {
         /// What is usual.
         usual: f32,
     },
+    /// Sources that send more inside their conversations than any does in peace, and together most of it.
+    Overrun(Overrun),
     /// None is needed: no service is behind the role, and the signature decides.
     NoService(Role),
 }
@@ -62,11 +70,13 @@ pub struct Missing {
     pub usual: f32,
 }
 
-/// Datagrams among the newest samples, and how many of them are QUIC Initials that nobody can open.
+/// Datagrams among the newest samples, and how many of them no client can have sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forged {
-    /// So many are.
+    /// So many are QUIC Initials that nobody can open.
     pub count: u32,
+    /// So many come from addresses that are nobody's.
+    pub unroutable: u32,
     /// Of so many.
     pub of: u32,
 }
@@ -92,15 +102,24 @@ impl fmt::Display for Witness {
                 )
             }
             Self::NotContinued(missing) => write!(f, "not continued: of answered clients {missing}"),
-            Self::Forged(Forged { count, of }) => {
+            Self::Forged(Forged { count, of, .. }) => {
                 write!(f, "forged: {count} of {of} datagrams are QUIC Initials that nobody can open")
             }
+            Self::Unroutable(Forged { unroutable, of, .. }) => {
+                write!(f, "unroutable: {unroutable} of {of} datagrams come from addresses that are nobody's")
+            }
+            Self::Idle(missing) => write!(f, "idle: of connections that were opened {missing}"),
             Self::OneShot(missing) => write!(f, "one-shot: of clients that got their reply {missing}"),
             Self::Repeating { requests, share, usual } => write!(
                 f,
                 "repeating: {:.0} % of {requests:.0} requests are of sources that had sent others where {:.0} % are",
                 share * 100.0,
                 usual * 100.0
+            ),
+            Self::Overrun(Overrun { sources, share, above_pps }) => write!(
+                f,
+                "overrun: {sources} sources send {:.0} % of what is inside conversations, each more than {above_pps:.0} packets a second",
+                share * 100.0
             ),
             Self::NoService(role) => write!(f, "{role}: no service behind it"),
         }
@@ -114,6 +133,8 @@ pub struct Usual {
     pub half_open: f32,
     /// Most datagrams without an answer in peace.
     pub unanswered: f32,
+    /// The most that one source has sent inside conversations in peace, packets per second.
+    pub heaviest: f32,
 }
 
 /// What witnesses look at.
@@ -123,8 +144,12 @@ pub struct Seen<'a> {
     pub window: &'a Window,
     /// What went on of what began.
     pub followed: followed::Counts,
+    /// The same of answered clients, by service.
+    pub services: &'a [services::Counts],
     /// Of the newest datagrams to served ports, where there is an alarm.
     pub forged: Forged,
+    /// Sources that send more than usual inside conversations, where there is an alarm.
+    pub overrun: Overrun,
     /// What is usual at the target.
     pub usual: &'a Usual,
     /// What is usual in its zone.
@@ -139,12 +164,17 @@ pub const PENDING_FLOOR: f32 = 60.0;
 const PENDING_FACTOR: f32 = 4.0;
 /// Fewer forged samples than this may be damaged ones.
 const FORGED: u32 = 60;
+/// Fewer from addresses that are nobody's, or less than one in so many, may be a client with a broken network.
+const UNROUTABLE: u32 = 16;
+const UNROUTABLE_PART: u32 = 20;
 /// Below this share of the usual, answers are missing.
 const MISSING: f32 = 0.5;
 
 /// Below this share of the usual, clients are missing: datagrams, whose clients may not be real, and requests.
 const NOT_CONTINUED: f32 = 0.3;
 const ONE_SHOT: f32 = 0.4;
+/// The same of connections on which data is sent.
+const IDLE: f32 = 0.4;
 /// From this share on, and so many times the usual one, sources repeat themselves: where clients come in large numbers from one
 /// address, or through a proxy, they seem to always.
 const REPEATED: f32 = 0.6;
@@ -162,19 +192,35 @@ pub fn look(role: Role, seen: &Seen<'_>) -> Option<Witness> {
         Role::UdpOpen if seen.forged.count >= FORGED && 2 * seen.forged.count >= seen.forged.of => {
             Some(Witness::Forged(seen.forged))
         }
+        Role::UdpOpen
+            if seen.forged.unroutable >= UNROUTABLE && UNROUTABLE_PART * seen.forged.unroutable >= seen.forged.of =>
+        {
+            Some(Witness::Unroutable(seen.forged))
+        }
         Role::Syn | Role::UdpOpen | Role::Request if !seen.sees_inside => None,
-        Role::Syn => half_open(seen.window, seen.usual),
-        Role::UdpOpen => unanswered(seen).or_else(|| {
-            let followed::Counts { answers, continued, .. } = seen.followed;
-            missing(answers, continued, seen.habits.continued_share(), NOT_CONTINUED).map(Witness::NotContinued)
+        Role::Syn => half_open(seen.window, seen.usual).or_else(|| {
+            let followed::Counts { handshakes, used, .. } = seen.followed;
+            missing(handshakes, used, seen.habits.used_share(), IDLE).map(Witness::Idle)
         }),
+        Role::UdpOpen => unanswered(seen).or_else(|| not_continued(seen)),
         Role::Request => {
             let followed::Counts { requests, seconds, .. } = seen.followed;
             let one_shot = missing(requests, seconds, seen.habits.second_share(), ONE_SHOT).map(Witness::OneShot);
             one_shot.or_else(|| repeating(seen))
         }
-        Role::Established => None,
+        Role::Established => (seen.sees_inside && seen.overrun.is_evidence()).then_some(Witness::Overrun(seen.overrun)),
     }
+}
+
+/// Of a service whose habits are known those count; the others are taken together.
+fn not_continued(&Seen { services, followed, habits, .. }: &Seen<'_>) -> Option<Witness> {
+    let of_service = |counts: &services::Counts| missing(counts.answers, counts.continued, counts.usual, NOT_CONTINUED);
+    let zone = || {
+        let is_known = services.iter().any(|counts| counts.usual.is_some() && counts.answers > PENDING_FLOOR);
+        let usual = habits.continued_share().filter(|_| !is_known);
+        missing(followed.answers, followed.continued, usual, NOT_CONTINUED)
+    };
+    services.iter().find_map(of_service).or_else(zone).map(Witness::NotContinued)
 }
 
 fn repeating(&Seen { window, habits, .. }: &Seen<'_>) -> Option<Witness> {
@@ -215,8 +261,15 @@ fn unanswered(&Seen { window, usual, habits, .. }: &Seen<'_>) -> Option<Witness>
 mod tests {
     use super::*;
 
-    const HABITS: Habits =
-        Habits { datagrams: 1e3, answers: 900.0, continued: 720.0, requests: 1e3, seconds: 600.0, repeats: 100.0 };
+    const HABITS: Habits = Habits {
+        datagrams: 1e3,
+        answers: 900.0,
+        continued: 720.0,
+        requests: 1e3,
+        seconds: 600.0,
+        repeats: 100.0,
+        handshakes: 1_050.0,
+    };
 
     fn look_at(role: Role, window: &Window, followed: followed::Counts, usual: &Usual) -> Option<Witness> {
         look(role, &Seen { window, followed, usual, ..nothing() })
@@ -235,11 +288,13 @@ mod tests {
             datagrams_dropped: 0.0,
             updated: levee_api::time::Timestamp::ZERO,
         };
-        const USUAL: Usual = Usual { half_open: 0.0, unanswered: 0.0 };
+        const USUAL: Usual = Usual { half_open: 0.0, unanswered: 0.0, heaviest: 0.0 };
         Seen {
             window: &WINDOW,
             followed: followed::Counts::default(),
+            services: &[],
             forged: Forged::default(),
+            overrun: Overrun::default(),
             usual: &USUAL,
             habits: &HABITS,
             sees_inside: true,
@@ -292,11 +347,35 @@ mod tests {
     }
 
     #[test]
+    fn a_service_whose_clients_go_on_has_its_witness_beside_one_whose_clients_do_not() {
+        let window = Window { datagrams: 500.0, answers: 500.0, outbound: 500.0, ..Window::default() };
+        let names = Habits { continued: 10.0, ..HABITS };
+        let of = |services: &[services::Counts]| {
+            look(Role::UdpOpen, &Seen { window: &window, habits: &names, services, ..nothing() })
+        };
+        let dns = services::Counts { port: 53, answers: 400.0, continued: 0.0, usual: Some(0.01) };
+        let quic = |continued| services::Counts { port: 443, answers: 100.0, continued, usual: Some(0.9) };
+        assert!(matches!(of(&[dns, quic(5.0)]), Some(Witness::NotContinued(_))));
+        assert_eq!(of(&[dns, quic(80.0)]), None);
+    }
+
+    #[test]
     fn initials_that_nobody_can_open_are_a_witness_if_they_are_most() {
-        let of = |count, of| look(Role::UdpOpen, &Seen { forged: Forged { count, of }, ..nothing() });
+        let of = |count, of| look(Role::UdpOpen, &Seen { forged: Forged { count, of, unroutable: 0 }, ..nothing() });
         assert!(matches!(of(80, 150), Some(Witness::Forged(_))));
         assert_eq!(of(80, 170), None);
         assert_eq!(of(20, 20), None);
+    }
+
+    #[test]
+    fn sources_that_are_nobodys_are_a_witness_whoever_answers_them() {
+        let of = |unroutable, of| {
+            let forged = Forged { count: 0, unroutable, of };
+            look(Role::UdpOpen, &Seen { forged, sees_inside: false, ..nothing() })
+        };
+        assert!(matches!(of(18, 150), Some(Witness::Unroutable(_))));
+        assert_eq!(of(18, 1_000), None);
+        assert_eq!(of(5, 40), None);
     }
 
     #[test]
@@ -307,6 +386,22 @@ mod tests {
         };
         assert!(matches!(of(300.0, 30.0), Some(Witness::OneShot(_))));
         assert_eq!(of(300.0, 150.0), None);
+    }
+
+    #[test]
+    fn connections_that_nobody_uses_are_a_witness_where_they_are_used() {
+        let window = Window { syns: 500.0, handshakes: 480.0, ..Window::default() };
+        let of = |handshakes, used| {
+            let counts = followed::Counts { handshakes, used, ..Default::default() };
+            look_at(Role::Syn, &window, counts, &Usual::default())
+        };
+        assert!(matches!(of(300.0, 30.0), Some(Witness::Idle(_))));
+        assert_eq!(of(300.0, 200.0), None, "a crowd");
+        assert_eq!(of(40.0, 0.0), None, "a handful");
+        let habits = Habits { requests: 100.0, ..HABITS };
+        let counts = followed::Counts { handshakes: 300.0, ..Default::default() };
+        let seen = Seen { window: &window, followed: counts, habits: &habits, ..nothing() };
+        assert_eq!(look(Role::Syn, &seen), None, "connections are opened in advance here");
     }
 
     #[test]

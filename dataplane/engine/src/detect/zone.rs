@@ -12,6 +12,7 @@ use crate::detect::habits::Habits;
 use crate::detect::late::Late;
 use crate::detect::node::{Load, Peace};
 use crate::detect::reservoir::Reservoir;
+use crate::detect::sources::Sources;
 use crate::detect::threshold::{Calendar, floor};
 use crate::detect::window::as_f32;
 use crate::sample::Sample;
@@ -41,8 +42,10 @@ pub struct ZoneState {
     pub delta: Totals,
     /// What legitimate traffic looks like, per role.
     pub reservoirs: [Reservoir; COUNTED_ROLES],
-    /// The newest samples, per role.
-    pub recent: [VecDeque<Sample>; COUNTED_ROLES],
+    /// The newest samples, per role; of what is inside conversations only while that is alarmed.
+    pub recent: [VecDeque<Sample>; Role::COUNT],
+    /// Who sends how much inside conversations.
+    pub sources: Sources,
     /// Roles out of their normal state somewhere in the zone, but for HOLD.
     pub alarmed: RoleSet,
     /// Roles in ATTACK or HOLD somewhere in the zone.
@@ -74,7 +77,7 @@ impl ZoneState {
         let late = calendar.is_late(self.observed);
         let seconds = elapsed.as_secs_f32().max(0.001);
         self.observed += elapsed;
-        let calm = self.alarmed.without(Role::Request).is_empty();
+        let calm = self.alarmed.without(Role::Request).without(Role::Established).is_empty();
         let delta = std::mem::take(&mut self.delta);
         self.peace.add(&delta, calm, now);
         let busy = self.alarmed.union(self.answered);
@@ -139,9 +142,20 @@ impl ZoneState {
         }
     }
 
+    /// The largest rate of a role in peace, packets per second.
+    pub fn largest(&self, role: Role) -> f32 {
+        self.rates.get(role.index()).map_or(f32::MAX, |rate| rate.largest)
+    }
+
     /// Takes a sample.
     pub fn sample(&mut self, sample: Sample) {
         let at = sample.role.index();
+        if sample.role == Role::Established {
+            self.sources.note(&sample);
+            if !self.alarmed.contains(sample.role) {
+                return;
+            }
+        }
         if let Some(recent) = self.recent.get_mut(at) {
             if recent.len() >= RECENT {
                 recent.pop_front();
@@ -151,6 +165,11 @@ impl ZoneState {
         if let Some(reservoir) = self.reservoirs.get_mut(at) {
             reservoir.offer(sample);
         }
+    }
+
+    /// True when the role is under attack somewhere in the zone, or may be.
+    pub fn is_busy(&self, role: Role) -> bool {
+        self.alarmed.union(self.answered).contains(role)
     }
 
     /// True when the role is neither alarmed nor busier than ever in peace: all samples that have waited are legitimate.

@@ -48,6 +48,17 @@ impl SourceLimiters {
         }
         conforms
     }
+
+    /// Takes one packet of a key back, as if it had not been counted.
+    pub fn take_back(&mut self, key: u64, rate: Rate, now: Timestamp) {
+        let Some((interval, _)) = rate.in_units(UNIT_SHIFT) else { return };
+        let now = now.0 >> UNIT_SHIFT;
+        let Some(entry) = self.arrivals.entry(key, now) else { return };
+        let ahead = entry.ahead();
+        if ahead > 0 {
+            entry.set(key, now + ahead.saturating_sub(interval));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -147,6 +158,18 @@ mod tests {
             assert!(limiters.allow(key(number), rate, now));
         }
         assert!(!limiters.allow(heavy, Rate::of(1_000, 10), now), "10 000 others have not made it forgotten");
+    }
+
+    #[test]
+    fn what_is_taken_back_may_be_sent_again() {
+        let (mut limiters, rate, now) = (SourceLimiters::new(8), Rate::of(1, 3), Timestamp(1 << 40));
+        let mut sent = 0;
+        while limiters.allow(key(1), rate, now) {
+            sent += 1;
+        }
+        limiters.take_back(key(1), rate, now);
+        limiters.take_back(key(2), rate, now);
+        assert_eq!((sent, limiters.allow(key(1), rate, now), limiters.allow(key(1), rate, now)), (3, true, false));
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod ipv6;
 mod mpls;
 pub mod quic;
 pub mod steer;
-mod tcp;
+pub(crate) mod tcp;
 pub mod udp;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::{Datagram, Kind, Lanes, Layers};
 use crate::verdict::Reason;
 
 /// Protocol number.
-pub(super) const PROTOCOL: u8 = 6;
+pub(crate) const PROTOCOL: u8 = 6;
 /// Length of the header without options.
 pub(super) const HEADER: usize = 20;
 

@@ -3,7 +3,7 @@
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
-use super::{Scratch, Stages};
+use super::{EVERY, Scratch, Stages};
 use crate::capture::Offer;
 use crate::filter::list::Compiled;
 use crate::packet::{Direction, Kind, Lanes, Layers, Packet};
@@ -12,11 +12,14 @@ use crate::verdict::{Reason, Verdict};
 
 impl Stages {
     /// Copies of headers for the detector: in peace as many as the budget allows of what conversations do not explain,
-    /// of watched roles at alarmed targets (nearly) all.
+    /// of watched roles at alarmed targets (nearly) all. Of what they do explain, only a part of the bursts.
     #[inline(never)]
     pub(super) fn sample(&mut self, packets: &[Packet<'_>], now: Timestamp) {
-        let Self { link, scratch, peace_left, watched_left, .. } = self;
-        if *peace_left == 0 && (*watched_left == 0 || !link.watch.is_any_watched()) {
+        let Self { link, scratch, peace_left, watched_left, established_left, lot, .. } = self;
+        // A linear congruential generator (Numerical Recipes, 2nd edition, section 7.1), whose high bits are good.
+        *lot = lot.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let in_peace = *lot >> (u32::BITS - EVERY.ilog2()) == 0 && *established_left > 0;
+        if *peace_left == 0 && !in_peace && (*watched_left == 0 || !link.watch.is_any_watched()) {
             return;
         }
         let Scratch { parsed, keys, places, judged, reasons, .. } = &**scratch;
@@ -26,10 +29,19 @@ impl Stages {
             let role = judged.role;
             let watched = link.watch.roles(place.zone).contains(role) && link.watch.is_alarmed(place);
             // No signature is looked for in what is dropped anyway; an attack of it is still to be named.
-            if role == Role::Established || role == Role::Malformed && !watched {
+            let left_out = match role {
+                Role::Established => !(watched || in_peace) || *reason == Some(Reason::SourceBlocked),
+                Role::Malformed => !watched,
+                _ => false,
+            };
+            if left_out {
                 continue;
             }
-            let budget = if watched { &mut *watched_left } else { &mut *peace_left };
+            let budget = match role {
+                Role::Established => &mut *established_left,
+                _ if watched => &mut *watched_left,
+                _ => &mut *peace_left,
+            };
             let Some(left) = budget.checked_sub(1) else { continue };
             *budget = left;
             let sample = sample_of(packet, lanes, &parsed.layers(at), now);

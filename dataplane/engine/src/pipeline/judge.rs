@@ -158,18 +158,24 @@ impl Stages {
         }
         dropped &= !self.spared(tables, dropped, met, now);
         let Self { limits, scratch, .. } = self;
-        let Scratch { parsed: Parsed { lanes, .. }, limit_keys, .. } = &**scratch;
+        let Scratch { parsed: Parsed { lanes, .. }, limit_keys, judged, .. } = &**scratch;
         for at in set_bits(met.blocking & !special) {
             let (Some(Some(found)), Some(lanes)) = (met.filters.get(at), lanes.get(at)) else { continue };
             let Action::BlockSource { after } = found.action else { continue };
-            blocked |= u64::from(limits.block(found.counter, after, lanes, now)) << at;
+            let uses = judged.get(at).is_some_and(|judged| uses(found, judged.role));
+            blocked |= u64::from(limits.block(found.counter, after, uses, lanes, now)) << at;
         }
         for at in set_bits(met.limited & !special) {
             let (Some(Some(found)), Some(lanes), Some(key)) = (met.filters.get(at), lanes.get(at), limit_keys.get(at))
             else {
                 continue;
             };
-            over |= u64::from(limit(found).is_some_and(|limit| !limits.allow(limit, *key, lanes, now))) << at;
+            let Some(limit) = limit(found) else { continue };
+            let is_over = !limits.allow(limit, *key, lanes, now);
+            over |= u64::from(is_over) << at;
+            if is_over && limit.must_yield {
+                limits.has_to_yield(limit, lanes, now);
+            }
         }
         self.challenge(tables, met.challenged & !special, met, packets, now, verdicts);
         for at in set_bits(by_set | blocked | dropped | over) {
@@ -269,7 +275,8 @@ impl Stages {
                         // What is not whole cannot be answered.
                         Action::Challenge { .. } => Some(Reason::Challenge),
                         Action::BlockSource { after } => {
-                            limits.block(found.counter, after, lanes, now).then_some(Reason::SourceBlocked)
+                            let uses = uses(found, judged.role);
+                            limits.block(found.counter, after, uses, lanes, now).then_some(Reason::SourceBlocked)
                         }
                         Action::Pass | Action::Limit { .. } => None,
                     },
@@ -332,9 +339,17 @@ impl Stages {
 #[inline(always)]
 fn limit(filter: &Compiled) -> Option<Limit> {
     match filter.action {
-        Action::Limit { pps, per } => Some(Limit { limiter: filter.counter, pps, per }),
+        Action::Limit { pps, per } => {
+            let limit = Limit::new(filter.counter, pps, per);
+            Some(if filter.roles == Role::Established.set() { limit.patient() } else { limit })
+        }
         Action::Pass | Action::Drop | Action::Challenge { .. } | Action::BlockSource { .. } => None,
     }
+}
+
+/// True for the request of a connection, where a filter counts connections that are not used.
+fn uses(filter: &Compiled, role: Role) -> bool {
+    role == Role::Request && filter.roles.contains(Role::Syn)
 }
 
 /// Of the members of address sets those that meet no filter in their zone.

@@ -35,6 +35,14 @@ const OWN_PPS: u32 = 10;
 const VERIFIED_PPS: u32 = 100;
 /// Answers per second to a source prefix, over all targets: who forges its addresses can have that much sent to it.
 const ANSWERS_PPS: u32 = 256;
+/// Packets above its limit that a source may lose in ten seconds: so many times what it may send in one, and a window that was
+/// under way.
+const UNYIELDING: u32 = 5;
+const LEAST_UNYIELDING: u32 = 1_024;
+/// What a limit per target lets pass at once at least.
+const SHARED_BURST: u32 = 3;
+/// What a source inside conversations may send at once: an upload of some tens of kilobytes.
+const PATIENT_BURST: u32 = 64;
 /// Tell the limiters of answers, and of requests, from those of filters, which are indices.
 const ANSWERS: u32 = u32::MAX;
 const REPEATS: u32 = u32::MAX - 1;
@@ -78,6 +86,25 @@ pub(super) struct Limit {
     pub(super) limiter: u32,
     pub(super) pps: u32,
     pub(super) per: Per,
+    /// Packets at once.
+    pub(super) burst: u32,
+    /// Who goes on although it loses what is above is blocked.
+    pub(super) must_yield: bool,
+}
+
+impl Limit {
+    /// A limit that a tenth of a second's packets may come at once of. What all share has next to no burst beyond that: it is
+    /// what the beginning of a pulse gets past a filter that waits.
+    pub(super) fn new(limiter: u32, pps: u32, per: Per) -> Self {
+        let burst = if per == Per::Target { (pps / 10).max(SHARED_BURST) } else { burst_of(pps) };
+        Self { limiter, pps, per, burst, must_yield: false }
+    }
+
+    /// The same for sources inside conversations, who send what they have in one go: a second's packets.
+    #[must_use]
+    pub(super) fn patient(self) -> Self {
+        Self { burst: self.pps.max(PATIENT_BURST), must_yield: true, ..self }
+    }
 }
 
 impl Limits {
@@ -119,15 +146,30 @@ impl Limits {
         !self.sources.allow(key, Rate::over(REQUESTS, MATCHES), now)
     }
 
-    /// Counts a packet that matches a filter; true when that is the `after`th of its source, which is blocked then.
-    pub(super) fn block(&mut self, filter: u32, after: u8, lanes: &Lanes, now: Timestamp) -> bool {
+    /// Counts a packet that matches a filter; true when that is the `after`th of its source, which is blocked then. `uses`: it is
+    /// the request of a connection whose SYN was counted.
+    pub(super) fn block(&mut self, filter: u32, after: u8, uses: bool, lanes: &Lanes, now: Timestamp) -> bool {
         let key = self.keyed.pair_for(filter, lanes);
         let allowed = if after == 0 { REQUESTS } else { u32::from(after) - 1 };
+        if uses {
+            self.sources.take_back(key, Rate::over(allowed.max(1), MATCHES), now);
+            return false;
+        }
         if allowed > 0 && self.sources.allow(key, Rate::over(allowed, MATCHES), now) || after == 0 {
             return false;
         }
         self.blocked.insert(self.keyed.pair(lanes), now);
         true
+    }
+
+    /// Counts a packet of a source inside its conversations that was above its limit, and blocks who goes on regardless: whoever
+    /// loses so much and is a client sends less.
+    #[cold]
+    pub(super) fn has_to_yield(&mut self, Limit { limiter, pps, .. }: Limit, lanes: &Lanes, now: Timestamp) {
+        let most = pps.saturating_mul(UNYIELDING).max(LEAST_UNYIELDING);
+        if !self.sources.allow(self.keyed.pair_for(limiter, lanes), Rate::over(most, MATCHES), now) {
+            self.blocked.insert(self.keyed.pair(lanes), now);
+        }
     }
 
     /// False when no source is blocked.
@@ -176,14 +218,14 @@ impl Limits {
     /// rate of its own, so that a flood of forged sources does not stop it, and it cannot be the flood.
     #[inline]
     pub(super) fn allow(&mut self, limit: Limit, key: u64, lanes: &Lanes, now: Timestamp) -> bool {
-        let Limit { limiter, pps, per } = limit;
+        let Limit { limiter, pps, per, burst, .. } = limit;
         match per {
             Per::Target => {
-                self.shared.allow(limiter, pps, burst_of(pps), now)
+                self.shared.allow(limiter, pps, burst, now)
                     || self.verified.contains(key, now) && self.allow_own(limiter, pps, lanes, now)
             }
-            Per::Source => self.sources.allow(key, Rate::of(pps, burst_of(pps)), now),
-            Per::SourcePrefix => self.sources.allow(key, Rate::of(pps, burst_of(pps)).shared_by(self.workers), now),
+            Per::Source => self.sources.allow(key, Rate::of(pps, burst), now),
+            Per::SourcePrefix => self.sources.allow(key, Rate::of(pps, burst).shared_by(self.workers), now),
         }
     }
 

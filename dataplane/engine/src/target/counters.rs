@@ -10,7 +10,7 @@ use levee_api::role::Role;
 use crate::isa::{prefetch, prefetch_to_write};
 use crate::target::conversation::Step;
 
-/// Roles that have a counter: all but [`Role::Established`], which is the rest.
+/// Roles that signatures and witnesses of packets know: all but [`Role::Established`], which is the rest.
 pub const COUNTED_ROLES: usize = Role::COUNT - 1;
 
 /// Inbound packets by role, all of them, so that their sum is the number of packets: a packet costs three words of its line.
@@ -26,7 +26,7 @@ const OUTBOUND: usize = COUNTED_ROLES + 1;
 const CONTINUED: usize = OUTBOUND + 1;
 const SECONDS: usize = CONTINUED + 1;
 const REPEATS: usize = SECONDS + 1;
-/// The drops of what has no counter of its own: blocked sources.
+/// The drops of the rest: blocked sources, and what is above the limits of sources inside conversations.
 const BLOCKED: usize = Role::Established.index();
 pub(crate) const FIELDS: usize = 16;
 const _: () = assert!(EPOCH < FIELDS && REPEATS < FIELDS && BLOCKED < OUTBOUND);
@@ -40,6 +40,8 @@ pub struct Totals {
     pub bytes: u32,
     /// Inbound packets per role.
     pub roles: [u32; COUNTED_ROLES],
+    /// The rest of them: what conversations explain, and what blocked sources send.
+    pub established: u32,
     /// Handshakes that clients completed.
     pub handshakes: u32,
     /// First answers of inside to a datagram.
@@ -54,7 +56,7 @@ pub struct Totals {
     pub seconds: u32,
     /// Requests of sources that had sent others just before.
     pub repeats: u32,
-    /// Inbound packets of sources that are blocked.
+    /// Inbound packets of sources that are blocked, and those inside conversations that a limit has dropped.
     pub blocked: u32,
 }
 
@@ -65,6 +67,7 @@ impl Totals {
         let mut delta = Self {
             packets: self.packets.wrapping_sub(earlier.packets),
             bytes: self.bytes.wrapping_sub(earlier.bytes),
+            established: self.established.wrapping_sub(earlier.established),
             handshakes: self.handshakes.wrapping_sub(earlier.handshakes),
             answers: self.answers.wrapping_sub(earlier.answers),
             outbound: self.outbound.wrapping_sub(earlier.outbound),
@@ -83,10 +86,28 @@ impl Totals {
         delta
     }
 
+    /// Inbound packets of a role.
+    pub fn of(&self, role: Role) -> u32 {
+        self.roles.get(role.index()).copied().unwrap_or(self.established)
+    }
+
+    /// Those of them that were dropped.
+    pub fn dropped_of(&self, role: Role) -> u32 {
+        self.dropped.get(role.index()).copied().unwrap_or(self.blocked)
+    }
+
+    /// Leaves out the packets of a role.
+    pub fn leave_out(&mut self, role: Role) {
+        let at = role.index();
+        *self.roles.get_mut(at).unwrap_or(&mut self.established) = 0;
+        *self.dropped.get_mut(at).unwrap_or(&mut self.blocked) = 0;
+    }
+
     /// Adds the counts of another worker.
     pub fn add(&mut self, other: &Self) {
         self.packets = self.packets.wrapping_add(other.packets);
         self.bytes = self.bytes.wrapping_add(other.bytes);
+        self.established = self.established.wrapping_add(other.established);
         self.handshakes = self.handshakes.wrapping_add(other.handshakes);
         self.answers = self.answers.wrapping_add(other.answers);
         self.outbound = self.outbound.wrapping_add(other.outbound);
@@ -199,6 +220,7 @@ impl Reading {
             packets: (ROLES..ROLES + Role::COUNT).fold(0, |sum, role| sum.wrapping_add(arrival(role))),
             bytes: arrival(BYTES),
             roles: std::array::from_fn(|role| arrival(ROLES + role)),
+            established: arrival(ROLES + Role::Established.index()),
             handshakes: arrival(HANDSHAKES),
             answers: arrival(ANSWERS),
             dropped: std::array::from_fn(fate),

@@ -407,6 +407,11 @@ pub fn destination_address(lanes: &Lanes) -> IpAddr {
     address_at(lanes, Lane::Dst0)
 }
 
+/// The source of a packet.
+pub fn source_address(lanes: &Lanes) -> IpAddr {
+    address_at(lanes, Lane::Src0)
+}
+
 fn address_at(lanes: &Lanes, from: Lane) -> IpAddr {
     let first = from.index();
     if lane(lanes, Lane::Bits.index()) & Bits::IPV6.bits() == 0 {

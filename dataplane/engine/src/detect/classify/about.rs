@@ -34,7 +34,10 @@ pub fn about(vector: Vector) -> About {
         Vector::NullFlood => (STRAY.union(Role::Malformed.set()), "no TCP flag"),
         Vector::TcpFragment => (Role::LaterFragment.set(), "TCP"),
         Vector::TcpMiddleboxReflection => (STRAY, "HTTP response; beside those also RST and FIN from ports 80 and 443"),
-        Vector::TcpConnectionFlood => (Role::Request.set(), "first data that is neither TLS nor HTTP"),
+        Vector::TcpConnectionFlood => (
+            Role::Request.set().union(Role::Syn.set()),
+            "first data that is neither TLS nor HTTP; SYNs, if the handshakes are completed and nothing is sent on the connections",
+        ),
         Vector::HttpRequestFlood => (Role::Request.set(), "HTTP method"),
         Vector::TlsHandshakeFlood => (Role::Request.set(), "TLS client hello"),
         Vector::EstablishedFlood => (

@@ -40,6 +40,14 @@ pub fn classify(role: Role, samples: &[Sample]) -> Vec<Finding> {
     findings
 }
 
+/// The same of SYNs whose handshakes are completed, on connections that are not used: that is their vector, whatever they look like.
+pub fn classify_idle(samples: &[Sample]) -> Vec<Finding> {
+    let why = "SYN, and most connections are opened and not used";
+    let said: Vec<(Say, &Sample)> =
+        samples.iter().map(|sample| ((Vector::TcpConnectionFlood, 0.9, why), sample)).collect();
+    finding(Vector::TcpConnectionFlood, &said).into_iter().collect()
+}
+
 fn finding(vector: Vector, said: &[(Say, &Sample)]) -> Option<Finding> {
     let of: Vec<&(Say, &Sample)> = said.iter().filter(|((by, ..), _)| *by == vector).collect();
     if of.is_empty() || of.len() * MIN_SHARE < said.len() {

@@ -9,6 +9,7 @@ use crate::detect::detector::task::LIMIT_AFTER;
 use crate::detect::event::{Phase, What};
 use crate::detect::measures::Measure;
 use crate::detect::node::NodeId;
+use crate::detect::sources;
 use crate::detect::track::Change;
 use crate::detect::witness::Witness;
 use crate::reflex::{self, Answer};
@@ -29,19 +30,19 @@ impl Detector {
         let (zone, prefix) = (node.zone, node.prefix);
         let zone_name = target.zone.clone();
         let Change { from, to } = change;
-        let is_one_shot = matches!(witness, Some(Witness::OneShot(_)));
-        let witness = witness.map(|witness| witness.to_string());
-        self.tell(What::Phase { target, role, from, to, rate_pps, threshold_pps, witness: witness.clone() }, now);
+        let evidence = witness.map(|witness| witness.to_string());
+        self.tell(What::Phase { target, role, from, to, rate_pps, threshold_pps, witness: evidence }, now);
         match to {
             Phase::Attack => {
-                if is_one_shot {
+                if matches!(witness, Some(Witness::OneShot(_))) {
                     self.measures.block_at_once(zone, role, prefix);
                 }
                 let mut answered = self.measures.enforce_remembered(zone, role, &zone_name, prefix, now);
-                answered |= self.answer_coarsely(id, role, threshold_pps, witness.unwrap_or_default(), now);
+                answered |= self.answer_coarsely(id, role, threshold_pps, witness, now);
                 if let Some(track) = self.nodes.get_mut(id).and_then(|node| node.track_mut(role)) {
                     track.mitigated_at = answered.then_some(now);
                     track.last_extraction = Timestamp::ZERO;
+                    track.is_idle_flood = matches!(witness, Some(Witness::Idle(_)));
                 }
                 self.classify(id, role, now);
             }
@@ -66,23 +67,45 @@ impl Detector {
         id: NodeId,
         role: Role,
         threshold_pps: f32,
-        witness: String,
+        witness: Option<Witness>,
         now: Timestamp,
     ) -> bool {
         let Some(node) = self.nodes.get(id) else { return false };
         let (Some(zone), Some(state)) = (self.plan.zone(node.zone), self.zones.get(usize::from(node.zone))) else {
             return false;
         };
-        let (action, what) = match reflex::answer(role, zone, &node.peace, &state.peace) {
-            Answer::DropRole => (Action::Drop, HeaderBox::any()),
-            Answer::Challenge(what) => (Action::Challenge { above_pps: 0 }, what),
+        let answer = match witness {
+            // Who completes handshakes has an answer to every challenge.
+            Some(Witness::Idle(_)) => Answer::BlockIdle,
+            _ => reflex::answer(role, zone, &node.peace, &state.peace),
+        };
+        let (action, rule) = match answer {
+            Answer::BlockIdle => (Action::BlockSource { after: reflex::IDLE_CONNECTIONS }, Rule::of(HeaderBox::any())),
+            Answer::DropRole => (Action::Drop, Rule::of(HeaderBox::any())),
+            Answer::Challenge(what) => (Action::Challenge { above_pps: 0 }, Rule::of(what)),
+            Answer::LimitSources(but) => {
+                let pps = whole_pps(sources::limit_pps(node.usual.heaviest));
+                let rule = Rule { except: vec![but], ..Rule::of(HeaderBox::any()) };
+                (Action::Limit { pps, per: Per::Source }, rule)
+            }
             Answer::Signature | Answer::None => return false,
         };
         if self.measures.does_to_all_on(action, node.zone, role, &node.prefix) {
             return true;
         }
-        let measure = Measure::new(node.zone, role, Rule::of(what), action, witness, now);
-        self.measures.install(measure.coarse(whole_pps(threshold_pps)), &zone.name, node.prefix, now)
+        if answer == Answer::BlockIdle {
+            // Challenges would decide first, and change nothing.
+            self.measures.replace_coarse(node.zone, role, node.prefix);
+        }
+        let evidence = witness.map(|witness| witness.to_string()).unwrap_or_default();
+        let measure = Measure::new(node.zone, role, rule, action, evidence, now);
+        let measure = if answer == Answer::BlockIdle { measure.with(Role::Request) } else { measure };
+        let most = whole_pps(threshold_pps);
+        let measure = match reflex::zone_limit(role, action, &state.peace, state.largest(role)).map(whole_pps) {
+            Some(pps) => measure.coarse(pps.min(most)).remembered(),
+            None => measure.coarse(most),
+        };
+        self.measures.install(measure, &zone.name, node.prefix, now)
     }
 
     /// Limits to its threshold what has no service behind it and has found no signature in time, or is more than that still

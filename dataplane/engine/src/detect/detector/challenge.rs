@@ -8,17 +8,21 @@ use levee_api::time::Timestamp;
 
 use crate::detect::detector::Detector;
 use crate::detect::event::Phase;
+use crate::detect::witness::Witness;
 
 /// A challenge lasts at least this long: so long signatures have to prove themselves before they are relied on. Each time that it proves to have
 /// ended too early it lasts twice as long.
-const LEAST: Duration = Duration::from_secs(3);
+const LEAST: Duration = Duration::from_millis(700);
 const MOST_DOUBLED: u32 = 6;
 /// Ticks from one look to the next.
 const EVERY: u64 = 10;
 /// What signatures let pass is clean for at least this long before.
-const CLEAN: Duration = Duration::from_secs(1);
-/// So few half-open connections say nothing.
+const CLEAN: Duration = Duration::from_millis(300);
+/// So few half-open connections say nothing, and so many for each that was completed: their handshakes are under way.
 const HARMLESS: f32 = 5.0;
+const UNDER_WAY: f32 = 0.25;
+/// Handshakes are those of about this time.
+const WINDOW_S: f32 = 0.5;
 
 impl Detector {
     /// Looks at what signatures let pass, challenged or not: a challenge ends when no more of it stays half open than in peace, and
@@ -33,7 +37,10 @@ impl Detector {
             let Some(track) = node.track(role).filter(|track| track.phase == Phase::Attack) else { continue };
             let passed = node.window.passed();
             let left = self.witness(node, role, &passed, now);
-            let is_clean = passed.half_open() <= (node.usual.half_open / 2.0).max(HARMLESS);
+            // At the rate at which SYNs pass now: what passed before there was a signature says nothing about it.
+            let passing = (WINDOW_S * track.residual_smooth).min(passed.syns);
+            let harmless = (node.usual.half_open / 2.0).max(HARMLESS).max(UNDER_WAY * passed.handshakes);
+            let is_clean = passing - passed.handshakes <= harmless;
             let (zone, prefix) = (node.zone, node.prefix);
             let threshold = self.threshold_of(node, role);
             let (residual, least) = (track.residual_smooth, LEAST * (1 << track.challenged_again.min(MOST_DOUBLED)));
@@ -44,14 +51,18 @@ impl Detector {
                 track.clean_since = None;
             }
             match (self.measures.challenged_since(zone, role, &prefix), left) {
-                (Some(since), None)
+                (_, Some(witness @ Witness::Idle(_))) if residual > threshold => {
+                    track.is_idle_flood = true;
+                    self.answer_coarsely(id, role, threshold, Some(witness), now);
+                }
+                (Some(since), _)
                     if is_clean && now.since(clean_since) >= CLEAN && now.since(since.max(begun)) >= least =>
                 {
                     self.measures.replace_coarse(zone, role, prefix);
                 }
-                (None, Some(witness)) if residual > threshold => {
+                (None, Some(witness)) if residual > threshold && !is_clean => {
                     track.challenged_again += 1;
-                    self.answer_coarsely(id, role, threshold, witness.to_string(), now);
+                    self.answer_coarsely(id, role, threshold, Some(witness), now);
                 }
                 _ => {}
             }

@@ -2,17 +2,19 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use levee_api::lane::Lane;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
 use crate::detect::detector::{Detector, Tenant};
 use crate::detect::node::{Node, NodeId};
 use crate::detect::reservoir::Admission;
+use crate::detect::services::Service;
 use crate::detect::slots::Pass;
-use crate::detect::zone::ZoneState;
 use crate::link::Notice;
-use crate::packet::Lanes;
+use crate::sample::Sample;
 use crate::target::counters::{COUNTED_ROLES, Counts, Reading, Totals};
+use crate::target::plan::destination_address;
 
 /// How many slots ahead of its turn the next step of fetching one from memory is.
 const AHEAD: usize = 6;
@@ -22,12 +24,23 @@ impl Detector {
     pub(super) fn collect(&mut self, now: Timestamp) {
         self.end_waits(now);
         for worker in 0..self.feeds.len() {
+            // Before notices: what begins is known when its answer is told.
+            while let Some(sample) = self.feeds.get_mut(worker).and_then(|feed| feed.end.samples.pop().ok()) {
+                self.take_sample(sample);
+            }
             while let Some(notice) = self.feeds.get_mut(worker).and_then(|feed| feed.end.notices.pop().ok()) {
                 match notice {
                     Notice::Lodged { slot, address, ipv6, totals } => {
                         self.lodge(worker, slot, address, ipv6, totals, now)
                     }
-                    proof => self.proofs.note(proof),
+                    proof => {
+                        self.proofs.note(proof);
+                        match proof {
+                            Notice::Proven(conversation) => self.services.answered(conversation, now),
+                            Notice::Continued(conversation) => self.services.continued(conversation, now),
+                            Notice::Lodged { .. } => {}
+                        }
+                    }
                 }
             }
             let mut dirty = std::mem::take(&mut self.dirty);
@@ -43,11 +56,6 @@ impl Detector {
             self.look_over(worker, &dirty, now);
             dirty.clear();
             self.dirty = dirty;
-            while let Some(sample) = self.feeds.get_mut(worker).and_then(|feed| feed.end.samples.pop().ok()) {
-                if let Some(zone) = self.zone_of(&sample.lanes) {
-                    zone.sample(sample);
-                }
-            }
         }
         for sum in self.slots.take_sums() {
             let counts = sum.counts.totals();
@@ -61,11 +69,19 @@ impl Detector {
             }
         }
         self.proofs.forget(now);
+        let zones = &self.zones;
+        let in_peace = |zone: u16| zones.get(usize::from(zone)).is_some_and(|zone| !zone.is_busy(Role::UdpOpen));
+        self.services.forget(in_peace, now);
     }
 
-    fn zone_of(&mut self, lanes: &Lanes) -> Option<&mut ZoneState> {
-        let place = self.plan.destination(lanes)?;
-        self.zones.get_mut(usize::from(place.zone))
+    fn take_sample(&mut self, sample: Sample) {
+        let Some(place) = self.plan.destination(&sample.lanes) else { return };
+        let Some(zone) = self.zones.get_mut(usize::from(place.zone)) else { return };
+        if sample.role == Role::UdpOpen {
+            let (target, port) = (destination_address(&sample.lanes), sample.lanes.get(Lane::DstPort));
+            self.services.begin(sample.conversation, Service { zone: place.zone, target, port });
+        }
+        zone.sample(sample);
     }
 
     fn lodge(&mut self, worker: usize, slot: u32, address: u128, ipv6: bool, totals: Totals, now: Timestamp) {
@@ -293,17 +309,21 @@ impl Detector {
     }
 
     pub(super) fn admit_samples(&mut self, now: Timestamp) {
-        let proofs = &self.proofs;
-        for zone in &mut self.zones {
+        let (proofs, services) = (&self.proofs, &self.services);
+        for (index, zone) in (0..).zip(&mut self.zones) {
             for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
                 let admission = if self.calendar.is_training || zone.is_peaceful(role) {
                     Admission::All
                 } else {
                     Admission::Proven
                 };
-                let habits = zone.habits;
+                let usually = zone.habits.do_go_on();
                 if let Some(reservoir) = zone.reservoirs.get_mut(role.index()) {
-                    reservoir.admit(admission, |conversation| proofs.holds(role, &habits, conversation), now);
+                    let holds = |sample: &Sample| {
+                        let of_service = services.do_go_on(index, sample.lanes.get(Lane::DstPort));
+                        proofs.holds(role, of_service.unwrap_or(usually), sample.conversation)
+                    };
+                    reservoir.admit(admission, holds, now);
                 }
             }
         }

@@ -19,12 +19,14 @@ use crate::detect::threshold::{Baseline, Bounds};
 use crate::detect::track::{Change, Lesson, Look, TAU, Track};
 use crate::detect::window::as_f32;
 use crate::detect::witness::{self, Seen, Witness};
-use crate::target::counters::{COUNTED_ROLES, Totals};
+use crate::target::counters::Totals;
 
 impl Detector {
     /// Judges every role of one target.
     pub(super) fn look_at(&mut self, id: NodeId, now: Timestamp) {
         let Some(zone_index) = self.nodes.get(id).map(|node| node.zone) else { return };
+        let overrun = self.overrun_of_watched(id, now);
+        let services = self.services_of(id, now);
         let (Some(zone), Some(state)) = (self.plan.zone(zone_index), self.zones.get(usize::from(zone_index))) else {
             return;
         };
@@ -45,27 +47,35 @@ impl Detector {
             followed.counts(now)
         });
         let followed = followed.unwrap_or_default();
-        let seen = Seen { window: &window, followed, forged, usual: &usual, habits: &habits, sees_inside };
-        let calm = node.tracks.iter().flatten().all(|track| matches!(track.phase, Phase::Normal | Phase::Hold));
-        node.peace.add(&delta, calm, now);
+        let seen = Seen {
+            window: &window,
+            followed,
+            services: &services,
+            forged,
+            overrun,
+            usual: &usual,
+            habits: &habits,
+            sees_inside,
+        };
+        node.peace.add(&delta, node.is_peaceful(), now);
+        node.established.0 += as_f32(delta.established);
         node.since_report.add(&delta);
         let mut changes: Vec<(Role, Change, f32, f32, Option<Witness>)> = Vec::new();
         let mut merged = Vec::new();
         let mut lessons = Vec::new();
-        for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
-            let at = role.index();
-            let packets = delta.roles.get(at).copied().unwrap_or(0);
-            let dropped = delta.dropped.get(at).copied().unwrap_or(0);
-            let Some(entry) = node.tracks.get_mut(at) else { continue };
+        for role in Role::ALL {
+            let (packets, dropped) = (delta.of(role), delta.dropped_of(role));
+            let Some(entry) = node.tracks.get_mut(role.index()) else { continue };
             // A track at rest takes in its silence when its next packet comes.
-            if packets == 0 && (entry.is_none() || !hot) {
+            if packets == 0 && (entry.is_none() || !hot) || entry.is_none() && !is_worth_a_track(role, packets, tick) {
                 continue;
             }
             let track = entry.get_or_insert_with(|| Box::new(Track::new(now, tick)));
             let bounds = Bounds::of(zone, role, observed, scale);
             let threshold = track.baseline.threshold(&bounds);
             let look = Look { bounds, threshold, learn: !frozen.contains(role), calendar };
-            if role == Role::Request && as_f32(delta.blocked) > threshold / 2.0 * tick.as_secs_f32() {
+            let blocks = role == Role::Request || track.is_idle_flood;
+            if blocks && as_f32(delta.blocked) > threshold / 2.0 * tick.as_secs_f32() {
                 track.keep_busy(now);
             }
             let lesson = track.account(as_f32(packets), as_f32(dropped), &look, tick, now);
@@ -166,11 +176,13 @@ impl Detector {
         node.last_traffic = now;
         node.window.absorb(&delta, span, until);
         node.peace.add(&delta, true, until);
-        for role in Role::ALL.into_iter().take(COUNTED_ROLES) {
-            let at = role.index();
-            let packets = delta.roles.get(at).copied().unwrap_or(0);
-            let dropped = delta.dropped.get(at).copied().unwrap_or(0);
-            let Some(entry) = node.tracks.get_mut(at).filter(|_| packets > 0) else { continue };
+        node.established.0 += as_f32(delta.established);
+        for role in Role::ALL {
+            let (packets, dropped) = (delta.of(role), delta.dropped_of(role));
+            let Some(entry) = node.tracks.get_mut(role.index()).filter(|_| packets > 0) else { continue };
+            if entry.is_none() && !is_worth_a_track(role, packets, span) {
+                continue;
+            }
             let track = entry.get_or_insert_with(|| Box::new(Track::new(until.before(span), TICK)));
             let bounds = Bounds::of(zone, role, observed, node.scale);
             let threshold = track.baseline.threshold(&bounds);
@@ -214,18 +226,13 @@ impl Detector {
         let mut delta = if fresh { node.delta } else { Totals::default() };
         let busy: Vec<Role> = Role::ALL
             .into_iter()
-            .take(COUNTED_ROLES)
             .filter(|role| node.track(*role).is_some_and(|track| track.phase != Phase::Normal && track.rate > 0.0))
             .collect();
         let Some(above) = self.nodes.get_mut(parent) else { return };
         for role in busy {
             above.member_alarmed(id, role, now);
             if !above.is_carpet(role) {
-                for counts in [&mut delta.roles, &mut delta.dropped] {
-                    if let Some(count) = counts.get_mut(role.index()) {
-                        *count = 0;
-                    }
-                }
+                delta.leave_out(role);
             }
         }
         if fresh {
@@ -301,10 +308,16 @@ struct Above {
     frozen: RoleSet,
 }
 
+/// Every host has packets inside conversations: only so many of them are worth what a track costs.
+fn is_worth_a_track(role: Role, packets: u32, span: Duration) -> bool {
+    const LEAST_PPS: f32 = 1_000.0;
+    role != Role::Established || as_f32(packets) >= LEAST_PPS * span.as_secs_f32()
+}
+
 /// Packets per role that cannot be an alarm at a host of a zone, at whatever moments of a few ticks they came.
 pub(super) fn limits(zone: &Zone, observed: Duration) -> Limits {
     Limits::new(std::array::from_fn(|at| {
-        let role = Role::ALL.get(at).copied().filter(|role| role.index() < COUNTED_ROLES)?;
+        let role = Role::ALL.get(at).copied()?;
         let least = Baseline::least(&Bounds::of(zone, role, observed, 1.0));
         Some(whole_pps((TAU.as_secs_f32() * least).floor()))
     }))

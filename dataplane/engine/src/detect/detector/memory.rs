@@ -26,6 +26,7 @@ impl Detector {
             let Some(state) = zone.and_then(|zone| self.zones.get_mut(usize::from(zone))) else { continue };
             state.observed = record.observed.min(MOST_OBSERVED).mul_f32(growth::decay(away));
             state.habits = record.habits;
+            zone.iter().for_each(|zone| self.services.restore(*zone, &record.services));
             for (rate, largest) in state.rates.iter_mut().zip(record.largest) {
                 rate.largest = largest;
             }
@@ -43,6 +44,7 @@ impl Detector {
             let Some(node) = self.nodes.get_mut(id).filter(|node| node.zone == place.zone) else { continue };
             node.usual.half_open = record.half_open;
             node.usual.unanswered = record.unanswered;
+            node.usual.heaviest = record.heaviest;
             for (role, mut baseline) in record.baselines {
                 baseline.age(away, 1.0 / self.calendar.weight);
                 if let Some(track) = node.tracks.get_mut(role.index()) {
@@ -63,6 +65,7 @@ impl Detector {
         let before = std::mem::replace(&mut self.plan, plan);
         let index_of = |name: &str| self.plan.zone_named(name);
         let moved: Vec<Option<u16>> = before.zones().iter().map(|zone| index_of(&zone.name)).collect();
+        self.services.rezone(&moved);
         let states = std::mem::take(&mut self.zones);
         self.zones = self.plan.zones().iter().map(|_| ZoneState::default()).collect();
         for (state, to) in states.into_iter().zip(&moved) {

@@ -9,6 +9,7 @@
 mod answer;
 mod challenge;
 mod collect;
+mod established;
 mod judge;
 mod memory;
 mod report;
@@ -29,6 +30,7 @@ use crate::detect::hours::hour_of_week;
 use crate::detect::measures::Measures;
 use crate::detect::node::{NodeId, Nodes};
 use crate::detect::proofs::Proofs;
+use crate::detect::services::Services;
 use crate::detect::slots::{Left, Limits, Slots};
 use crate::detect::threshold::Calendar;
 use crate::detect::zone::ZoneState;
@@ -92,6 +94,8 @@ pub struct Detector {
     /// Nodes with traffic in this tick, by depth.
     touched: Vec<Vec<NodeId>>,
     proofs: Proofs,
+    /// What clients of each service usually do next.
+    services: Services,
     last_tick: Timestamp,
     last_second: Timestamp,
     tick: u64,
@@ -162,6 +166,7 @@ impl Detector {
             hot: Vec::new(),
             touched: vec![Vec::new(); 6],
             proofs: Proofs::new(now),
+            services: Services::default(),
             last_tick: now,
             last_second: now,
             tick: 0,
@@ -250,6 +255,11 @@ impl Detector {
         self.plan.zones().iter().zip(&self.zones)
     }
 
+    /// What clients of each service usually do next.
+    pub fn services(&self) -> &Services {
+        &self.services
+    }
+
     /// All targets.
     pub fn nodes(&self) -> &Nodes {
         &self.nodes
@@ -273,6 +283,7 @@ impl Detector {
                 self.events.push(Event { at: now, what: What::Visibility { zone: zone.name.clone(), sees_inside } });
             }
         }
+        self.learn_heaviest(now);
         let (zones, nodes) = (&self.zones, &self.nodes);
         self.measures.renew_and_expire(
             |zone, role, on| match on.map(|prefix| nodes.find(prefix).and_then(|id| nodes.get(id))) {
@@ -281,6 +292,9 @@ impl Detector {
             },
             now,
         );
+        let feeds = &self.feeds;
+        let hits = |counter| feeds.iter().map(|feed| feed.end.hits.hits(counter)).sum();
+        self.measures.retire_unused(hits, now);
         for id in self.hot.clone() {
             self.report_rates(id, now);
         }

@@ -14,7 +14,6 @@ use crate::detect::event::{Phase, What};
 use crate::detect::measures::Placed;
 use crate::detect::node::NodeId;
 use crate::link::Lost;
-use crate::target::counters::COUNTED_ROLES;
 
 /// Filters told at once that are not in force everywhere.
 const MOST_LEFT_OUT: usize = 64;
@@ -71,7 +70,8 @@ impl Detector {
     /// Says what an attack is, from the newest samples, if that is not what was said last.
     pub(super) fn classify(&mut self, id: NodeId, role: Role, now: Timestamp) {
         let samples = self.attack_samples(id, role, now, false);
-        let mut vectors = classify::classify(role, &samples);
+        let is_idle = self.nodes.get(id).and_then(|node| node.track(role)).is_some_and(|track| track.is_idle_flood);
+        let mut vectors = if is_idle { classify::classify_idle(&samples) } else { classify::classify(role, &samples) };
         let Some(node) = self.nodes.get_mut(id) else { return };
         let prefix = node.prefix;
         let Some(track) = node.track_mut(role).filter(|_| !vectors.is_empty()) else { return };
@@ -91,8 +91,7 @@ impl Detector {
         let seconds = now.since(self.last_second).as_secs_f64().max(0.01);
         let Some(node) = self.nodes.get_mut(id) else { return };
         let load = std::mem::take(&mut node.since_report);
-        let attacked: Vec<Role> =
-            Role::ALL.into_iter().take(COUNTED_ROLES).filter(|role| node.phase(*role) == Phase::Attack).collect();
+        let attacked: Vec<Role> = Role::ALL.into_iter().filter(|role| node.phase(*role) == Phase::Attack).collect();
         if attacked.is_empty() {
             return;
         }

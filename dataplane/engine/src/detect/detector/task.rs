@@ -1,5 +1,6 @@
 //! Signature extraction, which takes longer than a tick may: which target is next, and what becomes of the result.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use levee_api::filter::{Action, Per};
@@ -14,12 +15,14 @@ use crate::detect::event::Phase;
 use crate::detect::extract::{self, Extraction, Tier};
 use crate::detect::measures::Measure;
 use crate::detect::node::{Node, NodeId};
+use crate::detect::services;
+use crate::detect::sources::Overrun;
 use crate::detect::track::Track;
 use crate::detect::window::{Window, as_f32};
 use crate::detect::witness::{self, Forged, Seen, Witness};
 use crate::sample::Sample;
 use crate::target::counters::COUNTED_ROLES;
-use crate::target::plan::destination_address;
+use crate::target::plan::{destination_address, source_address};
 
 /// Samples of the attack that an extraction looks at: the newest, at most this old.
 const SAMPLE_WINDOW: Duration = Duration::from_millis(300);
@@ -29,6 +32,11 @@ const ENOUGH_SAMPLES: usize = 150;
 const MOST_SAMPLES: usize = 2048;
 /// An extraction is repeated after this time, while the attack gets through.
 const REPEAT: Duration = Duration::from_millis(50);
+/// And of SYNs that are challenged.
+const REPEAT_CHALLENGED: Duration = Duration::from_millis(500);
+/// Of what newcomers may have sent, a rule that selects less than this part of what the best one does waits for the next pass: if it
+/// is the crowd beside the attack, that has proved itself by then.
+const MINOR: f64 = 0.25;
 /// A limit is considered when no rule that drops was found for this long.
 pub(super) const LIMIT_AFTER: Duration = Duration::from_millis(250);
 
@@ -96,9 +104,17 @@ impl Detector {
         // What only counts who matches it may be looked for before there is a witness.
         (track.phase == Phase::Attack || track.phase == Phase::Watch && role == Role::Request)
             && role != Role::Malformed
-            && now.since(track.last_extraction) >= REPEAT
+            && now.since(track.last_extraction) >= self.repeat_after(node, role)
             && (track.mitigated_at.is_none() && track.is_new(role) || self.gets_through(node, role, track, now))
             && !self.measures.drops_all_on(node.zone, role, &node.prefix)
+    }
+
+    /// When an extraction is repeated. Where SYNs are challenged nothing is urgent, and it takes a while until the handshakes of the
+    /// crowd beside the attack tell it apart.
+    fn repeat_after(&self, node: &Node, role: Role) -> Duration {
+        let is_asked = || self.measures.challenged_since(node.zone, role, &node.prefix).is_some();
+        let is_found = || self.measures.signatures(node.zone, role, node.prefix).next().is_some();
+        if role == Role::Syn && is_asked() && is_found() { REPEAT_CHALLENGED } else { REPEAT }
     }
 
     /// What is left of an attack behind its filters is still one: of the roles of newcomers it may be the crowd beside it.
@@ -113,7 +129,35 @@ impl Detector {
         let Node { usual, .. } = node;
         let forged = if role == Role::UdpOpen { self.forged(node, now) } else { Forged::default() };
         let (habits, sees_inside) = (&state.habits, state.sees_inside);
-        witness::look(role, &Seen { window, followed, forged, usual, habits, sees_inside })
+        let overrun = Overrun::default();
+        let services = if role == Role::UdpOpen { self.services_at(node, now) } else { Vec::new() };
+        let services = &services;
+        witness::look(role, &Seen { window, followed, services, forged, overrun, usual, habits, sees_inside })
+    }
+
+    /// What clients of the services of a target did lately.
+    pub(super) fn services_at(&self, node: &Node, now: Timestamp) -> Vec<services::Counts> {
+        self.services.lately(node.zone, |target| node.prefix.contains(target), now)
+    }
+
+    /// What clients of the services of a target did lately, where that may be a witness.
+    pub(super) fn services_of(&mut self, id: NodeId, now: Timestamp) -> Vec<services::Counts> {
+        let watched = self.nodes.get(id).filter(|node| node.phase(Role::UdpOpen) == Phase::Watch);
+        let found = watched.filter(|_| self.scans_left > 0).map(|node| self.services_at(node, now));
+        self.scans_left -= usize::from(found.is_some());
+        found.unwrap_or_default()
+    }
+
+    /// Part of the answered clients that went on, by what is usual at each service; none: nobody knows.
+    fn went_on_at(&self, node: &Node, now: Timestamp) -> Option<f32> {
+        let habits = self.zones.get(usize::from(node.zone))?.habits;
+        let (mut all, mut went_on) = (0.0, 0.0);
+        for services::Counts { answers, continued, usual, .. } in self.services_at(node, now) {
+            all += answers;
+            let of_all = |usual: f32| continued / usual.max(0.05);
+            went_on += usual.or(habits.continued_share()).map_or(answers, |usual| of_all(usual).min(answers));
+        }
+        (all > 0.0).then(|| went_on / all)
     }
 
     fn task_for(&mut self, id: NodeId, role: Role, now: Timestamp) -> Option<Task> {
@@ -128,18 +172,18 @@ impl Detector {
         let rate = track.residual_smooth.max(track.residual).max(1.0);
         let usual = track.baseline.rates.quantile(0.5) / rate;
         let rho = match role {
-            Role::Syn => node.window.handshakes / node.window.syns.max(1.0),
+            Role::Syn => {
+                let passed = node.window.passed();
+                passed.handshakes / passed.syns.max(1.0)
+            }
             Role::UdpOpen => {
                 let ratio = state.habits.answer_ratio().unwrap_or(1.0).max(0.05);
                 let answered = node.window.answers / ratio / node.window.datagrams.max(1.0);
                 // Of what servers answer whoever asks, those who go on tell.
-                let counts = node.followed.as_ref().map(|followed| followed.counts(now)).unwrap_or_default();
-                let went_on = state.habits.continued_share().filter(|_| counts.answers > 0.0);
-                let proven =
-                    went_on.map_or(answered, |usual| answered.min(counts.continued / usual.max(0.05) / counts.answers));
+                let proven = self.went_on_at(node, now).map_or(answered, |went_on| answered.min(went_on));
                 match self.forged(node, now) {
                     Forged { of: 0, .. } => proven,
-                    Forged { count, of } => proven.min(as_f32(of - count) / as_f32(of)),
+                    Forged { count, of, .. } => proven.min(as_f32(of - count) / as_f32(of)),
                 }
             }
             _ => usual,
@@ -184,7 +228,12 @@ impl Detector {
         };
         let evidence = witness.map_or_else(|| "seen at the onset".to_owned(), |witness| witness.to_string());
         let usual_pps = node.track(key.role).map_or(0.0, |track| track.baseline.largest);
+        let largest = extraction.found.iter().map(|found| found.attack_share).fold(0.0, f64::max);
+        let may_wait = job.installed.is_empty() && matches!(key.role, Role::Syn | Role::UdpOpen);
         for found in extraction.found {
+            if may_wait && found.attack_share < MINOR * largest {
+                continue;
+            }
             let action = match found.tier {
                 Tier::Drop => drop,
                 Tier::Limit => Action::Limit { pps: whole_pps(usual_pps.max(10.0)), per: Per::Target },
@@ -211,7 +260,7 @@ impl Detector {
         self.tell_changes(now);
     }
 
-    /// How many of the newest datagrams to a target are forged, of those that filters let through.
+    /// How many of the newest datagrams to a target no client can have sent, of those that filters let through.
     pub(super) fn forged(&self, node: &Node, now: Timestamp) -> Forged {
         let recent = self.zones.get(usize::from(node.zone)).and_then(|zone| zone.recent.get(Role::UdpOpen.index()));
         let newest = recent.into_iter().flat_map(|recent| recent.iter().rev());
@@ -219,8 +268,9 @@ impl Detector {
             .take_while(|sample| now.since(sample.at) <= SAMPLE_WINDOW)
             .take(MOST_SAMPLES)
             .filter(|sample| sample.passed && node.prefix.contains(destination_address(&sample.lanes)))
-            .fold(Forged::default(), |Forged { count, of }, sample| Forged {
+            .fold(Forged::default(), |Forged { count, unroutable, of }, sample| Forged {
                 count: count + u32::from(sample.lanes.bits().contains(Bits::QUIC_FORGED)),
+                unroutable: unroutable + u32::from(is_unroutable(source_address(&sample.lanes))),
                 of: of + 1,
             })
     }
@@ -239,6 +289,17 @@ impl Detector {
             .collect();
         samples.reverse();
         samples
+    }
+}
+
+/// True for addresses that are nobody's on the internet (RFC 6890): this host, loopback, link-local, multicast, reserved.
+fn is_unroutable(source: IpAddr) -> bool {
+    match source {
+        IpAddr::V4(v4) => {
+            let [first, ..] = v4.octets();
+            first == 0 || first >= 224 || v4.is_loopback() || v4.is_link_local()
+        }
+        IpAddr::V6(v6) => v6.is_unspecified() || v6.is_loopback() || v6.is_multicast() || v6.is_unicast_link_local(),
     }
 }
 

@@ -8,11 +8,12 @@ use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
 use super::{TargetRecord, ZoneRecord};
-use crate::detect::growth::Drift;
+use crate::detect::growth::{Drift, WEEK_DAYS};
 use crate::detect::habits::Habits;
 use crate::detect::histogram::Histogram;
 use crate::detect::hours::{HOURS, Hours};
 use crate::detect::threshold::{Baseline, Levels};
+use crate::detect::witness::Usual;
 use crate::packet::Lanes;
 use crate::sample::{SAMPLE_PAYLOAD, Sample};
 use crate::target::counters::COUNTED_ROLES;
@@ -32,6 +33,7 @@ impl Encoder {
         name: &str,
         observed: Duration,
         habits: &Habits,
+        services: &[(u16, [f32; 2])],
         largest: impl Iterator<Item = f32>,
         reservoirs: impl Iterator<Item = &'a [Sample]>,
     ) {
@@ -39,6 +41,12 @@ impl Encoder {
         self.bytes(name.as_bytes());
         self.u64(u64::try_from(observed.as_millis()).unwrap_or(u64::MAX));
         habits.sums().into_iter().for_each(|sum| self.f32(sum));
+        self.count(services.len());
+        for (port, [answers, continued]) in services {
+            self.u16(*port);
+            self.f32(*answers);
+            self.f32(*continued);
+        }
         largest.for_each(|rate| self.f32(rate));
         for samples in reservoirs {
             self.count(samples.len());
@@ -50,13 +58,14 @@ impl Encoder {
         &mut self,
         zone: u32,
         prefix: &Prefix,
-        (half_open, unanswered): (f32, f32),
+        usual: &Usual,
         baselines: impl Iterator<Item = (Role, &'a Baseline)>,
     ) {
         self.u32(zone);
         self.prefix(prefix);
-        self.f32(half_open);
-        self.f32(unanswered);
+        self.f32(usual.half_open);
+        self.f32(usual.unanswered);
+        self.f32(usual.heaviest);
         let baselines: Vec<_> = baselines.collect();
         self.count(baselines.len());
         for (role, baseline) in baselines {
@@ -141,6 +150,9 @@ impl<'a> Decoder<'a> {
             *sum = self.f32()?;
         }
         zone.habits = Habits::from_sums(sums);
+        for _ in 0..self.u32()? {
+            zone.services.push((self.u16()?, [self.f32()?, self.f32()?]));
+        }
         for rate in &mut zone.largest {
             *rate = self.f32()?;
         }
@@ -155,13 +167,14 @@ impl<'a> Decoder<'a> {
     }
 
     pub(super) fn target(&mut self) -> Option<TargetRecord> {
-        let (zone, prefix, half_open, unanswered) = (self.u32()?, self.prefix()?, self.f32()?, self.f32()?);
+        let (zone, prefix) = (self.u32()?, self.prefix()?);
+        let (half_open, unanswered, heaviest) = (self.f32()?, self.f32()?, self.f32()?);
         let mut baselines = Vec::new();
         for _ in 0..self.u32()? {
             let role = *Role::ALL.get(usize::from(self.u8()?))?;
             baselines.push((role, self.baseline()?));
         }
-        Some(TargetRecord { zone, prefix, half_open, unanswered, baselines })
+        Some(TargetRecord { zone, prefix, half_open, unanswered, heaviest, baselines })
     }
 
     fn baseline(&mut self) -> Option<Baseline> {
@@ -175,7 +188,8 @@ impl<'a> Decoder<'a> {
         if self.flag()? {
             baseline.levels = Some(Levels { q999: self.f32()?, q9999: self.f32()? });
         }
-        baseline.drift = Drift { seconds: self.f32()?, days: self.u8()?, ..Drift::default() };
+        let (seconds, days) = (self.f32()?, self.u8().filter(|days| *days < WEEK_DAYS)?);
+        baseline.drift = Drift { seconds, days, ..Drift::default() };
         for level in &mut baseline.drift.weeks {
             *level = self.f32()?;
         }
