@@ -4,6 +4,7 @@ pub mod actor;
 pub mod cli;
 pub mod clock;
 pub mod config_check;
+pub mod core;
 pub mod dataplane;
 pub mod driver;
 pub mod event_file;

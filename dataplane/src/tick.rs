@@ -26,6 +26,7 @@ use crate::analysis::Analysis;
 use crate::capture_writer::CaptureWriter;
 use crate::change::{Change, Done};
 use crate::dpdk::clock::Clock;
+use crate::dpdk::port::PortCounters;
 use crate::in_force::{self, InForce};
 use crate::kill_switch::{self, Watched};
 use crate::service::{Inlet, Outlet, Policy, Refusal, Request, Snapshot};
@@ -420,7 +421,7 @@ impl Tick {
     }
 
     fn counters(&self) -> contract::CountersResponse {
-        let direction = |count: &PathCount, lost_before: Option<u64>| contract::DirectionCounters {
+        let direction = |count: &PathCount, port: Option<PortCounters>| contract::DirectionCounters {
             received: count.received,
             forwarded: count.forwarded,
             replied: count.replied,
@@ -430,7 +431,8 @@ impl Tick {
                 .filter(|(_, packets)| *packets > 0)
                 .map(|(reason, packets)| (reason.name().to_owned(), packets))
                 .collect(),
-            lost_before,
+            lost_before: port.as_ref().map(PortCounters::lost_before),
+            bytes: port.as_ref().map(|port| port.received_bytes),
         };
         let (samples_lost, notices_lost) = self.engine.detector.lost();
         contract::CountersResponse {
@@ -439,8 +441,8 @@ impl Tick {
                 .iter()
                 .map(|wire| contract::WireCounters {
                     wire: wire.name.clone(),
-                    inbound: Some(direction(&wire.inbound.read(), wire.outside.counters().map(|c| c.lost_before()))),
-                    outbound: Some(direction(&wire.outbound.read(), wire.inside.counters().map(|c| c.lost_before()))),
+                    inbound: Some(direction(&wire.inbound.read(), wire.outside.counters())),
+                    outbound: Some(direction(&wire.outbound.read(), wire.inside.counters())),
                 })
                 .collect(),
             zones: self

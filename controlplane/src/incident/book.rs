@@ -113,7 +113,7 @@ impl Incidents {
     }
 
     /// All of them, open and closed, by id.
-    pub fn iter(&self) -> impl Iterator<Item = &Incident> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Incident> {
         self.all.values()
     }
 

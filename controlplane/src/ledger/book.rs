@@ -130,6 +130,8 @@ pub(super) struct Course {
     pub(super) withdrawn: bool,
     /// The round of observation that was the last to begin before the last answer came.
     pub(super) settled: u64,
+    /// What the receiver reports that it takes, bits per second.
+    pub(super) taken_bps: Option<u64>,
 }
 
 /// Observation of one driver.
@@ -205,7 +207,7 @@ impl Ledger {
     }
 
     /// All of them, by id.
-    pub fn iter(&self) -> impl Iterator<Item = &Mitigation> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Mitigation> {
         self.entries.values()
     }
 
@@ -233,32 +235,15 @@ impl Ledger {
         self.changes.len()
     }
 
+    /// What the receiver of a measure reported last that it takes, bits per second.
+    pub fn taken_bps(&self, id: MitigationId) -> Option<u64> {
+        self.live.get(&id)?.taken_bps
+    }
+
     /// Writes an intent down. It is ordered by the next [`Self::advance`].
     pub fn plan(&mut self, id: MitigationId, intent: Intent, now: &Now) {
-        let Intent { driver, spec, zone, incident, stage, asked_by, reason, ttl } = intent;
-        let deadline = Deadline::after(now, ttl);
-        let entry = Mitigation {
-            id,
-            driver,
-            spec,
-            zone,
-            incident,
-            stage,
-            asked_by,
-            reason,
-            created: *now,
-            deadline,
-            renewals: 0,
-            state: State::Planned,
-            since: *now,
-            outcome: None,
-            evidence: None,
-            touched: false,
-            failures: 0,
-            retry_at: None,
-            error: None,
-        };
-        if let Some(incident) = incident {
+        let entry = draft(id, intent, now);
+        if let Some(incident) = entry.incident {
             self.by_incident.entry(incident).or_default().insert(id);
         }
         self.entries.insert(id, entry);
@@ -422,5 +407,31 @@ impl Ledger {
         self.ended_in.remove(&id);
         self.touch(id, now);
         Notice::Adopted { id }
+    }
+}
+
+/// The entry of an intent that was only written down.
+pub fn draft(id: MitigationId, intent: Intent, now: &Now) -> Mitigation {
+    let Intent { driver, spec, zone, incident, stage, asked_by, reason, ttl } = intent;
+    Mitigation {
+        id,
+        driver,
+        spec,
+        zone,
+        incident,
+        stage,
+        asked_by,
+        reason,
+        created: *now,
+        deadline: Deadline::after(now, ttl),
+        renewals: 0,
+        state: State::Planned,
+        since: *now,
+        outcome: None,
+        evidence: None,
+        touched: false,
+        failures: 0,
+        retry_at: None,
+        error: None,
     }
 }

@@ -69,6 +69,7 @@ impl Ledger {
 
     fn compare(&mut self, id: MitigationId, found: Option<&Observed>, now: &Now, notices: &mut Vec<Notice>) {
         let (Some(entry), Some(course)) = (self.entries.get_mut(&id), self.live.get_mut(&id)) else { return };
+        course.taken_bps = found.and_then(|observed| observed.taken_bps);
         match (entry.state, found) {
             (State::Withdrawing, Some(_)) if course.withdrawn => {
                 // It says that it has ended it, and has not.

@@ -223,6 +223,11 @@ impl StageProgress {
         }
     }
 
+    /// Number of the last change: what an answer is to.
+    pub const fn change(&self) -> u32 {
+        self.change
+    }
+
     /// For how long the condition was known to hold.
     pub fn truth(&self) -> Duration {
         Duration::from_nanos(self.truth_ns)

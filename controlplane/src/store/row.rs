@@ -122,6 +122,12 @@ fn number(id: u64) -> String {
     format!("{id:020}")
 }
 
+/// Kind, first key and what is behind the last key of the timeline of an incident.
+pub(super) fn timeline_of(id: IncidentId) -> (&'static str, String, String) {
+    // '0' is what comes behind '/'.
+    (TIMELINE, of_incident(id), format!("{id:020}0", id = id.0))
+}
+
 fn of_incident(id: IncidentId) -> String {
     format!("{id:020}/", id = id.0)
 }

@@ -22,6 +22,8 @@ use super::lock::{Lock, LockError};
 use super::row::{self, Change, Stored};
 use super::schema::{self, SchemaError};
 use super::{Contents, Store, StoreError, Write, backup};
+use crate::incident::TimelineEntry;
+use crate::ledger::IncidentId;
 
 /// The file's name in its folder.
 pub(super) const FILE: &str = "store.sqlite";
@@ -96,6 +98,22 @@ impl SqliteStore {
     /// The folder it is in.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// What happened in one incident, in order.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn timeline(&self, id: IncidentId) -> Result<Vec<TimelineEntry>, StoreError> {
+        let read = || {
+            let text = "SELECT kind, key, value FROM record WHERE kind = ?1 AND key >= ?2 AND key < ?3 ORDER BY key";
+            let (kind, from, to) = row::timeline_of(id);
+            let mut statement = self.connection.prepare_cached(text)?;
+            let rows = statement.query_map((kind, from, to), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            rows.collect::<rusqlite::Result<Vec<Stored>>>()
+        };
+        let rows = read().map_err(|error| store_error(&self.folder, &error))?;
+        Ok(row::contents(rows)?.timeline.into_values().collect())
     }
 
     /// What has to be done now and then: the ballast is put down again once there is room, and the log of writes is

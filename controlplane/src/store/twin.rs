@@ -102,6 +102,16 @@ impl Disk {
         self.state().room = bytes;
     }
 
+    /// What a power cut now would leave.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn survives(&self) -> Result<Contents, StoreError> {
+        let state = self.state();
+        let rows = state.synced.as_ref().unwrap_or(&state.rows).iter();
+        row::contents(rows.map(|((kind, key), document)| ((*kind).to_owned(), key.clone(), document.clone())).collect())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change is made at once: a panic elsewhere leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

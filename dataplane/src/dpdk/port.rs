@@ -165,6 +165,8 @@ pub struct TxQueue {
 pub struct PortCounters {
     /// Packets received.
     pub received: u64,
+    /// Bytes of those received.
+    pub received_bytes: u64,
     /// Packets sent.
     pub sent: u64,
     /// Lost because the receive queue was full.
@@ -463,6 +465,7 @@ impl StartedPort {
         };
         Some(PortCounters {
             received: stats.ipackets,
+            received_bytes: stats.ibytes,
             sent: stats.opackets,
             missed: stats.imissed + ring_full,
             errors: stats.ierrors,

@@ -1,0 +1,405 @@
+//! The core of the control plane: everything that decides, in one deterministic state machine.
+//!
+//! ```text
+//!   dataplane, drivers, notifiers, operators, time ──► Core::step(now, input) ──► Step { writes, commands, replies }
+//! ```
+//!
+//! It has no clock, no input or output and no chance of its own: the same inputs give the same outputs. The caller makes
+//! the writes durable first ([`Journal`]) and only then carries the commands out. After a crash at any instruction
+//! [`Core::load`] goes on from what was stored: orders without an answer are given again with the same keys, and drivers
+//! are asked what of ours is in force.
+
+mod evaluate;
+mod guard;
+mod journal;
+mod knowledge;
+mod measure;
+mod operator;
+mod specs;
+mod stages;
+mod told;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use levee_api::config::Config;
+use levee_api::grpc::dataplane::v1 as contract;
+
+use crate::actor::Actor;
+use crate::clock::Now;
+use crate::dataplane::Snapshot;
+use crate::driver::{Capabilities, DriverError, DriverName, Observed, OperationKey};
+use crate::guardrail::Guards;
+use crate::incident::Incidents;
+use crate::ledger::{Evidence, Id, IncidentId, Ledger, MitigationId, Order};
+use crate::notify::{DeliveryError, Message, MessageId, Outbox};
+use crate::runbook::{Progress, Runbooks};
+use crate::server::link::{Operation, Outcome, Refused};
+use crate::store::{Contents, KillSwitch, Position, Request, Write};
+
+pub use journal::{Durable, Journal};
+use measure::Meters;
+use stages::Before;
+
+/// What holds until the configuration is read again.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The file.
+    pub config: Arc<Config>,
+    /// Its runbooks.
+    pub runbooks: Arc<Runbooks>,
+    /// Its guardrails, with what this machine depends on.
+    pub guards: Arc<Guards>,
+    /// The drivers that there are, and what each can do.
+    pub drivers: BTreeMap<DriverName, Capabilities>,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Input {
+    /// Another configuration is in force.
+    Configured(Box<Policy>),
+    /// A dataplane has introduced itself.
+    Connected {
+        /// Its run.
+        boot_id: String,
+    },
+    /// It is gone, or hangs.
+    Disconnected,
+    /// What it tells, in order.
+    Events(Vec<contract::Event>),
+    /// All that goes on in it.
+    Snapshot(Box<Snapshot>),
+    /// What it has counted.
+    Counters(Box<contract::CountersResponse>),
+    /// A driver has answered an order to apply.
+    Applied {
+        /// Which mitigation.
+        id: MitigationId,
+        /// Of the order.
+        key: OperationKey,
+        /// What it says.
+        result: Result<Evidence, DriverError>,
+    },
+    /// A driver has answered an order to withdraw.
+    Withdrawn {
+        /// Which mitigation.
+        id: MitigationId,
+        /// Of the order.
+        key: OperationKey,
+        /// What it says.
+        result: Result<(), DriverError>,
+    },
+    /// A driver has looked what is in force.
+    Observed {
+        /// Who.
+        driver: DriverName,
+        /// Of the order.
+        round: u64,
+        /// What it says.
+        result: Result<Vec<Observed>, DriverError>,
+    },
+    /// A notifier has answered.
+    Sent {
+        /// Which message.
+        id: MessageId,
+        /// What it says.
+        result: Result<(), DeliveryError>,
+    },
+    /// Somebody wants something.
+    Change(Box<Asked>),
+    /// The kill switch, from elsewhere than the API: a signal, a file.
+    KillSwitch {
+        /// True: stop everything.
+        engage: bool,
+        /// Who.
+        by: Actor,
+    },
+    /// How the store does.
+    Store(Health),
+    /// Time has passed. To be given about ten times a second.
+    Tick,
+}
+
+/// What somebody wants.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// To find the one who waits for the answer.
+    pub ticket: u64,
+    /// Who.
+    pub actor: Actor,
+    /// The same again gets the same answer.
+    pub request_id: String,
+    /// What was asked for, to tell a repeated request from another one.
+    pub digest: String,
+    /// Only say whether it would be done.
+    pub validate_only: bool,
+    /// What.
+    pub operation: Operation,
+}
+
+/// How the store does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It takes everything.
+    Good,
+    /// It takes nothing: what only ends mitigations goes on without it.
+    Failing(String),
+}
+
+/// What is to be carried out, after the writes of the same step are durable.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// For a driver.
+    Order(Order),
+    /// For a notifier.
+    Send(Box<Message>),
+    /// Ask the dataplane for all that goes on.
+    TakeSnapshot,
+    /// Give the dataplane its policy anew: the kill switch was turned.
+    Upload,
+    /// Tell whoever reads the log.
+    Log(String),
+}
+
+/// An answer for somebody who waits.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// Of the question.
+    pub ticket: u64,
+    /// What to say once the writes are durable.
+    pub result: Result<Outcome, Refused>,
+}
+
+/// What came of an input.
+#[derive(Debug, Default, PartialEq)]
+pub struct Step {
+    /// To be stored first, whole or not at all.
+    pub writes: Vec<Write>,
+    /// To be carried out then.
+    pub commands: Vec<Command>,
+    /// To be told then.
+    pub replies: Vec<Reply>,
+}
+
+/// The state machine.
+#[derive(Debug)]
+pub struct Core {
+    policy: Policy,
+    incidents: Incidents,
+    ledger: Ledger,
+    outbox: Outbox,
+    /// Where the runbooks of open incidents stand.
+    progress: BTreeMap<IncidentId, Progress>,
+    /// By incident and position of the stage: what was measured before it came into force.
+    before: BTreeMap<(IncidentId, usize), Before>,
+    /// Who has approved a stage.
+    people: BTreeMap<(IncidentId, usize), BTreeSet<String>>,
+    meters: Meters,
+    requests: BTreeMap<String, Request>,
+    kill_switch: Option<KillSwitch>,
+    position: Position,
+    position_stored: Position,
+    /// The run of the dataplane that we talk to.
+    connected: Option<String>,
+    /// A snapshot was asked for and has not come.
+    awaits_snapshot: bool,
+    next_id: u64,
+    next_id_stored: u64,
+    health: Health,
+    /// What was last evaluated on the way around all incidents.
+    cursor: IncidentId,
+    evaluated: BTreeMap<IncidentId, Now>,
+    /// To be evaluated in this step.
+    stirred: BTreeSet<IncidentId>,
+    /// Mitigations whose course needs somebody to look, and why.
+    stuck: BTreeMap<MitigationId, String>,
+    results: BTreeMap<DriverName, DriverResults>,
+    tidied: Option<Now>,
+    now: Now,
+}
+
+/// What was asked of one driver since the start, and what came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct DriverResults {
+    succeeded: u64,
+    failed: u64,
+    refused: u64,
+}
+
+impl Core {
+    /// Goes on from what was stored.
+    pub fn load(policy: Policy, contents: Contents, now: &Now) -> Self {
+        let incidents = Incidents::load(&contents);
+        let mut ledger = Ledger::load(&policy.config.appliance.name, contents.mitigations, now);
+        ledger.configure(policy.drivers.clone(), now);
+        let mut progress = BTreeMap::new();
+        for (id, state) in contents.runbooks {
+            let read: Result<Progress, _> = serde_json::from_value(state.state);
+            if let Ok(mut read) = read {
+                // What was measured before the restart says nothing about the time without us.
+                read.measured = None;
+                progress.insert(id, read);
+            }
+        }
+        let mut outbox = Outbox::new(
+            told::channels(&policy.config),
+            now.boot.0.to_le_bytes().iter().fold(0, |seed, byte| seed * 31 % 1_000_003 + u64::from(*byte)),
+        );
+        for message in contents.messages.into_values() {
+            outbox.add(message);
+        }
+        let beyond = ledger.beyond().0;
+        let newest = incidents.iter().next_back().map_or(0, |incident| incident.id.0.saturating_add(1));
+        let next_id = contents.next_id.map_or_else(|| first_id(now), |id| id.0).max(beyond).max(newest).max(1);
+        let position = contents.position.unwrap_or_default();
+        Self {
+            policy,
+            incidents,
+            ledger,
+            outbox,
+            progress,
+            before: BTreeMap::new(),
+            people: BTreeMap::new(),
+            meters: Meters::default(),
+            requests: contents.requests,
+            kill_switch: contents.kill_switch,
+            position_stored: position.clone(),
+            position,
+            connected: None,
+            awaits_snapshot: false,
+            next_id,
+            next_id_stored: 0,
+            health: Health::Good,
+            cursor: IncidentId(0),
+            evaluated: BTreeMap::new(),
+            stirred: BTreeSet::new(),
+            stuck: BTreeMap::new(),
+            results: BTreeMap::new(),
+            tidied: None,
+            now: *now,
+        }
+    }
+
+    /// Takes in what happened, and says what is to be stored and then done.
+    pub fn step(&mut self, now: &Now, input: Input) -> Step {
+        let mut step = Step::default();
+        self.now = *now;
+        match input {
+            Input::Configured(policy) => self.configure(*policy, now, &mut step),
+            Input::Connected { boot_id } => self.connect(boot_id, now, &mut step),
+            Input::Disconnected => {
+                self.connected = None;
+                self.awaits_snapshot = false;
+                self.meters.forget();
+            }
+            Input::Events(events) => self.take_events(&events, now, &mut step),
+            Input::Snapshot(snapshot) => self.resume(&snapshot, now, &mut step),
+            Input::Counters(counters) => self.meters.take(&counters, &self.policy.config, now),
+            Input::Applied { id, key, result } => self.applied(id, &key, result, now, &mut step),
+            Input::Withdrawn { id, key, result } => self.withdrawn(id, &key, result, now, &mut step),
+            Input::Observed { driver, round, result } => {
+                let mut notices = Vec::new();
+                self.ledger.observed(&driver, round, result, now, &mut notices);
+                self.noticed(notices, now, &mut step);
+            }
+            Input::Sent { id, result } => self.sent(&id, result, now, &mut step),
+            Input::Change(asked) => self.asked(*asked, now, &mut step),
+            Input::KillSwitch { engage, by } => {
+                self.turn_kill_switch(engage, by, now, &mut step);
+            }
+            Input::Store(health) => self.health = health,
+            Input::Tick => self.tick(now, &mut step),
+        }
+        self.settle(now, &mut step);
+        step
+    }
+
+    /// What the step has stirred up is decided, ordered and written down.
+    fn settle(&mut self, now: &Now, step: &mut Step) {
+        // What a decision orders can fail at once, and failing can be a reason for the next: twice around is enough, the
+        // rest comes with the next tick.
+        for _ in 0..2 {
+            for id in std::mem::take(&mut self.stirred) {
+                self.evaluate(id, now, step);
+            }
+            let (mut orders, mut notices) = (Vec::new(), Vec::new());
+            self.ledger.advance(now, &mut orders, &mut notices);
+            step.commands.extend(orders.into_iter().map(Command::Order));
+            self.noticed(notices, now, step);
+        }
+        let (messages, concluded) = self.outbox.due(now);
+        step.commands.extend(messages.into_iter().map(|message| Command::Send(Box::new(message))));
+        self.concluded(concluded, step);
+        self.incidents.write(now, &mut step.writes);
+        self.ledger.write(&mut step.writes);
+        if self.next_id != self.next_id_stored {
+            self.next_id_stored = self.next_id;
+            step.writes.push(Write::PutNextId(Id(self.next_id)));
+        }
+        // A position alone is stored with the tick: events that are read again change nothing.
+        if self.position != self.position_stored && !step.writes.is_empty() {
+            self.position_stored = self.position.clone();
+            step.writes.push(Write::PutPosition(self.position.clone()));
+        }
+    }
+
+    fn next_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id = self.next_id.saturating_add(1);
+        id
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.kill_switch.as_ref().is_some_and(|switch| switch.engaged)
+    }
+
+    fn configure(&mut self, policy: Policy, now: &Now, step: &mut Step) {
+        if policy.drivers != self.policy.drivers {
+            self.ledger.configure(policy.drivers.clone(), now);
+        }
+        self.outbox.reconfigure(told::channels(&policy.config));
+        self.policy = policy;
+        let open: Vec<IncidentId> = self.incidents.open().collect();
+        for id in open {
+            self.follow_runbook(id, now, step);
+        }
+    }
+
+    /// Everything that has not ended and all that is known, for tests and checks.
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// All incidents that are kept.
+    pub const fn incidents(&self) -> &Incidents {
+        &self.incidents
+    }
+
+    /// Where the runbook of an open incident stands.
+    pub fn progress(&self, id: IncidentId) -> Option<&Progress> {
+        self.progress.get(&id)
+    }
+
+    /// How far the dataplane's events have been taken in.
+    pub const fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// What is in force.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// True while everything is stopped.
+    pub fn kill_switch_is_engaged(&self) -> bool {
+        self.is_stopped()
+    }
+}
+
+/// Ids of a new store begin where those of a lost one cannot have come to: at the seconds since the start of 2026. A tag that
+/// is found outside then is never that of something new.
+fn first_id(now: &Now) -> u64 {
+    const START_OF_2026: u64 = 1_767_225_600;
+    (now.wall.0 / 1_000_000_000).saturating_sub(START_OF_2026)
+}

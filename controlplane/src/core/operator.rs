@@ -1,0 +1,316 @@
+//! What operators want, and what drivers answer.
+
+use std::time::Duration;
+
+use levee_api::config::ApprovalRole;
+
+use super::{Asked, Command, Core, Health, Reply, Step};
+use crate::actor::{Actor, Role};
+use crate::clock::Now;
+use crate::driver::{DriverError, DriverName, OperationKey};
+use crate::incident::{Note, TimelineKind};
+use crate::ledger::{Evidence, IncidentId, Intent, Kind, Mitigation, MitigationId, Outcome as End, Spec};
+use crate::runbook::{Input, StageState};
+use crate::server::link::{Operation, Outcome, Refused};
+use crate::store::{KillSwitch, Request, Write};
+
+impl Core {
+    pub(super) fn asked(&mut self, asked: Asked, now: &Now, step: &mut Step) {
+        let ticket = asked.ticket;
+        let result = self.answer(&asked, now, step);
+        step.replies.push(Reply { ticket, result });
+    }
+
+    fn answer(&mut self, asked: &Asked, now: &Now, step: &mut Step) -> Result<Outcome, Refused> {
+        if let Some(known) = self.requests.get(&asked.request_id) {
+            if known.digest != asked.digest {
+                return Err(Refused::IdTaken(asked.request_id.clone()));
+            }
+            let unreadable = |_| Refused::Unavailable("the answer to this request can no longer be read".to_owned());
+            return serde_json::from_str(&known.answer).map_err(unreadable);
+        }
+        let only_ends = matches!(asked.operation, Operation::Withdraw { .. } | Operation::KillSwitch { on: true, .. });
+        if let Health::Failing(why) = &self.health
+            && !only_ends
+            && !asked.validate_only
+        {
+            let text = format!("the store takes nothing ({why}): only withdrawals and the kill switch are possible");
+            return Err(Refused::Unavailable(text));
+        }
+        let outcome = self.perform(asked, now, step)?;
+        if !asked.validate_only
+            && let Ok(answer) = serde_json::to_string(&outcome)
+        {
+            let request = Request {
+                id: asked.request_id.clone(),
+                actor: asked.actor.clone(),
+                at: *now,
+                digest: asked.digest.clone(),
+                answer,
+            };
+            self.requests.insert(request.id.clone(), request.clone());
+            step.writes.push(Write::PutRequest(request));
+        }
+        Ok(outcome)
+    }
+
+    fn perform(&mut self, asked: &Asked, now: &Now, step: &mut Step) -> Result<Outcome, Refused> {
+        let Asked { actor, validate_only, operation, .. } = asked;
+        match operation {
+            Operation::Add { incident, zone, spec, ttl, reason } => {
+                self.add(asked, (*incident, zone, spec, *ttl, reason), now, step)
+            }
+            Operation::Renew { id, ttl } => {
+                let entry = self.wanted(*id)?;
+                let spec = entry.spec.clone();
+                self.guard_renewal(&spec, *ttl)?;
+                if !validate_only {
+                    if !self.ledger.renew(*id, *ttl, now) {
+                        return Err(Refused::Precondition(format!("mitigation {id} has come to its end")));
+                    }
+                    self.note_of(*id, actor, format!("renewed for {}", crate::figures::duration(*ttl)), now, step);
+                }
+                Ok(self.shown(*id))
+            }
+            Operation::Withdraw { id, reason } => {
+                let entry = self.wanted(*id)?;
+                let (incident, stage) = (entry.incident, entry.stage.clone());
+                if !validate_only {
+                    self.ledger.end(*id, End::Withdrawn, now);
+                    self.note_of(*id, actor, format!("withdrawn: {reason}"), now, step);
+                    // What an operator has ended, the runbook does not begin again at once.
+                    if let (Some(incident), Some(stage)) = (incident, stage)
+                        && self.of_stage(incident, &stage).all(|entry| !entry.is_wanted())
+                        && let Some(at) = self.position_of(incident, &stage)
+                    {
+                        self.drive(incident, Input::Bar { stage: at }, now, step);
+                        self.stirred.insert(incident);
+                    }
+                }
+                Ok(self.shown(*id))
+            }
+            Operation::Decide { incident, stage, approve, reason } => {
+                self.decide(asked, (*incident, stage, *approve, reason), now, step)
+            }
+            Operation::KillSwitch { on, .. } => {
+                if *validate_only {
+                    let state = KillSwitch { engaged: *on, by: actor.clone(), at: *now };
+                    let withdrawing =
+                        if *on { self.ledger.live().filter(|entry| entry.is_wanted()).count() } else { 0 };
+                    return Ok(Outcome::KillSwitch {
+                        state,
+                        withdrawing: u64::try_from(withdrawing).unwrap_or(u64::MAX),
+                    });
+                }
+                let withdrawing = self.turn_kill_switch(*on, actor.clone(), now, step);
+                let state = KillSwitch { engaged: *on, by: actor.clone(), at: *now };
+                Ok(Outcome::KillSwitch { state, withdrawing })
+            }
+            Operation::Reload { .. } | Operation::Confirm => {
+                Err(Refused::Precondition("the configuration is not read by this part".to_owned()))
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        asked: &Asked,
+        (incident, zone, spec, ttl, reason): (Option<IncidentId>, &str, &Spec, Duration, &str),
+        now: &Now,
+        step: &mut Step,
+    ) -> Result<Outcome, Refused> {
+        if self.is_stopped() {
+            return Err(Refused::Precondition("the kill switch is engaged: nothing is begun".to_owned()));
+        }
+        if let Some(id) = incident
+            && self.incidents.get(id).is_none_or(|incident| !incident.is_open())
+        {
+            return Err(Refused::NotFound { what: "open incident", name: id.to_string() });
+        }
+        if !self.policy.config.zones.iter().any(|known| known.name == zone) {
+            return Err(Refused::NotFound { what: "zone", name: zone.to_owned() });
+        }
+        let driver = self
+            .driver_for(spec)
+            .ok_or_else(|| Refused::Precondition(format!("nothing that is configured can do this: {}", spec.kind())))?;
+        let Actor::Operator { name, .. } = &asked.actor else {
+            return Err(Refused::NotAllowed("only people ask for measures here".to_owned()));
+        };
+        self.guard(&driver, spec, ttl, &[name], now)?;
+        let id = if asked.validate_only { MitigationId(0) } else { MitigationId(self.next_id()) };
+        let intent = Intent {
+            driver,
+            spec: spec.clone(),
+            zone: zone.to_owned(),
+            incident,
+            stage: None,
+            asked_by: asked.actor.clone(),
+            reason: reason.to_owned(),
+            ttl,
+        };
+        if asked.validate_only {
+            return Ok(Outcome::Mitigation { mitigation: Box::new(crate::ledger::draft(id, intent, now)) });
+        }
+        self.ledger.plan(id, intent, now);
+        let text = self.ledger.get(id).map(|entry| format!("{}, by {}: {reason}", entry.spec, entry.driver));
+        self.note_of(id, &asked.actor, text.unwrap_or_default(), now, step);
+        Ok(self.shown(id))
+    }
+
+    /// The first driver that can do it.
+    fn driver_for(&self, spec: &Spec) -> Option<DriverName> {
+        if spec.kind() == Kind::Filter {
+            return Some(DriverName::dataplane()).filter(|driver| self.cannot(driver, spec).is_none());
+        }
+        self.policy.drivers.keys().find(|driver| self.cannot(driver, spec).is_none()).cloned()
+    }
+
+    fn decide(
+        &mut self,
+        asked: &Asked,
+        (incident, stage, approve, reason): (IncidentId, &str, bool, &str),
+        now: &Now,
+        step: &mut Step,
+    ) -> Result<Outcome, Refused> {
+        let at = self
+            .position_of(incident, stage)
+            .ok_or_else(|| Refused::NotFound { what: "stage", name: format!("{stage} of incident {incident}") })?;
+        let waits = self.progress.get(&incident).and_then(|progress| progress.stages.get(at));
+        if !waits.is_some_and(|stage| matches!(stage.state, StageState::Waiting { .. })) {
+            return Err(Refused::Precondition(format!(
+                "stage {stage} of incident {incident} does not wait for an answer"
+            )));
+        }
+        let asks =
+            self.runbook(incident).and_then(|runbook| runbook.stages.get(at)).and_then(|stage| stage.approve.as_ref());
+        let roles = asks.map(|ask| ask.roles.clone()).unwrap_or_default();
+        let Actor::Operator { name, role } = &asked.actor else {
+            return Err(Refused::NotAllowed("only people approve".to_owned()));
+        };
+        if !roles.iter().any(|wanted| *role >= as_role(*wanted)) {
+            let wanted: Vec<&str> = roles.iter().map(|role| as_role(*role).name()).collect();
+            let text = format!("{name} has the role {role}; this needs one of: {}", wanted.join(", "));
+            return Err(Refused::NotAllowed(text));
+        }
+        if !asked.validate_only {
+            let word = if approve { "approves" } else { "denies" };
+            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            let note = Note::new(TimelineKind::Approval, format!("{name} {word} stage {stage}{why}"))
+                .stage(stage)
+                .by(asked.actor.clone());
+            self.incidents.note(incident, now, note, &mut step.writes);
+            if approve {
+                self.people.entry((incident, at)).or_default().insert(name.clone());
+            }
+            self.drive(incident, Input::Answer { stage: at, by: name, yes: approve }, now, step);
+            self.stirred.insert(incident);
+        }
+        Ok(Outcome::Decided)
+    }
+
+    /// Stops everything, or lets go again. How many mitigations end.
+    pub(super) fn turn_kill_switch(&mut self, on: bool, by: Actor, now: &Now, step: &mut Step) -> u64 {
+        if self.is_stopped() == on {
+            return 0;
+        }
+        let state = KillSwitch { engaged: on, by: by.clone(), at: *now };
+        step.writes.push(Write::PutKillSwitch(state.clone()));
+        self.kill_switch = Some(state);
+        step.commands.push(Command::Upload);
+        let text = if on { "the kill switch is engaged: everything ends" } else { "the kill switch is released" };
+        step.commands.push(Command::Log(format!("{text} ({by})")));
+        let open: Vec<IncidentId> = self.incidents.open().collect();
+        for id in &open {
+            let note = Note::new(TimelineKind::Interruption, text).by(by.clone());
+            self.incidents.note(*id, now, note, &mut step.writes);
+        }
+        if !on {
+            for id in open {
+                // What the switch has ended may be begun again from the foot of the ladder.
+                self.progress.remove(&id);
+                self.follow_runbook(id, now, step);
+                self.stirred.insert(id);
+            }
+            return 0;
+        }
+        let wanted: Vec<MitigationId> =
+            self.ledger.live().filter(|entry| entry.is_wanted()).map(|entry| entry.id).collect();
+        for id in &wanted {
+            self.ledger.end(*id, End::Killed, now);
+        }
+        for id in open {
+            self.end_runbook(id, true, now, step);
+        }
+        u64::try_from(wanted.len()).unwrap_or(u64::MAX)
+    }
+
+    fn wanted(&self, id: MitigationId) -> Result<&Mitigation, Refused> {
+        let entry =
+            self.ledger.get(id).ok_or_else(|| Refused::NotFound { what: "mitigation", name: id.to_string() })?;
+        if entry.is_wanted() {
+            return Ok(entry);
+        }
+        Err(Refused::Precondition(format!("mitigation {id} is {}: it ends or has ended", entry.state)))
+    }
+
+    fn shown(&self, id: MitigationId) -> Outcome {
+        match self.ledger.get(id) {
+            Some(entry) => Outcome::Mitigation { mitigation: Box::new(entry.clone()) },
+            None => Outcome::Decided,
+        }
+    }
+
+    fn note_of(&mut self, id: MitigationId, actor: &Actor, text: String, now: &Now, step: &mut Step) {
+        let incident = self.ledger.get(id).and_then(|entry| entry.incident);
+        let Some(incident) = incident else { return };
+        let note = Note::new(TimelineKind::Mitigation, text).mitigation(id).by(actor.clone());
+        self.incidents.note(incident, now, note, &mut step.writes);
+    }
+
+    fn position_of(&self, id: IncidentId, stage: &str) -> Option<usize> {
+        self.runbook(id)?.stages.iter().position(|known| known.name == stage)
+    }
+
+    pub(super) fn applied(
+        &mut self,
+        id: MitigationId,
+        key: &OperationKey,
+        result: Result<Evidence, DriverError>,
+        now: &Now,
+        step: &mut Step,
+    ) {
+        self.count(id, result.is_ok());
+        let mut notices = Vec::new();
+        self.ledger.applied(id, key, result, now, &mut notices);
+        self.noticed(notices, now, step);
+    }
+
+    pub(super) fn withdrawn(
+        &mut self,
+        id: MitigationId,
+        key: &OperationKey,
+        result: Result<(), DriverError>,
+        now: &Now,
+        step: &mut Step,
+    ) {
+        self.count(id, result.is_ok());
+        let mut notices = Vec::new();
+        self.ledger.withdrawn(id, key, result, now, &mut notices);
+        self.noticed(notices, now, step);
+    }
+
+    fn count(&mut self, id: MitigationId, succeeded: bool) {
+        let Some(entry) = self.ledger.get(id) else { return };
+        let results = self.results.entry(entry.driver.clone()).or_default();
+        let counter = if succeeded { &mut results.succeeded } else { &mut results.failed };
+        *counter = counter.saturating_add(1);
+    }
+}
+
+const fn as_role(role: ApprovalRole) -> Role {
+    match role {
+        ApprovalRole::Operator => Role::Operator,
+        ApprovalRole::Approver => Role::Approver,
+        ApprovalRole::Admin => Role::Admin,
+    }
+}

@@ -1,0 +1,454 @@
+//! Runbooks at work: what the engine commands becomes intents in the ledger, and what becomes of these goes back to it.
+
+use std::time::Duration;
+
+use levee_api::config::Action;
+use levee_api::zone::Mode;
+
+use super::{Core, Step};
+use crate::actor::Actor;
+use crate::clock::Now;
+use crate::incident::{Note, TimelineKind};
+use crate::ledger::{Evidence, IncidentId, Intent, Mitigation, MitigationId, Notice, Outcome as End, State};
+use crate::notify::Topic;
+use crate::runbook::{Command, Failure, Input, News, Outcome, Progress, Report, Runbook, Sight};
+use crate::store::{RunbookState, Write};
+
+/// Answers of the engine to what came of its own commands, at most so many in one step.
+const ROUNDS: usize = 32;
+/// A measure is judged by what was seen so long after it came into force.
+const JUDGED_AFTER: Duration = Duration::from_secs(10);
+/// Less of the attack than this share of what there was: it helps.
+const HELPS_BELOW: f64 = 0.7;
+/// A receiver that takes less than this share of what there was reports calm.
+const CALM_BELOW: f64 = 0.05;
+
+/// What was measured before a stage came into force.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Before {
+    at: Now,
+    attack_bps: f64,
+    goodput_ratio: Option<f64>,
+}
+
+impl Core {
+    /// The runbook that an incident follows.
+    pub(super) fn runbook(&self, id: IncidentId) -> Option<&Runbook> {
+        let name = self.incidents.get(id)?.runbook.as_deref()?;
+        self.policy.runbooks.get(name)
+    }
+
+    /// Begins a runbook, or goes on with one that was changed.
+    pub(super) fn follow_runbook(&mut self, id: IncidentId, now: &Now, step: &mut Step) {
+        let Some(runbook) = self.runbook(id).cloned() else {
+            // The configuration no longer has it: what it did ends.
+            if self.progress.remove(&id).is_some() {
+                self.end_stages(id, None, End::Retired, now);
+                step.writes.push(Write::DeleteRunbook(id));
+            }
+            return;
+        };
+        let gone = match self.progress.get_mut(&id) {
+            Some(progress) => progress.adopt(&runbook),
+            None => {
+                self.progress.insert(id, Progress::new(&runbook));
+                Vec::new()
+            }
+        };
+        for stage in gone {
+            self.end_stages(id, Some(&stage), End::Retired, now);
+        }
+        self.write_progress(id, step);
+    }
+
+    fn write_progress(&self, id: IncidentId, step: &mut Step) {
+        let Some(progress) = self.progress.get(&id) else { return };
+        match serde_json::to_value(progress) {
+            Ok(state) => {
+                let runbook = progress.runbook.clone();
+                step.writes.push(Write::PutRunbook(RunbookState { incident: id, runbook, state }));
+            }
+            Err(error) => step.commands.push(super::Command::Log(format!("runbook of incident {id}: {error}"))),
+        }
+    }
+
+    /// What is known now goes to the engine.
+    pub(super) fn run_stages(&mut self, id: IncidentId, now: &Now, step: &mut Step) {
+        self.report_stages(id, now, step);
+        let Some(incident) = self.incidents.get(id) else { return };
+        let values = self.meters.values(incident, &self.policy.config, self.connected.is_some(), now);
+        let sights = self.sights(id, now);
+        self.drive(id, Input::Measured { values: &values, sights: &sights }, now, step);
+        self.revert_harm(id, now, step);
+    }
+
+    /// Stages are left and none is entered any more.
+    pub(super) fn end_runbook(&mut self, id: IncidentId, at_once: bool, now: &Now, step: &mut Step) {
+        self.drive(id, Input::End { at_once }, now, step);
+    }
+
+    /// One input for the engine, and what follows from its commands at once.
+    pub(super) fn drive(&mut self, id: IncidentId, input: Input<'_>, now: &Now, step: &mut Step) {
+        let Some(runbook) = self.runbook(id).cloned() else { return };
+        let Some(progress) = self.progress.get_mut(&id) else { return };
+        let before = progress.stages.iter().map(|stage| stage.state.clone()).collect::<Vec<_>>();
+        let mut commands = runbook.step(progress, now, input);
+        let mut wrote = !commands.is_empty() || progress.stages.iter().map(|stage| &stage.state).ne(before.iter());
+        for _ in 0..ROUNDS {
+            let mut results = Vec::new();
+            for command in std::mem::take(&mut commands) {
+                results.extend(self.carry_out(id, &runbook, &command, now, step));
+            }
+            let Some(progress) = self.progress.get_mut(&id) else { return };
+            for (stage, change, outcome) in results {
+                commands.extend(runbook.step(progress, now, Input::Result { stage, change, outcome }));
+            }
+            wrote |= !commands.is_empty();
+            if commands.is_empty() {
+                break;
+            }
+        }
+        if wrote {
+            self.write_progress(id, step);
+        }
+    }
+
+    /// One command of the engine. What is known of its result at once is returned.
+    fn carry_out(
+        &mut self,
+        id: IncidentId,
+        runbook: &Runbook,
+        command: &Command,
+        now: &Now,
+        step: &mut Step,
+    ) -> Option<(usize, u32, Outcome)> {
+        let at = command.stage();
+        let stage = runbook.stages.get(at)?;
+        match command {
+            Command::Enter { change, ttl, .. } => {
+                self.remember_before(id, at, now);
+                let outcome = self.enter(id, runbook, at, *ttl, false, now, step)?;
+                Some((at, *change, outcome))
+            }
+            Command::StepDown { change, ttl, .. } | Command::StepUp { change, ttl, .. } => {
+                let old: Vec<MitigationId> = self.of_stage(id, &stage.name).map(|entry| entry.id).collect();
+                let down = matches!(command, Command::StepDown { .. });
+                let outcome = self.enter(id, runbook, at, *ttl, down, now, step);
+                if matches!(outcome, Some(Outcome::Failed(_))) {
+                    return outcome.map(|outcome| (at, *change, outcome));
+                }
+                for id in old {
+                    self.ledger.end(id, End::Replaced, now);
+                }
+                outcome.map(|outcome| (at, *change, outcome))
+            }
+            Command::Renew { ttl, .. } => {
+                let wanted: Vec<MitigationId> =
+                    self.of_stage(id, &stage.name).filter(|entry| entry.is_wanted()).map(|entry| entry.id).collect();
+                let ttl = (*ttl).min(self.policy.config.guardrails.max_ttl);
+                for mitigation in wanted {
+                    self.ledger.renew(mitigation, ttl, now);
+                }
+                None
+            }
+            Command::Leave { change, .. } => {
+                self.before.remove(&(id, at));
+                self.people.remove(&(id, at));
+                self.end_stages(id, Some(&stage.name), End::Retired, now);
+                let nothing_left = self.of_stage(id, &stage.name).next().is_none();
+                nothing_left.then_some((at, *change, Outcome::Ended))
+            }
+            Command::Ask { .. } | Command::Unask { .. } => None,
+            Command::Tell { news, .. } => {
+                self.tell_stage(id, stage, *news, now, step);
+                None
+            }
+        }
+    }
+
+    /// Brings the action of a stage into force. None when that is not known yet.
+    #[expect(clippy::too_many_arguments, reason = "what a stage is entered with")]
+    fn enter(
+        &mut self,
+        id: IncidentId,
+        runbook: &Runbook,
+        at: usize,
+        ttl: Duration,
+        down: bool,
+        now: &Now,
+        step: &mut Step,
+    ) -> Option<Outcome> {
+        let stage = runbook.stages.get(at)?;
+        let target = self.incidents.get(id)?.target.clone();
+        match &stage.action {
+            // The dataplane's reflex has installed its filters long ago, and ends them itself.
+            Action::Filter | Action::WaitForApproval(_) => return Some(Outcome::InForce),
+            Action::Capture { duration } => {
+                let text = format!(
+                    "captures are taken by the dataplane while the attack lasts; {} were asked for",
+                    crate::figures::duration(*duration)
+                );
+                let note = Note::new(TimelineKind::Stage, text).stage(&stage.name);
+                self.incidents.note(id, now, note, &mut step.writes);
+                return Some(Outcome::InForce);
+            }
+            Action::Notify { channels } => {
+                let text = "this is what the runbook says to tell you";
+                self.tell(id, channels, Topic::StageEntered, text, now, step);
+                return Some(Outcome::InForce);
+            }
+            Action::Webhook { notifier } => {
+                let text = "the runbook asks you to act";
+                self.tell(id, std::slice::from_ref(notifier), Topic::StageEntered, text, now, step);
+                return Some(Outcome::InForce);
+            }
+            Action::FlowSpec(_) | Action::Divert(_) | Action::Blackhole(_) => {}
+        }
+        if self.zone_mode(&target.zone) == Mode::Monitor {
+            let text = format!("{}: not done, the zone is in mode monitor", stage.action.name());
+            let note = Note::new(TimelineKind::Stage, text).stage(&stage.name);
+            self.incidents.note(id, now, note, &mut step.writes);
+            return Some(Outcome::InForce);
+        }
+        let (plans, mut failure) = self.plans(id, &stage.action, down);
+        if let Some((_, why)) = &failure {
+            let note = Note::new(TimelineKind::Stage, why.clone()).stage(&stage.name);
+            self.incidents.note(id, now, note, &mut step.writes);
+        }
+        let mut planned = 0_usize;
+        let people = self.people.get(&(id, at)).cloned().unwrap_or_default();
+        let people: Vec<&str> = people.iter().map(String::as_str).collect();
+        for (driver, spec) in plans {
+            if let Err(refusal) = self.guard(&driver, &spec, ttl, &people, now) {
+                self.refused(id, &stage.name, &driver, &refusal, now, step);
+                failure = Some((Failure::Refused, refusal.to_string()));
+                continue;
+            }
+            let actor = Actor::Runbook { runbook: runbook.name.clone(), stage: stage.name.clone() };
+            let reason = stage.written.clone().unwrap_or_else(|| "as long as the attack lasts".to_owned());
+            let mitigation = MitigationId(self.next_id());
+            let note = Note::new(TimelineKind::Mitigation, format!("{spec}, by {driver}"))
+                .stage(&stage.name)
+                .mitigation(mitigation)
+                .by(actor.clone());
+            self.incidents.note(id, now, note, &mut step.writes);
+            let intent = Intent {
+                driver,
+                spec,
+                zone: target.zone.clone(),
+                incident: Some(id),
+                stage: Some(stage.name.clone()),
+                asked_by: actor,
+                reason,
+                ttl,
+            };
+            self.ledger.plan(mitigation, intent, now);
+            planned += 1;
+        }
+        if planned > 0 {
+            None
+        } else {
+            Some(Outcome::Failed(failure.map_or(Failure::Incapable, |(failure, _)| failure)))
+        }
+    }
+
+    pub(super) fn zone_mode(&self, zone: &str) -> Mode {
+        let known = self.policy.config.zones.iter().find(|known| known.name == zone);
+        // A zone that the configuration no longer has is not to be defended by anything new.
+        known.map_or(Mode::Monitor, |zone| zone.mode)
+    }
+
+    /// Mitigations of a stage that have not ended.
+    pub(super) fn of_stage<'c>(&'c self, id: IncidentId, stage: &'c str) -> impl Iterator<Item = &'c Mitigation> {
+        let all = self.ledger.of_incident(id);
+        all.filter(move |entry| !entry.has_ended() && entry.stage.as_deref() == Some(stage))
+    }
+
+    pub(super) fn end_stages(&mut self, id: IncidentId, stage: Option<&str>, outcome: End, now: &Now) {
+        let of = self.ledger.of_incident(id).filter(|entry| entry.is_wanted());
+        let ids: Vec<MitigationId> = of
+            .filter(|entry| entry.stage.is_some() && stage.is_none_or(|stage| entry.stage.as_deref() == Some(stage)))
+            .map(|entry| entry.id)
+            .collect();
+        for mitigation in ids {
+            self.ledger.end(mitigation, outcome, now);
+        }
+    }
+
+    /// Tells the engine what its mitigations have come to.
+    pub(super) fn report_stages(&mut self, id: IncidentId, now: &Now, step: &mut Step) {
+        let Some(runbook) = self.runbook(id) else { return };
+        let Some(progress) = self.progress.get(&id) else { return };
+        let mut results = Vec::new();
+        let monitor =
+            self.incidents.get(id).is_none_or(|incident| self.zone_mode(&incident.target.zone) == Mode::Monitor);
+        for (at, (stage, state)) in runbook.stages.iter().zip(&progress.stages).enumerate() {
+            let upstream = stage.action.is_upstream();
+            if !upstream || !state.state.may_be_in_force() {
+                continue;
+            }
+            let mut live = self.of_stage(id, &stage.name).peekable();
+            let outcome = if live.peek().is_none() {
+                let leaving = matches!(state.state, crate::runbook::StageState::Leaving { .. });
+                let entering = matches!(state.state, crate::runbook::StageState::Entering { .. });
+                match () {
+                    () if leaving => Outcome::Ended,
+                    // In mode monitor nothing is done, and that counts as if it had been.
+                    () if monitor => Outcome::InForce,
+                    () if entering => Outcome::Failed(self.why_failed(id, &stage.name)),
+                    () => Outcome::Ended,
+                }
+            } else if live.any(|entry| entry.is_wanted() && entry.evidence.is_some()) {
+                Outcome::InForce
+            } else {
+                continue;
+            };
+            results.push((at, state.change(), outcome));
+        }
+        for (stage, change, outcome) in results {
+            self.drive(id, Input::Result { stage, change, outcome }, now, step);
+        }
+    }
+
+    fn why_failed(&self, id: IncidentId, stage: &str) -> Failure {
+        let of = self.ledger.of_incident(id).filter(|entry| entry.stage.as_deref() == Some(stage));
+        match of.last().and_then(|entry| entry.outcome) {
+            Some(End::Refused) => Failure::Refused,
+            Some(End::Incapable) => Failure::Incapable,
+            _ => Failure::Error,
+        }
+    }
+
+    /// What the ledger has noticed: for timelines, and for the stages that it is about.
+    pub(super) fn noticed(&mut self, notices: Vec<Notice>, now: &Now, step: &mut Step) {
+        for notice in notices {
+            let (id, text) = match &notice {
+                Notice::InForce { id, evidence } => (*id, format!("in force ({evidence})")),
+                Notice::Failed { id, reason, refusal } => {
+                    if refusal.is_some()
+                        && let Some(entry) = self.ledger.get(*id)
+                    {
+                        self.results.entry(entry.driver.clone()).or_default().refused += 1;
+                    }
+                    (*id, format!("not in force: {reason}"))
+                }
+                Notice::Missing { id } => (*id, "was gone, is brought back".to_owned()),
+                Notice::Adopted { id } => {
+                    // Ids of a store that was lost are not given again.
+                    self.next_id = self.next_id.max(id.0.saturating_add(1));
+                    let text =
+                        format!("mitigation {id} was found in force without being in the ledger: it is withdrawn");
+                    step.commands.push(super::Command::Log(text.clone()));
+                    (*id, text)
+                }
+                Notice::Stuck { id, reason } => {
+                    let text = format!("mitigation {id} cannot be ended so far: {reason}");
+                    self.stuck.insert(*id, text.clone());
+                    step.commands.push(super::Command::Log(text.clone()));
+                    (*id, text)
+                }
+                Notice::Ended { id } => {
+                    self.stuck.remove(id);
+                    let outcome = self.ledger.get(*id).and_then(|entry| entry.outcome);
+                    (*id, outcome.map_or_else(|| "ended".to_owned(), |outcome| format!("ended: {outcome}")))
+                }
+            };
+            let Some(entry) = self.ledger.get(id) else { continue };
+            let (Some(incident), stage) = (entry.incident, entry.stage.clone()) else { continue };
+            // Renewals every few minutes are no news.
+            let news = !matches!(notice, Notice::InForce { .. }) || entry.renewals == 0;
+            let mut note = Note::new(TimelineKind::Mitigation, text).mitigation(id);
+            note.stage = stage;
+            if news {
+                self.incidents.note(incident, now, note, &mut step.writes);
+            }
+            self.stirred.insert(incident);
+        }
+    }
+
+    fn remember_before(&mut self, id: IncidentId, at: usize, now: &Now) {
+        let Some(incident) = self.incidents.get(id) else { return };
+        let goodput_ratio = self.meters.effect(incident).goodput_ratio;
+        self.before.insert((id, at), Before { at: *now, attack_bps: incident.rates.bps, goodput_ratio });
+    }
+
+    /// What is known of the effect of each stage.
+    fn sights(&self, id: IncidentId, now: &Now) -> Vec<Sight> {
+        let (Some(runbook), Some(incident)) = (self.runbook(id), self.incidents.get(id)) else { return Vec::new() };
+        let sight = |(at, stage): (usize, &crate::runbook::Stage)| {
+            if !stage.action.is_upstream() {
+                return Sight::default();
+            }
+            let before = self.before.get(&(id, at)).filter(|before| now.since(&before.at) >= JUDGED_AFTER);
+            let effective = before.and_then(|before| {
+                (before.attack_bps > 0.0 && self.connected.is_some())
+                    .then(|| incident.rates.bps < HELPS_BELOW * before.attack_bps)
+            });
+            let taken: Option<u64> = {
+                let taken = self.of_stage(id, &stage.name).map(|entry| self.ledger.taken_bps(entry.id));
+                taken.flatten().reduce(u64::saturating_add)
+            };
+            #[expect(clippy::cast_precision_loss, reason = "no link carries 2^53 bits per second")]
+            let report = match (taken, self.before.get(&(id, at))) {
+                (Some(taken), Some(before)) if (taken as f64) < CALM_BELOW * before.attack_bps => Report::Calm,
+                (Some(0), None) => Report::Calm,
+                (Some(_), _) => Report::Attack,
+                (None, _) => Report::None,
+            };
+            Sight { effective, report }
+        };
+        runbook.stages.iter().enumerate().map(sight).collect()
+    }
+
+    /// If clean traffic fell after a stage came into force, and the attack did not, the stage goes.
+    fn revert_harm(&mut self, id: IncidentId, now: &Now, step: &mut Step) {
+        let Some(incident) = self.incidents.get(id) else { return };
+        let Some(goodput) = self.meters.effect(incident).goodput_ratio else { return };
+        let attack = incident.rates.bps;
+        let harmful = self.before.iter().filter(|((incident, _), before)| {
+            let judged = *incident == id && now.since(&before.at) >= JUDGED_AFTER;
+            let fell = before.goodput_ratio.is_some_and(|before| goodput < 0.5 * before);
+            judged && fell && attack >= 0.9 * before.attack_bps
+        });
+        let harmful: Vec<usize> = harmful.map(|((_, at), _)| *at).collect();
+        for at in harmful {
+            self.before.remove(&(id, at));
+            let name = self.runbook(id).and_then(|runbook| runbook.stages.get(at)).map(|stage| stage.name.clone());
+            self.end_stages(id, name.as_deref(), End::Reverted, now);
+            self.drive(id, Input::Revert { stage: at }, now, step);
+        }
+    }
+
+    /// Our own measurement is the last level of evidence.
+    pub(super) fn note_effect(&mut self, id: IncidentId, now: &Now) {
+        let sights = self.sights(id, now);
+        let Some(runbook) = self.runbook(id) else { return };
+        let effective: Vec<MitigationId> = runbook
+            .stages
+            .iter()
+            .zip(&sights)
+            .filter(|(_, sight)| sight.effective == Some(true))
+            .flat_map(|(stage, _)| self.of_stage(id, &stage.name))
+            .filter(|entry| entry.state == State::Active && entry.evidence < Some(Evidence::Effective))
+            .map(|entry| entry.id)
+            .collect();
+        for mitigation in effective {
+            self.ledger.measured(mitigation, true, now);
+        }
+    }
+
+    fn tell_stage(&mut self, id: IncidentId, stage: &crate::runbook::Stage, news: News, now: &Now, step: &mut Step) {
+        let note = Note::new(TimelineKind::Stage, format!("stage {} {}", stage.name, news.words())).stage(&stage.name);
+        self.incidents.note(id, now, note, &mut step.writes);
+        let topic = match news {
+            News::Entering | News::Approved | News::Unanswered => return,
+            News::InForce | News::SteppedUp => Topic::StageEntered,
+            News::Asked => Topic::ApprovalAsked,
+            News::Failed(_) | News::Lost => Topic::StageFailed,
+            News::Reverted => Topic::Attention,
+            News::SteppedDown | News::Leaving | News::Left => Topic::StageLeft,
+        };
+        let text = format!("stage {} ({}) {}", stage.name, stage.action.name(), news.words());
+        self.tell(id, &stage.notify, topic, &text, now, step);
+    }
+}
