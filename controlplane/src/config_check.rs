@@ -8,6 +8,10 @@ use std::process::ExitCode;
 use levee_api::config::{Config, ConfigError, Problem};
 use serde_json::{Value, json};
 
+use crate::environment::{self, Lack};
+use crate::ladder;
+use crate::runbook::Runbooks;
+
 /// `EX_CONFIG` of sysexits.h.
 pub const INVALID: u8 = 78;
 
@@ -20,17 +24,33 @@ pub enum Format {
     Json,
 }
 
-/// Checks the file and tells the result: 0 valid, 78 not valid, 1 it could not be read.
-pub fn run(file: &Path, format: Format) -> ExitCode {
-    let result = Config::load(file);
+/// A valid file, and what this machine lacks of what it speaks of.
+struct Checked {
+    config: Config,
+    runbooks: Runbooks,
+    lacks: Vec<Lack>,
+}
+
+/// Checks the file in three layers: syntax, meaning, and (if asked for) what this machine has of what it speaks of. Tells the
+/// result: 0 valid, 78 not valid or something lacking, 1 it could not be read.
+pub fn run(file: &Path, format: Format, with_environment: bool) -> ExitCode {
+    let result = Runbooks::load(file).map(|(config, runbooks)| {
+        let lacks = if with_environment { environment::check(&config) } else { Vec::new() };
+        Checked { config, runbooks, lacks }
+    });
     let status = match &result {
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(checked) if checked.lacks.is_empty() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(INVALID),
         Err(ConfigError::Invalid(_)) => ExitCode::from(INVALID),
         Err(ConfigError::Read { .. }) => ExitCode::FAILURE,
     };
     let (out, err) = match (format, result) {
         (Format::Json, result) => (format!("{:#}\n", as_json(file, &result)), String::new()),
-        (Format::Human, Ok(config)) => (summary(file, &config), warnings(file, &config.warnings)),
+        (Format::Human, Ok(Checked { config, runbooks, lacks })) => {
+            let told = warnings(file, &config.warnings) + &lacking(file, &lacks);
+            let summary = if lacks.is_empty() { summary(file, &config, &runbooks) } else { String::new() };
+            (summary, told)
+        }
         (Format::Human, Err(error)) => (String::new(), format!("{:?}\n", miette::Report::new(error))),
     };
     // A reader that has gone away has read enough.
@@ -39,7 +59,7 @@ pub fn run(file: &Path, format: Format) -> ExitCode {
     status
 }
 
-fn summary(file: &Path, config: &Config) -> String {
+fn summary(file: &Path, config: &Config, runbooks: &Runbooks) -> String {
     let mut text = format!(
         "{}: ok, {}, {}\n",
         file.display(),
@@ -53,6 +73,25 @@ fn summary(file: &Path, config: &Config) -> String {
     }
     for wire in &config.dataplane.wires {
         let _ = writeln!(text, "wire     {}: {} <-> {}, mtu {}", wire.name, wire.outside, wire.inside, wire.mtu);
+    }
+    if !runbooks.list().is_empty() {
+        text.push_str(&ladder::text(config, runbooks));
+    }
+    text
+}
+
+fn lacking(file: &Path, lacks: &[Lack]) -> String {
+    let mut text = lacks.iter().fold(String::new(), |mut text, Lack { of, message, help }| {
+        let _ = writeln!(text, "{}: {of}: {message}\n  help: {help}", file.display());
+        text
+    });
+    if !lacks.is_empty() {
+        let _ = writeln!(
+            text,
+            "{}: the file is valid, but this machine lacks {}; check it for another machine with --no-environment",
+            file.display(),
+            counted(lacks.len(), "thing")
+        );
     }
     text
 }
@@ -72,13 +111,13 @@ fn warnings(file: &Path, warnings: &[Problem]) -> String {
     })
 }
 
-fn as_json(file: &Path, result: &Result<Config, ConfigError>) -> Value {
+fn as_json(file: &Path, result: &Result<Checked, ConfigError>) -> Value {
     let problems = |problems: &[Problem], errors: bool| -> Vec<Value> {
         problems.iter().filter(|problem| problem.is_error == errors).map(problem_as_json).collect()
     };
     let file = file.display().to_string();
     match result {
-        Ok(config) => json!({
+        Ok(Checked { config, runbooks, lacks }) => json!({
             "file": file,
             "valid": true,
             "hash": config.hash.to_string(),
@@ -94,8 +133,14 @@ fn as_json(file: &Path, result: &Result<Config, ConfigError>) -> Value {
                 "inside": wire.inside,
                 "mtu": wire.mtu,
             })).collect::<Vec<_>>(),
+            "runbooks": ladder::json(config, runbooks)["runbooks"],
             "errors": [],
             "warnings": problems(&config.warnings, false),
+            "environment": lacks.iter().map(|Lack { of, message, help }| json!({
+                "of": of,
+                "message": message,
+                "help": help,
+            })).collect::<Vec<_>>(),
         }),
         Err(ConfigError::Invalid(invalid)) => json!({
             "file": file,

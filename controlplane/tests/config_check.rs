@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn check(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_leveectl")).args(["config", "check"]).args(arguments).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_leveectl"))
+        .args(["config", "check", "--no-environment"])
+        .args(arguments)
+        .output()
+        .unwrap()
 }
 
 fn stdout(output: &Output) -> String {
@@ -27,7 +31,11 @@ fn every_shipped_configuration_is_valid_without_a_warning() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "toml") {
             let output = check(&[path.to_str().unwrap()]);
-            assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{}", path.display());
+            // Runbooks can be written before this version of Levee can carry them out; nobody shall miss that.
+            let told = stderr(&output);
+            let others =
+                told.lines().filter(|line| !line.starts_with("  help: ") && !line.contains("cannot talk to a"));
+            assert_eq!((output.status.code(), others.count()), (Some(0), 0), "{}: {told}", path.display());
             checked += 1;
         }
     }

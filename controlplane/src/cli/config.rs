@@ -26,6 +26,9 @@ pub(super) enum ConfigCommand {
         /// How to say it.
         #[arg(long, value_enum, default_value_t = Format::Human)]
         format: Format,
+        /// Do not look at this machine: whether it has the ports, folders, users and files that the file speaks of.
+        #[arg(long)]
+        no_environment: bool,
     },
     /// Say what would change if the control plane read its file again.
     Diff,
@@ -48,7 +51,9 @@ pub(super) async fn run(client: Client, output: Output, command: ConfigCommand) 
     let mut system = SystemClient::new(client.channel());
     match command {
         // Needs no server, and has been done before one was looked for.
-        ConfigCommand::Check { file, format } => Ok(crate::config_check::run(&file, format)),
+        ConfigCommand::Check { file, format, no_environment } => {
+            Ok(crate::config_check::run(&file, format, !no_environment))
+        }
         ConfigCommand::Diff => {
             let answer = system.diff_config(v1::DiffConfigRequest {}).await?.into_inner();
             let text = match output {

@@ -34,8 +34,14 @@ use levee_api::grpc::v1;
 pub fn run(arguments: Arguments) -> ExitCode {
     let Arguments { socket, output, command } = arguments;
     let command = match command {
-        Command::Config(config::ConfigCommand::Check { file, format }) => {
-            return crate::config_check::run(&file, format);
+        Command::Config(config::ConfigCommand::Check { file, format, no_environment }) => {
+            return crate::config_check::run(&file, format, !no_environment);
+        }
+        Command::Runbook(runbooks::RunbookCommand::Check(arguments)) => {
+            return crate::ladder::run(&arguments, output == Output::Json);
+        }
+        Command::Runbook(runbooks::RunbookCommand::Simulate(arguments)) => {
+            return crate::simulate::run(&arguments, output == Output::Json);
         }
         Command::Completions { shell } => return manual::completions(shell),
         Command::Man { folder } => return manual::pages(&folder),

@@ -15,6 +15,10 @@ use super::{json, or_dash, print};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum RunbookCommand {
+    /// Say whether the runbooks of a file are valid, and how each stage is reached. Needs no server.
+    Check(crate::ladder::Arguments),
+    /// Say what they would have done about the attacks of a replay, and when. Needs no server.
+    Simulate(crate::simulate::Arguments),
     /// The runbooks of the configuration in force.
     List,
     /// The stages of one runbook.
@@ -46,6 +50,8 @@ pub(super) struct Decision {
 pub(super) async fn run(client: Client, output: Output, command: RunbookCommand) -> Result<ExitCode, CallError> {
     let mut runbooks = RunbooksClient::new(client.channel());
     let text = match command {
+        // These need no server, and have been done before one was looked for.
+        RunbookCommand::Check(_) | RunbookCommand::Simulate(_) => String::new(),
         RunbookCommand::List => {
             let answer = runbooks.list(v1::ListRunbooksRequest {}).await?.into_inner();
             match output {

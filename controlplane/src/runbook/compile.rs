@@ -78,14 +78,6 @@ impl Runbooks {
     }
 }
 
-/// Reads a file, conditions included: [`Runbooks::load`].
-///
-/// # Errors
-/// As [`Runbooks::load`].
-pub fn load(path: impl AsRef<Path>) -> Result<(Config, Runbooks), ConfigError> {
-    Runbooks::load(path)
-}
-
 /// What the dataplane does by itself, kept and refined as long as the attack lasts, and nothing upstream.
 fn built_in() -> Runbook {
     use std::time::Duration;

@@ -7,6 +7,7 @@
 mod command;
 mod compile;
 pub mod condition;
+mod describe;
 mod progress;
 mod reach;
 mod step;
@@ -17,7 +18,8 @@ use std::time::Duration;
 use levee_api::config::{Action, ApprovalRole, Otherwise, Probe};
 
 pub use command::{Command, Input, News, Outcome, Report, Sight};
-pub use compile::{Runbooks, load};
+pub use compile::Runbooks;
+pub use describe::describe;
 pub use progress::{Failure, Progress, StageProgress, StageState};
 pub use reach::{Reach, reach};
 

@@ -13,6 +13,8 @@ mod possible;
 
 use std::ops::Range;
 
+use super::variable::Variable;
+
 pub use evaluate::{Context, StageView, Verdict};
 
 /// A condition that was checked.
@@ -56,7 +58,24 @@ impl Condition {
     /// The stages that it speaks of, by position, sorted.
     pub fn stages(&self) -> Vec<usize> {
         let mut found = Vec::new();
-        self.root.stages(&mut found);
+        self.root.visit(&mut |node| {
+            if let node::Node::Stage(stage, _) = node {
+                found.push(*stage);
+            }
+        });
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// The variables that it asks for, in the order of their table.
+    pub fn variables(&self) -> Vec<Variable> {
+        let mut found = Vec::new();
+        self.root.visit(&mut |node| {
+            if let node::Node::Variable(variable) = node {
+                found.push(*variable);
+            }
+        });
         found.sort_unstable();
         found.dedup();
         found

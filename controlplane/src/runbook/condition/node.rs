@@ -60,23 +60,29 @@ pub(super) enum Search {
 }
 
 impl Node {
-    pub(super) fn stages(&self, found: &mut Vec<usize>) {
+    /// Visits every node.
+    pub(super) fn visit(&self, seen: &mut impl FnMut(&Self)) {
+        seen(self);
         match self {
-            Self::Stage(stage, _) => found.push(*stage),
-            Self::Number(_) | Self::Bool(_) | Self::Text(_) | Self::Duration(_) | Self::Variable(_) => {}
-            Self::List(nodes) => nodes.iter().for_each(|node| node.stages(found)),
-            Self::Not(node) | Self::Negate(node) | Self::Size(node) | Self::Known(node) => node.stages(found),
+            Self::Number(_)
+            | Self::Bool(_)
+            | Self::Text(_)
+            | Self::Duration(_)
+            | Self::Variable(_)
+            | Self::Stage(..) => {}
+            Self::List(nodes) => nodes.iter().for_each(|node| node.visit(seen)),
+            Self::Not(node) | Self::Negate(node) | Self::Size(node) | Self::Known(node) => node.visit(seen),
             Self::And(left, right)
             | Self::Or(left, right)
             | Self::Compare(_, left, right)
             | Self::Calculate(_, left, right)
             | Self::In(left, right)
             | Self::Search(_, left, right) => {
-                left.stages(found);
-                right.stages(found);
+                left.visit(seen);
+                right.visit(seen);
             }
             Self::If(condition, then, otherwise) => {
-                [condition, then, otherwise].into_iter().for_each(|node| node.stages(found));
+                [condition, then, otherwise].into_iter().for_each(|node| node.visit(seen));
             }
         }
     }

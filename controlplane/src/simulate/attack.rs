@@ -1,0 +1,142 @@
+//! The attacks of a replay's report (docs/reference/replay-report.md): what a runbook has to do with.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use levee_api::prefix::Prefix;
+use serde::Deserialize;
+
+/// One attack on one target.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attack {
+    /// What was attacked.
+    pub target: Prefix,
+    /// Its zone.
+    pub zone: String,
+    /// Names of what it was, and how certain that is.
+    pub vectors: Vec<(String, f64)>,
+    /// When it was certain, nanoseconds since 1970.
+    pub detected_at_ns: u64,
+    /// When it was over; none: it went on when the capture ended.
+    pub ended_at_ns: Option<u64>,
+    /// Highest rate of everything that was sent to the target.
+    pub peak_pps: f64,
+    /// The same in bits per second.
+    pub peak_bps: f64,
+    /// The dataplane had a filter for it.
+    pub filtered: bool,
+}
+
+/// A report: of what is in it, what a runbook can use.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    /// In order of detection.
+    pub attacks: Vec<Attack>,
+    /// The end of the last attack whose end is known, or else of the last detection: the capture went on at least so long.
+    pub ends_at_ns: u64,
+}
+
+/// Why a file is not a report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// It cannot be read at all.
+    #[error("cannot read the report {}: {reason}", path.display())]
+    Read {
+        /// As given.
+        path: PathBuf,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+    /// It is no report.
+    #[error("{} is not the report of a replay: {reason}; `levee-dataplane replay --report FILE` writes one", path.display())]
+    Format {
+        /// As given.
+        path: PathBuf,
+        /// What is wrong, with line and column where there are any.
+        reason: String,
+    },
+}
+
+/// A report of an hour has some kilobytes per incident.
+const MAX_BYTES: u64 = 256 << 20;
+
+#[derive(Deserialize)]
+struct Written {
+    incidents: Vec<WrittenIncident>,
+}
+
+#[derive(Deserialize)]
+struct WrittenIncident {
+    target: String,
+    zone: String,
+    vectors: Vec<WrittenVector>,
+    detected_at_ns: u64,
+    ended_at_ns: Option<u64>,
+    peak_pps: f64,
+    peak_bps: f64,
+    filters: Vec<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct WrittenVector {
+    name: String,
+    confidence: f64,
+}
+
+impl Report {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, is larger than 256 MiB, or is no report.
+    pub fn load(path: &Path) -> Result<Self, ReportError> {
+        let failed = |reason| ReportError::Read { path: path.to_owned(), reason };
+        let mut text = Vec::new();
+        File::open(path).map_err(failed)?.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(failed)?;
+        if text.len() as u64 > MAX_BYTES {
+            let reason = format!("it is larger than {MAX_BYTES} bytes");
+            return Err(ReportError::Format { path: path.to_owned(), reason });
+        }
+        Self::parse(&text).map_err(|reason| ReportError::Format { path: path.to_owned(), reason })
+    }
+
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &[u8]) -> Result<Self, String> {
+        let written: Written = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        let mut attacks = Vec::with_capacity(written.incidents.len());
+        for (index, incident) in written.incidents.into_iter().enumerate() {
+            let number = index + 1;
+            let target = incident.target.parse().map_err(|error| format!("incident {number}: {error}"))?;
+            let rates = [incident.peak_pps, incident.peak_bps];
+            if rates.iter().any(|rate| !rate.is_finite() || *rate < 0.0) {
+                return Err(format!("incident {number}: a rate cannot be {rates:?}"));
+            }
+            if incident.ended_at_ns.is_some_and(|end| end < incident.detected_at_ns) {
+                return Err(format!("incident {number} ends before it begins"));
+            }
+            attacks.push(Attack {
+                target,
+                zone: incident.zone,
+                vectors: incident.vectors.into_iter().map(|vector| (vector.name, vector.confidence)).collect(),
+                detected_at_ns: incident.detected_at_ns,
+                ended_at_ns: incident.ended_at_ns,
+                peak_pps: incident.peak_pps,
+                peak_bps: incident.peak_bps,
+                filtered: !incident.filters.is_empty(),
+            });
+        }
+        let ends = attacks.iter().map(|attack| attack.ended_at_ns.unwrap_or(attack.detected_at_ns));
+        let ends_at_ns = ends.max().unwrap_or(0);
+        Ok(Self { attacks, ends_at_ns })
+    }
+}
+
+impl Attack {
+    /// True at this time, if it ends when the capture does at the latest.
+    pub(super) fn lasts_at(&self, unix_ns: u64, capture_ends_ns: u64) -> bool {
+        (self.detected_at_ns..self.ended_at_ns.unwrap_or(capture_ends_ns)).contains(&unix_ns)
+    }
+}

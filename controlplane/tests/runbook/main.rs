@@ -1,0 +1,89 @@
+//! `leveectl runbook` as a process, on a report that `levee-dataplane replay` made of traffic of our own generator
+//! (scenario.toml beside this file). What it prints is compared with files; with `LEVEE_WRITE_DOCS=1` in the environment
+//! they are written instead.
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn here() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/runbook")
+}
+
+fn leveectl(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_leveectl")).current_dir(here()).arg("runbook").args(arguments).output().unwrap()
+}
+
+fn simulate(more: &[&str]) -> Output {
+    let mut arguments = vec!["simulate", "--config", "levee.toml", "--report", "report.json"];
+    arguments.extend(more);
+    leveectl(&arguments)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn is_as_in(file: &str, output: &Output) {
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let path = here().join(file);
+    if std::env::var_os("LEVEE_WRITE_DOCS").is_some_and(|value| value == "1") {
+        std::fs::write(&path, &output.stdout).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(text(&output.stdout), expected, "{file}: review the change, then run with LEVEE_WRITE_DOCS=1");
+}
+
+#[test]
+fn what_helps_is_entered_and_left_again() {
+    is_as_in("helps.txt", &simulate(&[]));
+}
+
+#[test]
+fn what_does_not_help_is_followed_by_the_next_stage() {
+    is_as_in("in-vain.txt", &simulate(&["--ineffective", "edge", "--answer", "blackhole=yes"]));
+}
+
+#[test]
+fn what_fails_is_followed_by_the_next_stage() {
+    is_as_in("refused.json", &simulate(&["--fail", "edge=refused", "-o", "json"]));
+}
+
+#[test]
+fn values_can_be_assumed() {
+    let output = text(&simulate(&["--assume", "uplink.utilisation=0.1", "--assume", "local.cpu=0.2"]).stdout);
+    assert!(output.contains("not entered: uplink.utilisation > 0.7 || local.cpu > 0.85\n"), "{output}");
+    let output = text(&simulate(&["--assume", "uplink.utilisation=0.1"]).stdout);
+    assert!(output.contains("(not known: local.cpu; --assume NAME=VALUE)"), "{output}");
+}
+
+#[test]
+fn the_ladder_is_shown_with_how_each_stage_is_reached() {
+    is_as_in("ladder.txt", &leveectl(&["check", "--config", "levee.toml"]));
+    let output = leveectl(&["check", "--config", "levee.toml", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["runbooks"][0]["stages"][2]["reached"][0], "also when edge failed");
+}
+
+#[test]
+fn what_cannot_be_done_is_told() {
+    let wrong = |arguments: &[&str], status: i32, says: &str| {
+        let output = leveectl(arguments);
+        assert_eq!(output.status.code(), Some(status), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(says), "{}", text(&output.stderr));
+        assert_eq!(text(&output.stdout), "");
+    };
+    wrong(&["simulate", "--config", "levee.toml"], 2, "--report");
+    wrong(&["simulate", "--config", "none.toml", "--report", "report.json"], 1, "none.toml");
+    wrong(&["simulate", "--config", "levee.toml", "--report", "none.json"], 1, "cannot read the report none.json");
+    wrong(&["simulate", "--config", "levee.toml", "--report", "scenario.toml"], 1, "is not the report of a replay");
+    wrong(&["simulate", "--config", "scenario.toml", "--report", "report.json"], 78, "unknown key");
+    let with = |more: &[&'static str]| {
+        let mut arguments = vec!["simulate", "--config", "levee.toml", "--report", "report.json"];
+        arguments.extend(more);
+        arguments
+    };
+    wrong(&with(&["--fail", "egde=error"]), 2, "has a stage \"egde\"; there are: blackhole, edge, local");
+    wrong(&with(&["--fail", "edge=tired"]), 2, "STAGE=refused");
+    wrong(&with(&["--assume", "local.cpuu=1"]), 2, "did you mean local.cpu?");
+}
