@@ -33,8 +33,9 @@ fn every_shipped_configuration_is_valid_without_a_warning() {
             let output = check(&[path.to_str().unwrap()]);
             // Runbooks can be written before this version of Levee can carry them out; nobody shall miss that.
             let told = stderr(&output);
-            let others =
-                told.lines().filter(|line| !line.starts_with("  help: ") && !line.contains("cannot talk to a"));
+            let others = told
+                .lines()
+                .filter(|line| !line.starts_with("  help: ") && !line.contains("this version of Levee cannot talk to"));
             assert_eq!((output.status.code(), others.count()), (Some(0), 0), "{}: {told}", path.display());
             checked += 1;
         }

@@ -272,4 +272,6 @@ impl fmt::Display for ContentHash {
 }
 
 #[cfg(test)]
+mod control_tests;
+#[cfg(test)]
 mod tests;

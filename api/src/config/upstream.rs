@@ -183,7 +183,7 @@ fn scrubber(mut table: Section<'_>, names: &mut HashMap<String, Range<usize>>) -
 /// Runbooks can be written and rehearsed before the drivers exist; nobody shall believe that they would act.
 fn no_driver(table: &Section<'_>, span: &Range<usize>, what: &str, kind: &str) {
     let fault = Fault::new(
-        format!("this version of Levee cannot talk to a {what} of the kind {kind:?}"),
+        format!("this version of Levee cannot talk to {what}s of the kind {kind:?}"),
         "stages that need it fail at once as `incapable`, and the stages behind them take over",
     );
     table.problems().warning(span.clone(), fault);

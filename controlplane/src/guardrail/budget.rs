@@ -59,8 +59,8 @@ impl Guards {
     pub(super) fn check_share(&self, share: Option<f64>) -> Result<(), Refusal> {
         let limit = self.rules.max_legitimate_share;
         match share {
-            // Written so that a share that is no number is refused.
-            Some(share) if !(share <= limit) => {
+            // A share that is no number is refused.
+            Some(share) if share.is_nan() || share > limit => {
                 let text = "it would have hit so much of the last minute's legitimate traffic: make it narrower";
                 Err(refusal("max_legitimate_share", format!("{share:.4}"), limit, text))
             }

@@ -651,3 +651,37 @@ proptest! {
         prop_assert_eq!(live(&runbook, &happenings).log, live(&runbook, &happenings).log);
     }
 }
+
+/// Files with conditions that are broken somewhere.
+const SHIPPED: [&str; 3] = [
+    include_str!("../../../configs/runbook-hosting.toml"),
+    include_str!("../../../configs/runbook-game-servers.toml"),
+    include_str!("../../../configs/runbook-isp.toml"),
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn a_shipped_runbook_with_a_broken_condition_is_valid_or_told_with_its_place(
+        which in 0_usize..3,
+        condition in any::<prop::sample::Index>(),
+        from in any::<prop::sample::Index>(),
+        length in 0_usize..12,
+        with in prop_oneof!["[a-z.()&|!<>=' 0-9+*/%-]{0,8}", Just("\\u00e9".to_owned()), Just("stage.x.failed".to_owned())],
+    ) {
+        let text = SHIPPED[which];
+        let begins: Vec<usize> = text.match_indices("when = \"").map(|(at, found)| at + found.len()).collect();
+        let begin = begins[condition.index(begins.len())];
+        let line_end = begin + text[begin..].find("\n[[").unwrap_or(0);
+        let from = begin + from.index((line_end - begin).max(1));
+        let to = (from + length).min(text.len());
+        let broken = format!("{}{with}{}", &text[..from], &text[to..]);
+        if let Err(invalid) = Runbooks::parse("levee.toml", &broken) {
+            for problem in invalid.problems() {
+                prop_assert!(problem.span.end <= broken.len().max(1) && problem.span.start <= problem.span.end);
+                prop_assert!(problem.line >= 1 && !problem.message.is_empty() && !problem.help.is_empty());
+            }
+        }
+    }
+}

@@ -96,7 +96,7 @@ impl<'a> World<'a> {
             held: vec![false; runbook.stages.len()],
             unknown: vec![BTreeSet::new(); runbook.stages.len()],
         };
-        run.to_the_end();
+        run.play();
         run.conclude()
     }
 
@@ -143,7 +143,7 @@ struct Run<'w> {
 }
 
 impl Run<'_> {
-    fn to_the_end(&mut self) {
+    fn play(&mut self) {
         let ends = self.world.end_of(self.attack);
         let mut over = false;
         let mut after = Duration::ZERO;
