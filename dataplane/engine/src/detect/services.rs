@@ -17,6 +17,9 @@ use crate::detect::habits::HABIT;
 const MEMORY: Duration = Duration::from_secs(1);
 /// Conversations followed at once.
 const MOST: usize = 1 << 15;
+/// Services and ticks that are told apart: more are looked through too often. And how many of a tick are looked at for the same.
+const MOST_LATELY: usize = 4096;
+const MERGED: usize = 16;
 /// Habits are learned over about this many answers of a service.
 const LEARNED_OVER: f32 = 2_000.0;
 /// Fewer answers than this say nothing about a share.
@@ -36,8 +39,8 @@ pub struct Services {
     habits: Habits,
     /// What may become habits: of this second and of the one before.
     fresh: [Habits; 2],
-    /// What was answered and what went on lately, the newest last.
-    lately: VecDeque<(Timestamp, Service, Step)>,
+    /// How much was answered and how much went on lately, tick by tick, the newest last.
+    lately: VecDeque<(Timestamp, Service, Seen)>,
 }
 
 /// By zone and port.
@@ -58,6 +61,13 @@ pub struct Service {
 enum Step {
     Answered,
     Continued,
+}
+
+/// What happened at a service in a tick.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    answers: u16,
+    continued: u16,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -101,10 +111,20 @@ impl Services {
         let Some(service) = self.newest.get(&conversation).or_else(|| self.older.get(&conversation)).copied() else {
             return;
         };
-        if self.lately.len() >= MOST {
-            self.lately.pop_front();
+        let is_same =
+            |at: &usize| self.lately.get(*at).is_some_and(|(tick, known, _)| *tick == now && *known == service);
+        let known = (0..self.lately.len()).rev().take(MERGED).find(is_same);
+        let place = known.unwrap_or_else(|| {
+            if self.lately.len() >= MOST_LATELY {
+                self.lately.pop_front();
+            }
+            self.lately.push_back((now, service, Seen::default()));
+            self.lately.len() - 1
+        });
+        if let Some((.., Seen { answers, continued })) = self.lately.get_mut(place) {
+            let count = if step == Step::Answered { answers } else { continued };
+            *count = count.saturating_add(1);
         }
-        self.lately.push_back((now, service, step));
         let [_, newest] = &mut self.fresh;
         let habit = newest.entry((service.zone, service.port)).or_default();
         match step {
@@ -145,19 +165,16 @@ impl Services {
     /// What clients of some of a zone's targets did lately, those with the most answers first.
     pub fn lately(&self, of: u16, is_of: impl Fn(IpAddr) -> bool, now: Timestamp) -> Vec<Counts> {
         let mut all: HashMap<u16, Counts> = HashMap::new();
-        for (at, Service { zone, target, port }, step) in &self.lately {
+        for (at, Service { zone, target, port }, seen) in &self.lately {
             let age = now.since(*at);
-            let (answered, went_on) = match step {
-                Step::Answered => (PATIENCE < age && age <= FOLLOWED, false),
-                Step::Continued => (false, age < FOLLOWED - PATIENCE),
-            };
+            let (answered, went_on) = (PATIENCE < age && age <= FOLLOWED, age < FOLLOWED - PATIENCE);
             if !(answered || went_on) || *zone != of || !is_of(*target) {
                 continue;
             }
             let usual = self.continued_share(of, *port);
             let counts = all.entry(*port).or_insert(Counts { port: *port, usual, ..Counts::default() });
-            counts.answers += if answered { 1.0 } else { 0.0 };
-            counts.continued += if went_on { 1.0 } else { 0.0 };
+            counts.answers += if answered { f32::from(seen.answers) } else { 0.0 };
+            counts.continued += if went_on { f32::from(seen.continued) } else { 0.0 };
         }
         let mut all: Vec<Counts> = all.into_values().collect();
         all.sort_unstable_by(|one, two| two.answers.total_cmp(&one.answers).then(one.port.cmp(&two.port)));
