@@ -45,6 +45,8 @@ impl Detector {
             let threshold = self.threshold_of(node, role);
             let (residual, least) = (track.residual_smooth, LEAST * (1 << track.challenged_again.min(MOST_DOUBLED)));
             let begun = track.since;
+            // What has stopped says nothing about signatures: what becomes of the challenge then is for HOLD.
+            let goes_on = track.rate_smooth > threshold;
             let Some(track) = self.nodes.get_mut(id).and_then(|node| node.track_mut(role)) else { continue };
             let clean_since = *track.clean_since.get_or_insert(now);
             if !is_clean {
@@ -56,7 +58,10 @@ impl Detector {
                     self.answer_coarsely(id, role, threshold, Some(witness), now);
                 }
                 (Some(since), _)
-                    if is_clean && now.since(clean_since) >= CLEAN && now.since(since.max(begun)) >= least =>
+                    if goes_on
+                        && is_clean
+                        && now.since(clean_since) >= CLEAN
+                        && now.since(since.max(begun)) >= least =>
                 {
                     self.measures.replace_coarse(zone, role, prefix);
                 }
