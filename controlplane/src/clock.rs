@@ -55,6 +55,13 @@ impl Now {
         }
     }
 
+    /// This moment as one of the boot of `now`: a moment of an earlier boot becomes `now`. How long ago it was only the wall
+    /// clock could say, and that may stand anywhere: what is waited for is waited for anew.
+    #[must_use]
+    pub fn anchored(&self, now: &Self) -> Self {
+        if self.boot == now.boot { *self } else { *now }
+    }
+
     /// The moment `by` later, within the same boot.
     #[must_use]
     pub fn after(&self, by: Duration) -> Self {

@@ -230,7 +230,7 @@ struct DriverResults {
 impl Core {
     /// Goes on from what was stored.
     pub fn load(policy: Policy, contents: Contents, now: &Now) -> Self {
-        let incidents = Incidents::load(&contents);
+        let incidents = Incidents::load(&contents, now);
         let mut ledger = Ledger::load(&policy.config.appliance.name, contents.mitigations, now);
         ledger.configure(policy.drivers.clone(), now);
         let mut progress = BTreeMap::new();
@@ -239,6 +239,7 @@ impl Core {
             if let Ok(mut read) = read {
                 // What was measured before the restart says nothing about the time without us.
                 read.measured = None;
+                read.anchor(now);
                 progress.insert(id, read);
             }
         }

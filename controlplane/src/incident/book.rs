@@ -86,7 +86,7 @@ impl Note {
 
 impl Incidents {
     /// What was stored.
-    pub fn load(contents: &Contents) -> Self {
+    pub fn load(contents: &Contents, now: &Now) -> Self {
         let mut incidents = Self { all: contents.incidents.clone(), ..Self::default() };
         for incident in contents.incidents.values().filter(|incident| incident.is_open()) {
             incidents.open.insert(incident.id);
@@ -99,6 +99,11 @@ impl Incidents {
             }
             for anomaly in &incident.anomalies {
                 incidents.by_anomaly.insert(anomaly.clone(), incident.id);
+            }
+        }
+        for incident in incidents.all.values_mut() {
+            if let Phase::Calm(calm) = &mut incident.phase {
+                calm.since = calm.since.anchored(now);
             }
         }
         for entry in contents.timeline.values().filter(|entry| incidents.open.contains(&entry.incident)) {

@@ -13,3 +13,6 @@ pub use record::{AnomalyRef, Calm, Incident, Peak, Phase, Rates, RoleRecord, Sev
 pub use report::Report;
 pub use severity::{Effect, LINK_FULL, severity};
 pub use timeline::{TimelineEntry, TimelineKind};
+
+#[cfg(test)]
+mod tests;

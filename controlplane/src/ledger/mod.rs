@@ -10,3 +10,6 @@ pub use book::{ANSWER_WITHIN, Intent, Ledger, Notice, Operation, Order, draft};
 pub use entry::{Evidence, Id, IncidentId, Mitigation, MitigationId, Outcome, State};
 pub use reconcile::past_end;
 pub use spec::{BadFilter, Direction, FilterSpec, FlowAction, FlowRule, Kind, PortRange, Spec, StoredFilter};
+
+#[cfg(test)]
+mod tests;

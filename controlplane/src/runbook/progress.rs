@@ -161,6 +161,25 @@ impl Progress {
         before.into_iter().filter(|stage| stage.state.may_be_in_force()).map(|stage| stage.name).collect()
     }
 
+    /// Counts every moment in the boot of `now`, see [`Now::anchored`].
+    pub fn anchor(&mut self, now: &Now) {
+        let moved = |at: &mut Option<Now>| *at = at.map(|at| at.anchored(now));
+        moved(&mut self.measured);
+        for stage in &mut self.stages {
+            moved(&mut stage.changed);
+            moved(&mut stage.given);
+            match &mut stage.state {
+                StageState::Idle => {}
+                StageState::Waiting { since, .. }
+                | StageState::Entering { since }
+                | StageState::Active { since }
+                | StageState::Probing { since }
+                | StageState::Leaving { since, .. }
+                | StageState::Failed { since, .. } => *since = since.anchored(now),
+            }
+        }
+    }
+
     /// True when nothing is in force and nobody is asked.
     pub fn is_at_rest(&self) -> bool {
         self.stages.iter().all(|stage| matches!(stage.state, StageState::Idle | StageState::Failed { .. }))

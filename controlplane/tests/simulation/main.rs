@@ -1,0 +1,103 @@
+//! The core under a seeded simulation: a store, drivers, a dataplane and clocks that fail in every way that they can.
+//!
+//! Each seed is one life: attacks come and go while everything fails (safety: nothing unsafe ever happens), then faults
+//! stop, then the attacks (liveness: everything converges). The same seed is the same life. `LEVEE_SEEDS=FIRST..LAST` runs
+//! others than the default; `scripts/test --full` runs 10 000.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod bug;
+mod chance;
+mod check;
+mod dataplane;
+mod life;
+mod receiver;
+
+use bug::Bug;
+use life::live;
+
+/// Seeds when nobody says how many: what fits beside the other tests.
+const SEEDS: std::ops::Range<u64> = 0..40;
+/// A planted bug has to be found within so many.
+const SEEDS_FOR_A_BUG: std::ops::Range<u64> = 0..300;
+
+fn seeds() -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("LEVEE_SEEDS") else { return SEEDS };
+    let (first, last) = text.split_once("..").unwrap_or(("0", &text));
+    first.parse().unwrap()..last.parse().unwrap()
+}
+
+#[test]
+fn whatever_fails_nothing_unsafe_happens_and_afterwards_everything_converges() {
+    let (mut steps, mut orders, mut crashes, mut climbed) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let seeds = seeds();
+    let lives = seeds.end - seeds.start;
+    for seed in seeds {
+        match live(seed, None) {
+            Ok(life) => {
+                steps += life.steps;
+                orders += life.orders;
+                crashes += life.crashes;
+                climbed += u64::from(life.climbed);
+            }
+            Err(broken) => panic!("seed {seed}: {broken}"),
+        }
+    }
+    println!("{lives} lives, {steps} steps, {orders} orders, {crashes} crashes, {climbed} climbed to the top");
+    // A simulation in which nothing happens proves nothing.
+    assert!(orders > lives && crashes > lives / 2 && climbed > lives / 2, "{lives} {orders} {crashes} {climbed}");
+}
+
+#[test]
+fn the_same_seed_is_the_same_life() {
+    for seed in 0..5 {
+        assert_eq!(live(seed, None).unwrap().trace, live(seed, None).unwrap().trace, "seed {seed}");
+    }
+}
+
+/// Plants a bug and expects the checker to name it.
+fn finds(bug: Bug, words: &str) {
+    let found = SEEDS_FOR_A_BUG.into_iter().find_map(|seed| Some((seed, live(seed, Some(bug)).err()?)));
+    let Some((seed, broken)) = found else { panic!("{bug:?} was not noticed") };
+    println!("{bug:?}: seed {seed}: {broken}");
+    assert!(broken.contains(words), "{bug:?} was noticed as something else: seed {seed}: {broken}");
+}
+
+#[test]
+fn a_core_without_guardrails_is_noticed() {
+    finds(Bug::NoGuardrails, "guardrail");
+}
+
+#[test]
+fn commands_before_their_writes_are_durable_are_noticed() {
+    finds(Bug::CommandsFirst, "without a ledger entry");
+}
+
+#[test]
+fn a_disk_that_loses_what_it_said_it_had_stored_is_noticed() {
+    finds(Bug::Unsynced, "without a ledger entry");
+}
+
+#[test]
+fn ends_that_are_never_ordered_are_noticed() {
+    finds(Bug::NoWithdrawals, "past its deadline");
+}
+
+#[test]
+fn orphans_that_nobody_adopts_are_noticed() {
+    finds(Bug::NoAdoption, "past its deadline");
+}
+
+#[test]
+fn ends_that_are_believed_without_a_look_are_noticed() {
+    finds(Bug::BelievesEnds, "past its deadline");
+}
+
+#[test]
+fn a_ladder_that_dead_ends_is_noticed() {
+    finds(Bug::DeadEnd, "dead end");
+}
+
+#[test]
+fn messages_that_are_never_answered_are_noticed() {
+    finds(Bug::LostMessages, "message");
+}
