@@ -4,6 +4,7 @@ pub mod actor;
 pub mod cli;
 pub mod clock;
 pub mod config_check;
+pub mod configuration;
 pub mod core;
 pub mod dataplane;
 pub mod driver;
@@ -22,4 +23,9 @@ pub mod secret;
 pub mod server;
 pub mod simulate;
 pub mod store;
+pub mod system_clock;
 pub mod utc;
+pub mod withdraw;
+
+#[cfg(test)]
+mod withdraw_test;

@@ -110,6 +110,15 @@ impl SecretSource {
     }
 }
 
+impl From<&levee_api::config::Secret> for SecretSource {
+    fn from(secret: &levee_api::config::Secret) -> Self {
+        match secret {
+            levee_api::config::Secret::File(path) => Self::File(path.clone()),
+            levee_api::config::Secret::Credential(name) => Self::Credential(name.clone()),
+        }
+    }
+}
+
 impl fmt::Display for SecretSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

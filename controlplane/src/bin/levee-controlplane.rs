@@ -27,6 +27,18 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = "-")]
         events: String,
     },
+    /// End every mitigation that is past its deadline, from the ledger alone, while no control plane runs.
+    Sweep {
+        /// The configuration, usually /etc/levee/levee.toml.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// End everything that Levee has in force anywhere, and engage the kill switch, while no control plane runs.
+    WithdrawAll {
+        /// The configuration, usually /etc/levee/levee.toml.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -37,5 +49,7 @@ fn main() -> ExitCode {
         .init();
     match Arguments::parse().command {
         Command::Run { config, events } => levee_controlplane::run::run(&config, &events),
+        Command::Sweep { config } => levee_controlplane::withdraw::sweep(&config),
+        Command::WithdrawAll { config } => levee_controlplane::withdraw::withdraw_all(&config),
     }
 }

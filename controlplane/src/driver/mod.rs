@@ -4,8 +4,12 @@
 //! checks the guardrails once more, carries our [`OwnerTag`] on everything it creates, and neither touches nor reports
 //! what has none. It does not retry: the ledger does, after what [`DriverError`] says.
 
+mod configured;
+mod double;
 mod filters;
 
+pub use configured::configured;
+pub use double::{Asked, Double, Misbehaviour, Receiver};
 pub use filters::{Filters, Guard};
 
 use std::fmt;

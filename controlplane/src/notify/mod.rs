@@ -3,6 +3,7 @@
 //! A message says what is happening, what Levee does about it, and what it needs. It is stored together with what it tells
 //! of, and goes through the [`Outbox`], which decides when; a [`Notifier`] only sends.
 
+mod configured;
 mod delivery;
 mod log;
 mod message;
@@ -15,6 +16,7 @@ mod outbox_test;
 #[cfg(test)]
 mod webhook_test;
 
+pub use configured::{ChannelError, configured, limits};
 pub use delivery::{Delivery, DeliveryError, Notifier};
 pub use log::Log;
 pub use message::{Ended, How, Message, MessageId, Topic};

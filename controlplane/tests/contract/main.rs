@@ -5,5 +5,7 @@
 #![expect(clippy::panic, reason = "a test fails where it stands")]
 
 mod calls;
+mod filters;
+mod one_shots;
 mod processes;
 mod world;

@@ -124,7 +124,10 @@ impl Owner {
                     let _ = reply.send(Ok(()));
                 }
                 Request::Install { filters, reply } => {
-                    let _ = reply.send(Ok(self.install(filters, now)));
+                    let ids = self.install(filters, now);
+                    // Every filter that comes or goes moves the sequence number on.
+                    self.outlet.lock().unwrap().tell_of(Told::FilterInstalled(Default::default()), now);
+                    let _ = reply.send(Ok(ids));
                 }
                 Request::Renew { owner, ids, ttl, reply } => {
                     let origin = Origin::ControlPlane { owner };
@@ -142,6 +145,7 @@ impl Owner {
                     let origin = Origin::ControlPlane { owner };
                     let before = self.filters.len();
                     self.filters.retain(|id, filter| !(ids.contains(id) && filter.origin == origin));
+                    self.outlet.lock().unwrap().tell_of(Told::FilterRemoved(Default::default()), now);
                     let _ = reply.send((before - self.filters.len()) as u64);
                 }
                 Request::Snapshot { reply } => {

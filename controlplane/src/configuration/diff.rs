@@ -1,0 +1,239 @@
+//! What another configuration would change, key by key, and when each change takes effect.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use levee_api::config::{Config, ConfigError};
+use toml::{Table, Value};
+
+use crate::config_check::INVALID;
+
+/// One key that differs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Change {
+    /// Where: `zone "web": mode`.
+    pub place: String,
+    /// What it says, as TOML; none: the key is new.
+    pub before: Option<String>,
+    /// What it will say; none: the key goes.
+    pub after: Option<String>,
+    /// When it takes effect.
+    pub effect: Effect,
+}
+
+/// When a change takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Effect {
+    /// With the reload.
+    AtOnce,
+    /// When the control plane starts the next time.
+    ControlplaneRestart,
+    /// When the dataplane starts the next time.
+    DataplaneRestart,
+}
+
+/// What is different between two valid texts.
+pub fn compare(before: &str, after: &str) -> Vec<Change> {
+    // Valid configurations are valid TOML.
+    let read = |text: &str| text.parse::<Table>().unwrap_or_default();
+    let mut changes = Vec::new();
+    tables(&mut changes, &[], "", &read(before), &read(after));
+    changes
+}
+
+/// `leveectl config diff A B`: 0 when they say the same, 1 when not or when one cannot be read, 78 when one is not valid.
+pub fn diff(before: &Path, after: &Path) -> ExitCode {
+    let read = |path: &Path| -> Result<String, ConfigError> {
+        Config::load(path)?;
+        std::fs::read_to_string(path).map_err(|reason| ConfigError::Read { path: path.to_owned(), reason })
+    };
+    match read(before).and_then(|before| Ok((before, read(after)?))) {
+        Ok((before, after)) => {
+            let changes = compare(&before, &after);
+            let mut out = std::io::stdout().lock();
+            for change in &changes {
+                // A reader that has gone away has seen enough.
+                let _ = writeln!(out, "{change}");
+            }
+            if changes.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            let status = if matches!(error, ConfigError::Invalid(_)) { INVALID } else { 1 };
+            // Without a standard error there is nobody to tell.
+            let _ = writeln!(std::io::stderr(), "{:?}", miette::Report::new(error));
+            ExitCode::from(status)
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.before, &self.after) {
+            (Some(before), Some(after)) => write!(f, "~ {} = {before} -> {after}", self.place)?,
+            (None, Some(after)) => write!(f, "+ {} = {after}", self.place)?,
+            (Some(before), None) => write!(f, "- {} = {before}", self.place)?,
+            (None, None) => write!(f, "  {}", self.place)?,
+        }
+        match self.effect {
+            Effect::AtOnce => Ok(()),
+            Effect::ControlplaneRestart => f.write_str(" (when the control plane restarts)"),
+            Effect::DataplaneRestart => f.write_str(" (when the dataplane restarts)"),
+        }
+    }
+}
+
+fn tables(changes: &mut Vec<Change>, path: &[&str], place: &str, before: &Table, after: &Table) {
+    let keys: BTreeSet<&str> = before.keys().chain(after.keys()).map(String::as_str).collect();
+    for key in keys {
+        let path: Vec<&str> = path.iter().copied().chain([key]).collect();
+        values(changes, &path, &within(place, key), before.get(key), after.get(key));
+    }
+}
+
+fn values(changes: &mut Vec<Change>, path: &[&str], place: &str, before: Option<&Value>, after: Option<&Value>) {
+    if before == after {
+        return;
+    }
+    let empty = Table::new();
+    match (before.map(Value::as_table), after.map(Value::as_table)) {
+        (Some(None), _) | (_, Some(None)) | (None, None) => {}
+        (before, after) => {
+            return tables(changes, path, place, before.flatten().unwrap_or(&empty), after.flatten().unwrap_or(&empty));
+        }
+    }
+    if let (Some(before), Some(after)) = (named(before), named(after)) {
+        let names: BTreeSet<&str> = before.iter().chain(&after).map(|(name, _)| *name).collect();
+        for name in names {
+            let of = |side: &[(&str, &Table)]| {
+                side.iter().find(|(found, _)| *found == name).map(|(_, table)| (*table).clone())
+            };
+            let place = format!("{place} {name:?}");
+            tables(changes, path, &place, &of(&before).unwrap_or_default(), &of(&after).unwrap_or_default());
+        }
+        return order(changes, path, place, &before, &after);
+    }
+    let text = |value: &Value| value.to_string();
+    changes.push(Change {
+        place: place.to_owned(),
+        before: before.map(text),
+        after: after.map(text),
+        effect: effect(path),
+    });
+}
+
+/// The order of stages is the ladder; that of zones and others is nothing but the order of the file.
+fn order(changes: &mut Vec<Change>, path: &[&str], place: &str, before: &[(&str, &Table)], after: &[(&str, &Table)]) {
+    let common = |side: &[(&str, &Table)], other: &[(&str, &Table)]| -> Vec<String> {
+        let both = side.iter().filter(|(name, _)| other.iter().any(|(found, _)| found == name));
+        both.map(|(name, _)| (*name).to_owned()).collect()
+    };
+    let (from, to) = (common(before, after), common(after, before));
+    if path.last() == Some(&"stage") && from != to {
+        let (before, after) = (Some(from.join(", ")), Some(to.join(", ")));
+        changes.push(Change { place: within(place, "order"), before, after, effect: effect(path) });
+    }
+}
+
+/// A list of tables that have names; none: another kind of value. What is not there is an empty list.
+fn named<'v>(value: Option<&'v Value>) -> Option<Vec<(&'v str, &'v Table)>> {
+    let Some(value) = value else { return Some(Vec::new()) };
+    let tables: Option<Vec<&Table>> = value.as_array()?.iter().map(Value::as_table).collect();
+    let tables = tables.filter(|tables| !tables.is_empty())?;
+    tables.into_iter().map(|table| Some((table.get("name")?.as_str()?, table))).collect()
+}
+
+fn within(place: &str, key: &str) -> String {
+    if place.is_empty() { key.to_owned() } else { format!("{place}: {key}") }
+}
+
+fn effect(path: &[&str]) -> Effect {
+    match path {
+        ["dataplane" | "exceptions" | "address_set", ..] | ["appliance", "mode" | "state_dir" | "name"] => {
+            Effect::DataplaneRestart
+        }
+        ["guardrails", "max_ttl" | "kill_switch"] => Effect::DataplaneRestart,
+        ["controlplane", "socket" | "metrics"] => Effect::ControlplaneRestart,
+        _ => Effect::AtOnce,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+        schema = 1
+        [dataplane]
+        workers = [1]
+        [[zone]]
+        name = "web"
+        prefixes = ["203.0.113.0/24"]
+        [[zone]]
+        name = "mail"
+        prefixes = ["198.51.100.0/24"]
+        [[runbook]]
+        name = "standard"
+        [[runbook.stage]]
+        name = "local"
+        [[runbook.stage]]
+        name = "edge"
+        ttl = "5m"
+    "#;
+
+    fn told(changes: &[(&str, &str)]) -> Vec<String> {
+        let mut after = FILE.to_owned();
+        for (from, to) in changes {
+            assert!(after.contains(from), "{from}");
+            after = after.replacen(from, to, 1);
+        }
+        compare(FILE, &after).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_change_is_told_with_its_place_both_values_and_when_it_takes_effect() {
+        assert_eq!(told(&[]), [""; 0]);
+        assert_eq!(told(&[("[[zone]]", "# a comment\n[[zone]]"), ("\"5m\"", "\"5m\"   ")]), [""; 0]);
+        for (from, to, expected) in [
+            ("[1]", "[1, 2]", &["~ dataplane: workers = [1] -> [1, 2] (when the dataplane restarts)"][..]),
+            ("\"5m\"", "\"6m\"", &["~ runbook \"standard\": stage \"edge\": ttl = \"5m\" -> \"6m\""]),
+            ("name = \"web\"", "name = \"web\"\nmode = \"enforce\"", &["+ zone \"web\": mode = \"enforce\""]),
+            (
+                "name = \"mail\"",
+                "name = \"post\"",
+                &[
+                    "- zone \"mail\": name = \"mail\"",
+                    "- zone \"mail\": prefixes = [\"198.51.100.0/24\"]",
+                    "+ zone \"post\": name = \"post\"",
+                    "+ zone \"post\": prefixes = [\"198.51.100.0/24\"]",
+                ],
+            ),
+            (
+                "[dataplane]",
+                "[controlplane]\nmetrics = \"127.0.0.1:9469\"\n[dataplane]",
+                &["+ controlplane: metrics = \"127.0.0.1:9469\" (when the control plane restarts)"],
+            ),
+        ] {
+            assert_eq!(told(&[(from, to)]), expected);
+        }
+    }
+
+    #[test]
+    fn the_order_of_stages_is_a_change_and_that_of_zones_is_none() {
+        let stages = told(&[
+            ("\"local\"", "\"first\""),
+            ("\"edge\"", "\"local\""),
+            ("\"first\"", "\"edge\""),
+            ("ttl = \"5m\"", ""),
+        ]);
+        assert!(
+            stages.contains(&"~ runbook \"standard\": stage: order = local, edge -> edge, local".to_owned()),
+            "{stages:?}"
+        );
+        let swapped = [("\"web\"", "\"x\""), ("\"mail\"", "\"web\""), ("\"x\"", "\"mail\"")];
+        let prefixes = [("203.0.113", "x"), ("198.51.100", "203.0.113"), ("x.0/24", "198.51.100.0/24")];
+        assert_eq!(told(&[swapped.as_slice(), prefixes.as_slice()].concat()), [""; 0]);
+    }
+}

@@ -1,0 +1,272 @@
+//! The configuration in force: read again whole or not at all, on trial until somebody confirms it, taken back by itself.
+//!
+//! The file is the truth, with one exception that survives restarts: a text that was taken on trial and not confirmed in
+//! time is not taken again by itself, until the file is another one or somebody reloads it. What to go back to is kept in
+//! `STATE_DIR/controlplane/configuration.json`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use levee_api::config::{Config, ConfigError, ContentHash};
+use serde::{Deserialize, Serialize};
+
+use super::diff::{Change, compare};
+use crate::clock::{Deadline, Now};
+
+/// The configuration in force, and what is known of its trial.
+#[derive(Debug)]
+pub struct InForce {
+    path: PathBuf,
+    record_path: PathBuf,
+    config: Config,
+    /// The text that `config` was read from.
+    text: String,
+    record: Record,
+}
+
+/// What survives a restart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    /// The last text that needs no confirmation.
+    confirmed: String,
+    /// A text on trial.
+    trial: Option<Trial>,
+    /// The hash of a text that was not confirmed in time.
+    refused: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Trial {
+    hash: u64,
+    until: Deadline,
+}
+
+/// What a start has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Started {
+    /// The file is in force.
+    File,
+    /// The file is in force, on trial.
+    OnTrial(Deadline),
+    /// The file was not confirmed in time: what was in force before it is in force.
+    Before,
+}
+
+/// What a reload has done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reloaded {
+    /// What is different now; none: the file says what was in force.
+    pub changes: Vec<Change>,
+    /// What is in force.
+    pub hash: ContentHash,
+    /// Until when it has to be confirmed.
+    pub confirm_by: Option<Deadline>,
+}
+
+/// A trial that has ended without a confirmation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrialOver {
+    /// What is different now.
+    pub changes: Vec<Change>,
+    /// What is in force again.
+    pub hash: ContentHash,
+}
+
+/// Why the configuration stays as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// The file cannot be read or is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A trial that a restart would forget is none.
+    #[error("cannot write {} down: {reason}", path.display())]
+    Record {
+        /// The record of the trial.
+        path: PathBuf,
+        /// What the system says.
+        reason: io::Error,
+    },
+    /// There is nothing to confirm.
+    #[error("no configuration is on trial")]
+    NotOnTrial,
+}
+
+impl InForce {
+    /// Reads the file, or what was in force before it when it was not confirmed. `folder`: the control plane's state.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not valid.
+    pub fn start(path: &Path, folder: &Path, now: &Now) -> Result<(Self, Started), ConfigError> {
+        let (config, text) = load(path)?;
+        let record_path = folder.join("configuration.json");
+        let record = read_record(&record_path);
+        let mut in_force = Self { path: path.to_owned(), record_path, config, text, record };
+        let started = in_force.recall(now);
+        if started == Started::File && in_force.record.confirmed != in_force.text {
+            let record = Record { confirmed: in_force.text.clone(), ..Record::default() };
+            // It is missed only when a trial is asked for, which fails then.
+            if let Err(error) = in_force.write(record) {
+                tracing::warn!("{error}");
+            }
+        }
+        Ok((in_force, started))
+    }
+
+    /// What is in force.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Until when it has to be confirmed; none: it is not on trial.
+    pub fn confirm_by(&self) -> Option<Deadline> {
+        self.record.trial.as_ref().map(|trial| trial.until)
+    }
+
+    /// What a reload would change, and into what.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not valid.
+    pub fn plan(&self) -> Result<Reloaded, ConfigError> {
+        let (config, text) = load(&self.path)?;
+        Ok(Reloaded { changes: compare(&self.text, &text), hash: config.hash, confirm_by: None })
+    }
+
+    /// Reads the file again. With a time for confirmation, what is in force now comes back when that has passed.
+    ///
+    /// # Errors
+    /// Then nothing has changed.
+    pub fn reload(&mut self, confirm_within: Option<Duration>, now: &Now) -> Result<Reloaded, ReloadError> {
+        let (config, text) = load(&self.path)?;
+        let changes = compare(&self.text, &text);
+        let until = confirm_within.filter(|_| text != self.record.confirmed).map(|within| Deadline::after(now, within));
+        let record = match until {
+            Some(until) => {
+                Record { trial: Some(Trial { hash: config.hash.0, until }), refused: None, ..self.record.clone() }
+            }
+            None => Record { confirmed: text.clone(), ..Record::default() },
+        };
+        match self.write(record) {
+            Err(error) if until.is_some() => return Err(error),
+            // Without a trial the file alone says at the next start what is in force.
+            Err(error) => tracing::warn!("{error}"),
+            Ok(()) => {}
+        }
+        (self.config, self.text) = (config, text);
+        Ok(Reloaded { changes, hash: self.config.hash, confirm_by: until })
+    }
+
+    /// Keeps what is on trial.
+    ///
+    /// # Errors
+    /// When nothing is, or when it cannot be written down: then the trial goes on.
+    pub fn confirm(&mut self) -> Result<ContentHash, ReloadError> {
+        if self.record.trial.is_none() {
+            return Err(ReloadError::NotOnTrial);
+        }
+        self.write(Record { confirmed: self.text.clone(), ..Record::default() })?;
+        Ok(self.config.hash)
+    }
+
+    /// Ends a trial whose time has passed: what was in force before it is in force again.
+    pub fn expire(&mut self, now: &Now) -> Option<TrialOver> {
+        if !self.record.trial.as_ref()?.until.has_passed(now) {
+            return None;
+        }
+        let before = std::mem::take(&mut self.text);
+        self.go_back();
+        Some(TrialOver { changes: compare(&before, &self.text), hash: self.config.hash })
+    }
+
+    /// What a restart has to remember of the file that was read.
+    fn recall(&mut self, now: &Now) -> Started {
+        let hash = self.config.hash.0;
+        if let Some(trial) = self.record.trial.clone().filter(|trial| trial.hash == hash) {
+            if trial.until.has_passed(now) {
+                self.go_back();
+                return Started::Before;
+            }
+            return Started::OnTrial(trial.until);
+        }
+        if self.record.refused == Some(hash) {
+            self.go_back();
+            return Started::Before;
+        }
+        Started::File
+    }
+
+    /// Goes back to the confirmed text, and remembers the one of the trial so that no restart takes it.
+    fn go_back(&mut self) {
+        let refused = self.record.trial.as_ref().map(|trial| trial.hash).or(self.record.refused);
+        match Config::parse(&self.path.display().to_string(), &self.record.confirmed) {
+            Ok(config) => {
+                self.config = config;
+                self.text.clone_from(&self.record.confirmed);
+                let record = Record { trial: None, refused, ..self.record.clone() };
+                self.record.clone_from(&record);
+                if let Err(error) = self.write(record) {
+                    tracing::error!("{error}: after a restart the trial begins to end once more");
+                }
+            }
+            // A later version of Levee may refuse what an earlier one took.
+            Err(error) => {
+                tracing::error!("what was in force before the trial is not valid any more, the file stays: {error}");
+                self.record.trial = None;
+            }
+        }
+    }
+
+    fn write(&mut self, record: Record) -> Result<(), ReloadError> {
+        let failed = |reason| ReloadError::Record { path: self.record_path.clone(), reason };
+        let bytes = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
+        replace(&self.record_path, &bytes).map_err(failed)?;
+        self.record = record;
+        Ok(())
+    }
+}
+
+/// The text is read once: what was checked is what is kept.
+fn load(path: &Path) -> Result<(Config, String), ConfigError> {
+    let config = Config::load(path)?;
+    let text = fs::read_to_string(path).map_err(|reason| ConfigError::Read { path: path.to_owned(), reason })?;
+    if ContentHash::of(&text) == config.hash {
+        return Ok((config, text));
+    }
+    // It has changed between the two looks.
+    let config = Config::parse(&path.display().to_string(), &text)?;
+    Ok((config, text))
+}
+
+/// What cannot be read is as good as none: the file is in force.
+fn read_record(path: &Path) -> Record {
+    match fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
+            tracing::error!("{} is damaged, a trial is forgotten: {error}", path.display());
+            Record::default()
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Record::default(),
+        Err(error) => {
+            tracing::error!("{} cannot be read, a trial is forgotten: {error}", path.display());
+            Record::default()
+        }
+    }
+}
+
+/// Written aside, synced and renamed: there is never half of it.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder)?;
+    let draft = path.with_extension("json.draft");
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    File::open(folder)?.sync_all()
+}

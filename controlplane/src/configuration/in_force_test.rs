@@ -1,0 +1,142 @@
+//! Reloading, trials, confirmations, and what restarts remember of them.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use levee_api::time::Timestamp;
+
+use super::{InForce, ReloadError, Started};
+use crate::clock::{BootId, Now, UnixTime};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+struct Site {
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
+        let site = Self { folder: tempfile::tempdir().unwrap() };
+        site.write(1);
+        site
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("levee.toml")
+    }
+
+    /// The file, in one of many versions.
+    fn write(&self, version: u8) {
+        let text = format!("schema = 1\n[[zone]]\nname = \"web\"\nprefixes = [\"192.0.2.{version}/32\"]\n");
+        fs::write(self.path(), text).unwrap();
+    }
+
+    fn start(&self, now: &Now) -> (InForce, Started) {
+        InForce::start(&self.path(), self.folder.path(), now).unwrap()
+    }
+}
+
+fn version(in_force: &InForce) -> String {
+    in_force.config().zones[0].prefixes[0].address().to_string().rsplit('.').next().unwrap().to_owned()
+}
+
+fn at(seconds: u64) -> Now {
+    let since = Duration::from_secs(1_000 + seconds);
+    Now { boot: BootId(1), ..Now::default() }.after(since)
+}
+
+#[test]
+fn a_valid_file_is_taken_whole_and_another_one_changes_nothing() {
+    let site = Site::new();
+    let (mut in_force, started) = site.start(&at(0));
+    assert_eq!((started, version(&in_force).as_str()), (Started::File, "1"));
+    assert_eq!(in_force.reload(None, &at(1)).unwrap().changes, []);
+    site.write(2);
+    let plan = in_force.plan().unwrap();
+    assert_eq!(plan.changes[0].to_string(), "~ zone \"web\": prefixes = [\"192.0.2.1/32\"] -> [\"192.0.2.2/32\"]");
+    assert_eq!(version(&in_force), "1", "a plan changes nothing");
+    let reloaded = in_force.reload(None, &at(2)).unwrap();
+    assert_eq!((reloaded.changes, reloaded.hash, version(&in_force).as_str()), (plan.changes, plan.hash, "2"));
+    fs::write(site.path(), "schema = 1\n[[zone]]\nname = 3\n").unwrap();
+    assert!(matches!(in_force.reload(None, &at(3)), Err(ReloadError::Config(_))));
+    assert!(matches!(in_force.reload(Some(MINUTE), &at(3)), Err(ReloadError::Config(_))));
+    assert_eq!((version(&in_force).as_str(), in_force.confirm_by()), ("2", None));
+}
+
+#[test]
+fn a_trial_is_kept_when_confirmed_and_taken_back_when_not() {
+    let site = Site::new();
+    let (mut in_force, _) = site.start(&at(0));
+    assert!(matches!(in_force.confirm(), Err(ReloadError::NotOnTrial)));
+    site.write(2);
+    let reloaded = in_force.reload(Some(MINUTE), &at(0)).unwrap();
+    assert_eq!((reloaded.confirm_by, version(&in_force).as_str()), (in_force.confirm_by(), "2"));
+    assert_eq!(in_force.expire(&at(59)), None);
+    assert_eq!(in_force.confirm().unwrap(), reloaded.hash);
+    assert_eq!((in_force.expire(&at(61)), version(&in_force).as_str()), (None, "2"));
+
+    site.write(3);
+    in_force.reload(Some(MINUTE), &at(100)).unwrap();
+    site.write(4);
+    // Another trial, before the first was confirmed: what comes back is what was confirmed.
+    in_force.reload(Some(MINUTE), &at(130)).unwrap();
+    assert_eq!((in_force.expire(&at(165)), version(&in_force).as_str()), (None, "4"));
+    let over = in_force.expire(&at(190)).unwrap();
+    assert_eq!(over.changes[0].to_string(), "~ zone \"web\": prefixes = [\"192.0.2.4/32\"] -> [\"192.0.2.2/32\"]");
+    assert_eq!(
+        (in_force.expire(&at(191)), version(&in_force).as_str(), over.hash),
+        (None, "2", in_force.config().hash)
+    );
+    assert!(matches!(in_force.confirm(), Err(ReloadError::NotOnTrial)));
+}
+
+#[test]
+fn a_trial_survives_restarts_and_what_was_refused_does_not_come_back_by_itself() {
+    let site = Site::new();
+    let (mut in_force, _) = site.start(&at(0));
+    site.write(2);
+    in_force.reload(Some(MINUTE), &at(0)).unwrap();
+    drop(in_force);
+    let (in_force, started) = site.start(&at(30));
+    assert!(matches!(started, Started::OnTrial(until) if until.remaining(&at(30)) == MINUTE / 2));
+    assert_eq!(version(&in_force), "2");
+    drop(in_force);
+    for seconds in [60, 1_000] {
+        let (in_force, started) = site.start(&at(seconds));
+        assert_eq!((started, version(&in_force).as_str(), in_force.confirm_by()), (Started::Before, "1", None));
+    }
+    // After a reboot the wall clock says whether its time is over.
+    let rebooted = Now { boot: BootId(2), monotonic: Timestamp(5), wall: UnixTime(at(2_000).wall.0) };
+    assert_eq!(site.start(&rebooted).1, Started::Before);
+    let (mut in_force, _) = site.start(&at(3_000));
+    let reloaded = in_force.reload(None, &at(3_000)).unwrap();
+    assert_eq!((reloaded.changes.len(), version(&in_force).as_str()), (1, "2"), "asked for, it is taken");
+    assert_eq!(site.start(&at(3_001)).1, Started::File);
+
+    site.write(3);
+    in_force.reload(Some(MINUTE), &at(4_000)).unwrap();
+    drop(in_force);
+    site.write(5);
+    let (in_force, started) = site.start(&at(5_000));
+    assert_eq!((started, version(&in_force).as_str()), (Started::File, "5"), "a file that was never on trial");
+}
+
+#[test]
+fn a_trial_that_a_restart_would_forget_is_refused_and_a_damaged_record_is_forgotten() {
+    let site = Site::new();
+    let record = site.folder.path().join("configuration.json");
+    let (mut in_force, _) = site.start(&at(0));
+    // Also root cannot make a file in the place of a folder.
+    fs::create_dir_all(record.with_extension("json.draft")).unwrap();
+    site.write(2);
+    assert!(matches!(in_force.reload(Some(MINUTE), &at(0)), Err(ReloadError::Record { .. })));
+    assert_eq!((version(&in_force).as_str(), in_force.confirm_by()), ("1", None));
+    in_force.reload(None, &at(0)).unwrap();
+    assert_eq!(version(&in_force), "2");
+    fs::remove_dir(record.with_extension("json.draft")).unwrap();
+    fs::write(&record, "{\"confirmed\":").unwrap();
+    let (in_force, started) = site.start(&at(0));
+    assert_eq!((started, version(&in_force).as_str()), (Started::File, "2"));
+}

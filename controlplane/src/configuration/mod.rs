@@ -1,0 +1,12 @@
+//! The life of a configuration: compared, taken whole or not at all, on trial, kept or taken back, migrated.
+
+mod diff;
+mod in_force;
+mod migrate;
+
+#[cfg(test)]
+mod in_force_test;
+
+pub use diff::{Change, Effect, compare, diff};
+pub use in_force::{InForce, ReloadError, Reloaded, Started, TrialOver};
+pub use migrate::{MigrateError, Migrated, migrate, migrate_text};

@@ -1,0 +1,154 @@
+//! `levee-controlplane sweep` and `withdraw-all` as processes, against the dataplane's real service.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use levee_controlplane::actor::Actor;
+use levee_controlplane::clock::{Deadline, Now};
+use levee_controlplane::driver::{Driver, DriverName, Filters, OperationKey, OwnerTag};
+use levee_controlplane::ledger::{FilterSpec, Mitigation, MitigationId, Outcome, Spec, State, StoredFilter};
+use levee_controlplane::store::{SqliteStore, Store, Write};
+use levee_controlplane::system_clock::SystemClock;
+
+use crate::world::{Place, file_for, filter};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+fn spec(id: u64) -> Spec {
+    let request = filter(&format!("203.0.113.{}", 10 + id), HOUR);
+    Spec::Filter(FilterSpec { target: request.target.clone(), filters: vec![StoredFilter::of(&request)] })
+}
+
+fn mitigation(id: u64, created: Now, ttl: Duration) -> Mitigation {
+    Mitigation {
+        id: MitigationId(id),
+        driver: DriverName::dataplane(),
+        spec: spec(id),
+        zone: "web".into(),
+        incident: None,
+        stage: None,
+        asked_by: Actor::levee("test"),
+        reason: "because".into(),
+        created,
+        deadline: Deadline::after(&created, ttl),
+        renewals: 0,
+        state: State::Active,
+        since: created,
+        outcome: None,
+        evidence: None,
+        touched: true,
+        failures: 0,
+        retry_at: None,
+        error: None,
+    }
+}
+
+struct Site {
+    place: Place,
+    driver: Filters,
+}
+
+impl Site {
+    fn new() -> Self {
+        let place = Place::new();
+        let text = format!(
+            "{}[appliance]\nname = \"edge-1\"\nstate_dir = \"{}\"\n",
+            file_for(&place.socket()),
+            place.folder.path().display()
+        );
+        std::fs::write(place.folder.path().join("levee.toml"), text).unwrap();
+        let driver = Filters::new("edge-1", place.socket(), Arc::new(|_, _| Ok(())));
+        Self { place, driver }
+    }
+
+    fn state(&self) -> PathBuf {
+        self.place.folder.path().join("controlplane")
+    }
+
+    fn store(&self) -> SqliteStore {
+        SqliteStore::open(&self.state(), SystemTime::now()).unwrap().0
+    }
+
+    /// Puts filters in force, of these mitigations.
+    async fn apply(&self, ids: &[u64]) {
+        for id in ids {
+            let tag = OwnerTag { appliance: "edge-1".into(), id: MitigationId(*id) };
+            self.driver.apply(&OperationKey(format!("{id}/apply")), &spec(*id), &tag, HOUR).await.unwrap();
+        }
+    }
+
+    async fn in_force(&self) -> Vec<u64> {
+        let mut ids: Vec<u64> = self.driver.observe().await.unwrap().into_iter().map(|found| found.id.0).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Runs a one-shot: its exit status and what it says.
+    fn run(&self, what: &str) -> (i32, String) {
+        let file = self.place.folder.path().join("levee.toml");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_levee-controlplane"));
+        let output = command.arg(what).arg("--config").arg(file).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_ends_what_is_past_its_deadline_and_leaves_the_rest_to_a_running_control_plane() {
+    let site = Site::new();
+    let _world = site.place.start();
+    let now = SystemClock::new().unwrap().now();
+    site.apply(&[7, 8]).await;
+    let mut store = site.store();
+    let ledger = [mitigation(7, now, Duration::from_nanos(1)), mitigation(8, now, HOUR)];
+    store.commit(&ledger.map(Write::PutMitigation)).unwrap();
+    let (status, told) = site.run("sweep");
+    assert!(status == 0 && told.contains("nothing to do") && told.contains("in use by process"), "{status} {told}");
+    assert_eq!(site.in_force().await, [7, 8]);
+    drop(store);
+    let (status, told) = site.run("sweep");
+    assert!(status == 0 && told.contains("mitigation 7 has been withdrawn"), "{status} {told}");
+    assert_eq!(site.in_force().await, [8]);
+    let ledger = site.store().load().unwrap().mitigations;
+    assert_eq!(ledger[&MitigationId(7)].outcome, Some(Outcome::Expired));
+    assert_eq!(ledger[&MitigationId(8)].state, State::Active);
+}
+
+#[tokio::test]
+async fn withdraw_all_ends_everything_with_our_tag_also_when_the_store_is_damaged() {
+    let site = Site::new();
+    let now = SystemClock::new().unwrap().now();
+    site.store().commit(&[Write::PutMitigation(mitigation(7, now, HOUR))]).unwrap();
+    let (status, told) = site.run("withdraw-all");
+    assert!(status == 1 && told.contains("mitigation 7") && told.contains("may be in force"), "{status} {told}");
+
+    let _world = site.place.start();
+    site.apply(&[7, 9]).await;
+    let running = site.store();
+    let (status, told) = site.run("withdraw-all");
+    assert!(status == 1 && told.contains("kill-switch") && told.contains("in use by process"), "{status} {told}");
+    drop(running);
+    let (status, told) = site.run("withdraw-all");
+    assert!(status == 0 && told.contains("mitigation 9 has been withdrawn"), "{status} {told}");
+    assert_eq!(site.in_force().await, [0; 0]);
+    let contents = site.store().load().unwrap();
+    assert!(contents.kill_switch.unwrap().engaged && contents.mitigations[&MitigationId(7)].has_ended());
+
+    site.apply(&[7, 9]).await;
+    std::fs::write(site.state().join("store.sqlite"), "nonsense ".repeat(1_000)).unwrap();
+    let (status, told) = site.run("withdraw-all");
+    assert!(status == 0 && told.contains("is damaged"), "{status} {told}");
+    assert_eq!(site.in_force().await, [0; 0]);
+    assert!(site.store().load().unwrap().kill_switch.unwrap().engaged);
+}
+
+#[test]
+fn a_configuration_that_is_not_valid_is_status_78() {
+    let site = Site::new();
+    std::fs::write(site.place.folder.path().join("levee.toml"), "schema = 1\ncolour = 3\n").unwrap();
+    for what in ["sweep", "withdraw-all"] {
+        let (status, told) = site.run(what);
+        assert!(status == 78 && told.contains("colour"), "{status} {told}");
+    }
+}
