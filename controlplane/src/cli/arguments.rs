@@ -12,6 +12,7 @@ use super::mitigations::MitigationCommand;
 use super::prefix_argument::prefix;
 use super::runbooks::RunbookCommand;
 use super::status::KillSwitchCommand;
+use super::store::StoreCommand;
 
 /// Watch and steer Levee.
 ///
@@ -68,6 +69,9 @@ pub(super) enum Command {
     /// Check, compare and reload the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Copy the store, and put copies back. Needs no server.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Withdraw everything and only watch; or let go of that again.
     #[command(subcommand)]
     KillSwitch(KillSwitchCommand),

@@ -30,8 +30,23 @@ pub(super) enum ConfigCommand {
         #[arg(long)]
         no_environment: bool,
     },
-    /// Say what would change if the control plane read its file again.
-    Diff,
+    /// Say what would change if the control plane read its file again; with two files, what is different between them,
+    /// which needs no server.
+    Diff {
+        /// The file before.
+        #[arg(requires = "after")]
+        before: Option<PathBuf>,
+        /// The file after.
+        after: Option<PathBuf>,
+    },
+    /// Print a file of an older schema in this one. Needs no server.
+    Migrate {
+        /// The file, usually levee.toml.
+        file: PathBuf,
+        /// Write it instead, and keep the old text beside it.
+        #[arg(long)]
+        write: bool,
+    },
     /// Have the control plane read its file again: it takes it whole, or keeps what it has.
     Reload {
         /// Go back to what was before, unless `leveectl config confirm` comes within this time.
@@ -54,7 +69,8 @@ pub(super) async fn run(client: Client, output: Output, command: ConfigCommand) 
         ConfigCommand::Check { file, format, no_environment } => {
             Ok(crate::config_check::run(&file, format, !no_environment))
         }
-        ConfigCommand::Diff => {
+        ConfigCommand::Migrate { file, write } => Ok(crate::configuration::migrate(&file, write)),
+        ConfigCommand::Diff { .. } => {
             let answer = system.diff_config(v1::DiffConfigRequest {}).await?.into_inner();
             let text = match output {
                 Output::Json => json::text("DiffConfigResponse", &answer)?,

@@ -16,6 +16,7 @@ mod prefix_argument;
 mod runbooks;
 mod signature;
 mod status;
+mod store;
 mod table;
 mod times;
 mod zones;
@@ -43,6 +44,13 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Runbook(runbooks::RunbookCommand::Simulate(arguments)) => {
             return crate::simulate::run(&arguments, output == Output::Json);
         }
+        Command::Config(config::ConfigCommand::Diff { before: Some(before), after: Some(after) }) => {
+            return crate::configuration::diff(&before, &after);
+        }
+        Command::Config(config::ConfigCommand::Migrate { file, write }) => {
+            return crate::configuration::migrate(&file, write);
+        }
+        Command::Store(command) => return store::run(&command),
         Command::Completions { shell } => return manual::completions(shell),
         Command::Man { folder } => return manual::pages(&folder),
         command => command,
@@ -72,7 +80,7 @@ async fn dispatch(client: Client, output: Output, command: Command) -> Result<Ex
         Command::Config(command) => config::run(client, output, command).await,
         Command::KillSwitch(command) => status::kill_switch(client, output, command).await,
         Command::Explain { address } => explain::run(client, output, address).await,
-        Command::Completions { .. } | Command::Man { .. } => Ok(ExitCode::SUCCESS),
+        Command::Completions { .. } | Command::Man { .. } | Command::Store(_) => Ok(ExitCode::SUCCESS),
     }
 }
 
