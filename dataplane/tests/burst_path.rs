@@ -22,6 +22,7 @@ use levee_dataplane::dpdk::thread::allowed_cpus;
 use levee_dataplane::start::{AtStart, build_engine};
 use levee_dataplane::worker::{Judge, Path as WorkerPath, PathCounters, Worker};
 use levee_dataplane::{capture_file, capture_writer};
+use levee_engine::challenge::translation::GROWTH;
 use levee_engine::detect::detector::TICK;
 use levee_engine::packet::{Direction, HEAD_BYTES, Packet};
 use levee_engine::time::Timestamp;
@@ -73,16 +74,17 @@ fn start(name: &str, pool: &Mempool) -> (StartedPort, RxQueue, TxQueue) {
     (port, rx, tx)
 }
 
-/// Drops a packet, answers the next with its first twenty bytes backwards, forwards the next.
+/// Drops a packet, answers the next with its first twenty bytes backwards, forwards the next, and the next with two bytes more.
 struct InTurn(u64);
 
 impl Judge for InTurn {
     fn burst(&mut self, _: usize, _: Direction, _: &[Packet<'_>], _: Timestamp, verdicts: &mut [Verdict]) {
         for verdict in verdicts {
-            *verdict = match self.0 % 3 {
+            *verdict = match self.0 % 4 {
                 0 => Verdict::Drop(Reason::Filter),
                 1 => Verdict::Reply,
-                _ => Verdict::Forward,
+                2 => Verdict::Forward,
+                _ => Verdict::Translate,
             };
             self.0 += 1;
         }
@@ -92,8 +94,10 @@ impl Judge for InTurn {
         answer.reverse();
         Some(answer.len())
     }
-    fn translate(&self, _: usize, _: &mut [u8], length: usize) -> Option<usize> {
-        Some(length)
+    fn translate(&self, _: usize, frame: &mut [u8], length: usize) -> Option<usize> {
+        assert_eq!(frame.len(), length + GROWTH);
+        frame.get_mut(length..length + 2)?.fill(0xab);
+        Some(length + 2)
     }
     fn offline(&mut self) {}
 }
@@ -128,8 +132,8 @@ fn a_burst_allocates_nothing_and_every_packet_has_one_fate() {
     for counters in counters {
         let count = counters.read();
         assert!(count.received >= 10_000 * BURST as u64, "{count:?}");
-        assert!(count.dropped[Reason::Filter.index()].abs_diff(count.received / 3) < BURST as u64, "{count:?}");
-        assert!(count.replied.abs_diff(count.received / 3) < BURST as u64, "{count:?}");
+        assert!(count.dropped[Reason::Filter.index()].abs_diff(count.received / 4) < BURST as u64, "{count:?}");
+        assert!(count.replied.abs_diff(count.received / 4) < BURST as u64, "{count:?}");
         assert!(count.is_conserved(), "{count:?}");
     }
     outside.stop().expect("all queues are back");
@@ -168,12 +172,14 @@ fn answers_leave_where_the_packets_came_from_and_others_on_the_other_side() {
     worker.run();
     outside.stop().expect("all queues are back");
     inside.stop().expect("all queues are back");
-    let in_turn = |turn: usize| frames.iter().skip(turn).step_by(3).cloned();
+    let in_turn = |turn: usize| frames.iter().skip(turn).step_by(4).cloned();
+    let longer = |frame: Vec<u8>| [frame, vec![0xab; 2]].concat();
     let backwards = |frame: Vec<u8>| frame[..20].iter().rev().copied().collect::<Vec<u8>>();
     assert!(read(&file("back.pcap")) == in_turn(1).map(backwards).collect::<Vec<_>>());
-    assert!(read(&file("on.pcap")) == in_turn(2).collect::<Vec<_>>());
+    let on = in_turn(2).zip(in_turn(3)).flat_map(|(same, next)| [same, longer(next)]);
+    assert!(read(&file("on.pcap")) == on.collect::<Vec<_>>());
     let [inbound, outbound] = counters.map(|counters| counters.read());
-    assert_eq!((inbound.received, inbound.forwarded, inbound.replied), (150, 50, 50));
+    assert_eq!((inbound.received, inbound.forwarded, inbound.replied), (150, 74, 38));
     assert!(inbound.is_conserved() && outbound.received == 0);
     assert_eq!(pool.in_use(), 0, "every buffer is back");
 }

@@ -2,6 +2,7 @@
 
 mod capture;
 mod challenge;
+mod dns;
 mod proxy;
 mod soak;
 mod support;
