@@ -82,6 +82,8 @@ fn job(role: Role, offset: u16, values: u16, seed: u64) -> Job {
         installed: Vec::new(),
         first_pass: false,
         allow_limit: false,
+        only_unnatural: false,
+        is_common: false,
         served: Vec::new(),
     }
 }

@@ -52,6 +52,8 @@ pub const BURST: usize = 64;
 const TICK_NS: u64 = 10_000_000;
 /// Samples a worker takes per tick in peace; of watched roles it takes [`WATCHED_SAMPLES`].
 const PEACE_SAMPLES: u32 = 256;
+/// Samples of what conversations explain that a worker takes per tick: enough for a reservoir within a second.
+const EXPLAINED_SAMPLES: u32 = 8;
 /// 2 048 per 100 ms for each of several targets, and enough for a first extraction in the first tick.
 const WATCHED_SAMPLES: u32 = 1024;
 /// And of what is inside conversations: of one burst in [`EVERY`] in peace.
@@ -84,6 +86,7 @@ struct Stages {
     peace_left: u32,
     watched_left: u32,
     established_left: u32,
+    explained_left: u32,
     initials_left: u32,
     /// Which bursts are looked into: numbers that nobody outside can foresee.
     lot: u32,
@@ -186,6 +189,7 @@ impl Pipeline {
             peace_left: PEACE_SAMPLES,
             watched_left: WATCHED_SAMPLES,
             established_left: ESTABLISHED_SAMPLES,
+            explained_left: EXPLAINED_SAMPLES,
             initials_left: initials::PER_TICK,
             lot: 1,
         };
@@ -269,6 +273,7 @@ impl Stages {
             self.peace_left = PEACE_SAMPLES;
             self.watched_left = WATCHED_SAMPLES;
             self.established_left = ESTABLISHED_SAMPLES;
+            self.explained_left = EXPLAINED_SAMPLES;
             self.initials_left = initials::PER_TICK;
         }
     }

@@ -7,7 +7,9 @@ use levee_api::zone::{Challenge, Zone};
 
 use crate::detect::node::Peace;
 use crate::detect::track::{is_own_witness, relies_on_memory};
+use crate::detect::witness::Witness;
 use crate::packet::dns;
+use crate::packet::icmp::{ECHO_REPLY, ECHO_REPLY_V6};
 
 /// A coarse measure may have hit at most this share of a target's packets in peace.
 const HARMLESS_SHARE: f32 = 0.001;
@@ -26,6 +28,12 @@ pub const IDLE_CONNECTIONS: u8 = 6;
 pub enum Answer {
     /// Everything of the role is dropped, in the tick of the alarm.
     DropRole,
+    /// Everything of the role that this contains is dropped, in the tick of the alarm.
+    DropOnly(HeaderBox),
+    /// Everything of the role is limited to what it was in peace.
+    LimitRole,
+    /// Everything of the role is limited to so many packets per second from one source.
+    LimitPings(u32),
     /// Everything of the role that this contains has to show that somebody is behind its source, from the tick of the alarm on.
     Challenge(HeaderBox),
     /// Each source may send so much of the role and no more: what of it is not contained in the second box.
@@ -38,9 +46,49 @@ pub enum Answer {
     None,
 }
 
-/// Chooses the answer to an attack in `role`. `target` and `zone_peace`: what their traffic was in peace; the target's
-/// own history counts if it is long enough, else the zone's.
-pub fn answer(role: Role, zone: &Zone, target: &Peace, zone_peace: &Peace) -> Answer {
+/// Packets per second that nobody's ping exceeds: without being an administrator five are possible.
+pub const PINGS: u32 = 5;
+
+/// True when a target had next to nothing of a role in peace: its own history counts if it is long enough, else the zone's.
+pub fn is_rare(role: Role, target: &Peace, zone: &Peace) -> bool {
+    if target.packets >= ENOUGH_PACKETS {
+        target.role(role) <= HARMLESS_SHARE * target.packets
+    } else {
+        zone.packets >= ENOUGH_PACKETS && zone.role(role) <= HARMLESS_SHARE * zone.packets && target.role(role) < 1.0
+    }
+}
+
+/// What is known of a target under attack.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// Its zone.
+    pub zone: &'a Zone,
+    /// What its traffic was in peace.
+    pub peace: &'a Peace,
+    /// The same of its zone.
+    pub zone_peace: &'a Peace,
+    /// It had next to nothing of the role in peace.
+    pub is_rare: bool,
+    /// The return direction passes here.
+    pub sees_inside: bool,
+    /// It is an IPv6 address or prefix.
+    pub is_ipv6: bool,
+}
+
+/// Chooses the answer to an attack in `role`, for what it was taken for one.
+pub fn answer(role: Role, target: &Target<'_>, witness: Option<&Witness>) -> Answer {
+    let Target { zone, peace, zone_peace, is_rare: rare, sees_inside, is_ipv6 } = *target;
+    match witness {
+        Some(Witness::Unasked(_)) => {
+            let (protocol, kind) = if is_ipv6 { ECHO_REPLY_V6 } else { ECHO_REPLY };
+            let replies = HeaderBox::any().exact(Lane::Protocol, protocol).exact(Lane::SrcPort, kind);
+            return Answer::DropOnly(replies);
+        }
+        Some(Witness::Insistent { .. }) => return Answer::LimitPings(PINGS),
+        // The signature is all there is.
+        Some(Witness::Unnatural) => return Answer::Signature,
+        _ => {}
+    }
     match role {
         Role::Malformed => return Answer::None,
         // Who acknowledges only what inside has sent does what inside makes it do.
@@ -67,15 +115,15 @@ pub fn answer(role: Role, zone: &Zone, target: &Peace, zone_peace: &Peace) -> An
     if role == Role::OtherProtocol && zone.services.iter().any(|service| !matches!(service.protocol, 1 | 6 | 17 | 58)) {
         return Answer::Signature;
     }
-    let earned = if target.packets >= ENOUGH_PACKETS {
-        target.role(role) <= HARMLESS_SHARE * target.packets
-    } else if zone_peace.packets >= ENOUGH_PACKETS {
-        zone_peace.role(role) <= HARMLESS_SHARE * zone_peace.packets && target.role(role) < 1.0
-    } else {
-        // Nothing was seen in peace (a start in mid-attack): memory that is young explains nothing, and may not drop.
-        !relies_on_memory(role)
-    };
-    if earned { Answer::DropRole } else { Answer::Signature }
+    match relies_on_memory(role) {
+        // Memory that explains nothing, or is young, may not drop.
+        true if rare && !sees_inside => Answer::LimitRole,
+        true if rare => Answer::DropRole,
+        true => Answer::Signature,
+        // Nothing was seen in peace (a start in mid-attack): what needs no memory may be dropped.
+        false if rare || (peace.packets < ENOUGH_PACKETS && zone_peace.packets < ENOUGH_PACKETS) => Answer::DropRole,
+        false => Answer::Signature,
+    }
 }
 
 /// What a whole zone may receive per second of a role that is dropped at one of its targets, so that what moves on to another
@@ -89,7 +137,14 @@ pub fn zone_limit(role: Role, action: Action, zone_peace: &Peace, largest: f32) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::witness::Forged;
     use levee_api::zone::{Mode, Service, Visibility};
+
+    /// Where the return direction passes.
+    fn answer(role: Role, zone: &Zone, peace: &Peace, zone_peace: &Peace) -> Answer {
+        let is_rare = is_rare(role, peace, zone_peace);
+        super::answer(role, &Target { zone, peace, zone_peace, is_rare, sees_inside: true, is_ipv6: false }, None)
+    }
 
     fn zone(protocols: &[u8]) -> Zone {
         Zone {
@@ -169,5 +224,26 @@ mod tests {
         }
         let dns = Zone { challenge_dns: true, ..zone(&[6, 17]) };
         assert!(matches!(answer(Role::UdpOpen, &dns, &quiet, &quiet), Answer::Challenge(on) if !on.is_any()));
+    }
+
+    #[test]
+    fn where_the_return_direction_is_not_seen_what_was_rare_is_limited() {
+        let (zone, quiet) = (zone(&[6]), peace(5_000.0, Role::UdpUnserved, 0.0));
+        let (peace, zone_peace) = (&quiet, &quiet);
+        let target = Target { zone: &zone, peace, zone_peace, is_rare: true, sees_inside: false, is_ipv6: false };
+        assert_eq!(super::answer(Role::UdpUnserved, &target, None), Answer::LimitRole);
+        assert_eq!(super::answer(Role::OutOfState, &Target { is_rare: false, ..target }, None), Answer::Signature);
+    }
+
+    #[test]
+    fn replies_that_nobody_asked_for_are_dropped_and_requests_beside_them_are_not() {
+        let (zone, quiet) = (zone(&[6]), Peace::default());
+        let (peace, zone_peace) = (&quiet, &quiet);
+        let target = Target { zone: &zone, peace, zone_peace, is_rare: false, sees_inside: true, is_ipv6: true };
+        let witness = Witness::Unasked(Forged { count: 90, of: 100, unroutable: 0 });
+        let Answer::DropOnly(replies) = super::answer(Role::IcmpOther, &target, Some(&witness)) else { panic!() };
+        assert_eq!(replies, HeaderBox::any().exact(Lane::Protocol, 58).exact(Lane::SrcPort, 129));
+        let witness = Witness::Insistent { packets: 90.0, of: 100.0 };
+        assert_eq!(super::answer(Role::IcmpOther, &target, Some(&witness)), Answer::LimitPings(PINGS));
     }
 }

@@ -31,6 +31,14 @@ pub struct Sample {
 }
 
 impl Sample {
+    /// The slot of what was not sampled by chance, but as an example of what conversations explain.
+    pub const EXAMPLE: u32 = u32::MAX;
+
+    /// True for an example of what conversations explain: it says nothing about how much there is.
+    pub const fn is_example(&self) -> bool {
+        self.slot == Self::EXAMPLE
+    }
+
     /// Hash of the last two labels of the name in a DNS query; none when it is none.
     pub fn dns_suffix(&self) -> Option<u16> {
         let digest = self.lanes.get(Lane::Digest);

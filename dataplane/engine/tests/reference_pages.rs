@@ -11,7 +11,7 @@ use levee_api::vector::Vector;
 use levee_api::zone::{Challenge, Mode, Visibility, Zone};
 use levee_engine::detect::classify::about::about;
 use levee_engine::detect::node::Peace;
-use levee_engine::reflex::{Answer, answer};
+use levee_engine::reflex::{Answer, Target, answer};
 use levee_engine::verdict::Reason;
 
 fn check(page: &str, expected: &str) {
@@ -96,8 +96,11 @@ fn answers(roles: RoleSet) -> String {
     };
     let mut peace = Peace::default();
     peace.packets = 1e6;
-    let of = |role: Role| match answer(role, &zone, &peace, &peace) {
-        Answer::DropRole => format!("{role}: dropped"),
+    let (peace, zone_peace) = (&peace, &peace);
+    let target = Target { zone: &zone, peace, zone_peace, is_rare: true, sees_inside: true, is_ipv6: false };
+    let of = |role: Role| match answer(role, &target, None) {
+        Answer::DropRole | Answer::DropOnly(_) => format!("{role}: dropped"),
+        Answer::LimitRole | Answer::LimitPings(_) => format!("{role}: limited"),
         Answer::Challenge(_) => format!("{role}: challenged"),
         Answer::LimitSources(_) => format!("{role}: each source limited"),
         Answer::BlockIdle => format!("{role}: sources blocked"),
@@ -123,7 +126,7 @@ fn vectors_are_documented() {
          The answer follows from the role, not from the vector. *dropped*: in the tick of the alarm, everything of the role, if there was \
          next to none of it in peace and, where the role relies on the memory of conversations, this is old enough; else as with a \
          signature. *challenged*: \
-         sources are asked whether they are what they say, as the zone has it, while a signature is looked for. Connections that are opened and not used are answered by blocking their sources. *each source limited*: to the most that one has sent in peace. *signature*: what tells the attack from peace is looked for, and dropped once it is found. The last two vectors are \
+         sources are asked whether they are what they say, as the zone has it, while a signature is looked for. Connections that are opened and not used are answered by blocking their sources. *each source limited*: to the most that one has sent in peace. *signature*: what tells the attack from peace is looked for, and dropped once it is found; echo replies that nobody asked for are dropped as such, and sources of many echo requests limited to five a second each. Where the return direction is not seen, nothing is dropped: it is limited to what of it was there in peace. The last two vectors are \
          properties of an attack, named beside the others.\n\n{vectors}"
     );
     check("vectors.md", &page);

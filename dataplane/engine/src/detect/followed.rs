@@ -43,6 +43,12 @@ pub struct Counts {
     pub handshakes: f32,
     /// Connections on which data was sent.
     pub used: f32,
+    /// SYNs, and those of them that filters let pass.
+    pub syns: (f32, f32),
+    /// The same of SYN-ACKs that nobody inside is known to have asked for.
+    pub syn_acks: (f32, f32),
+    /// Other segments, in state or not (and datagrams in state), in 0.3 seconds as well.
+    pub segments: f32,
 }
 
 impl Followed {
@@ -51,13 +57,22 @@ impl Followed {
         while self.0.front().is_some_and(|tick| now.since(tick.at) > MEMORY) {
             self.0.pop_front();
         }
+        let role = |role: Role| as_f32(delta.roles.get(role.index()).copied().unwrap_or(0));
+        let both = |of: Role| {
+            let dropped = as_f32(delta.dropped.get(of.index()).copied().unwrap_or(0));
+            (role(of), (role(of) - dropped).max(0.0))
+        };
+        let counted = delta.roles.iter().fold(0_u32, |sum, packets| sum.wrapping_add(*packets));
         let counts = Counts {
             answers: as_f32(delta.answers),
             continued: as_f32(delta.continued),
-            requests: as_f32(delta.of(Role::Request)),
+            requests: role(Role::Request),
             seconds: as_f32(delta.seconds),
+            syns: both(Role::Syn),
+            syn_acks: both(Role::UnsolicitedSynAck),
+            segments: as_f32(delta.packets.wrapping_sub(counted)) + role(Role::OutOfState) + role(Role::Request),
             handshakes: as_f32(delta.handshakes),
-            used: as_f32(delta.of(Role::Request)),
+            used: role(Role::Request),
         };
         if counts != Counts::default() {
             self.0.push_back(Tick { at: now, counts });
@@ -72,18 +87,29 @@ impl Followed {
                 answers: sum.answers + counts.answers,
                 requests: sum.requests + counts.requests,
                 handshakes: sum.handshakes + counts.handshakes,
+                syns: plus(sum.syns, counts.syns),
+                syn_acks: plus(sum.syn_acks, counts.syn_acks),
                 ..sum
             },
             age if age < MEMORY - PATIENCE => Counts {
                 continued: sum.continued + counts.continued,
                 seconds: sum.seconds + counts.seconds,
                 used: sum.used + counts.used,
+                segments: sum.segments + counts.segments,
                 ..sum
             },
             _ => sum,
         })
     }
 }
+
+fn plus(one: (f32, f32), two: (f32, f32)) -> (f32, f32) {
+    (one.0 + two.0, one.1 + two.1)
+}
+
+/// How long what is compared took.
+pub const SPAN: Duration = Duration::from_millis(300);
+const _: () = assert!(SPAN.as_millis() == MEMORY.as_millis() - PATIENCE.as_millis());
 
 #[cfg(test)]
 mod tests {

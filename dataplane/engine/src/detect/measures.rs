@@ -141,7 +141,7 @@ impl Measures {
 
     /// True when everything of the role is dropped on a prefix.
     pub fn drops_all_on(&self, zone: u16, role: Role, prefix: &Prefix) -> bool {
-        self.does_to_all_on(Action::Drop, zone, role, prefix)
+        self.of(zone, role).any(|m| m.drops_all() && m.is_enforced_on(prefix))
     }
 
     /// True when this happens to everything of the role on a prefix.
@@ -157,7 +157,7 @@ impl Measures {
 
     /// True when everything of the role is limited on a prefix.
     pub fn limits_all_on(&self, zone: u16, role: Role, prefix: &Prefix) -> bool {
-        self.of(zone, role).any(|m| m.coarse && m.action != Action::Drop && m.is_enforced_on(prefix))
+        self.of(zone, role).any(|m| matches!(m.action, Action::Limit { .. }) && m.coarse && m.is_enforced_on(prefix))
     }
 
     /// The signatures that are remembered for a role of a zone, or looked for on a target.
@@ -296,6 +296,11 @@ impl Measures {
         self.remove(Removal::Replaced, |measure, placed| {
             measure.coarse && measure.zone == zone && measure.role == role && placed.filter.target.prefix == Some(on)
         });
+    }
+
+    /// Ends everything against a role of a zone.
+    pub fn forget(&mut self, zone: u16, role: Role) {
+        self.remove(Removal::Retired, |measure, _| measure.zone == zone && measure.role == role);
     }
 
     /// The whole zone remembers a signature.
@@ -560,6 +565,10 @@ impl Measure {
     /// False for what is only observed, on another target.
     fn concerns(&self, on: Prefix) -> bool {
         self.coarse || self.placements.iter().any(|placed| placed.filter.target.prefix.is_none_or(|its| its == on))
+    }
+
+    fn drops_all(&self) -> bool {
+        self.coarse && self.action == Action::Drop && self.rule.matches.is_any()
     }
 
     fn is_enforced_on(&self, prefix: &Prefix) -> bool {

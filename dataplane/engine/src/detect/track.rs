@@ -273,9 +273,15 @@ impl Track {
             Phase::Hold if now.since(self.since) >= self.hold_time() => Phase::Normal,
             same => same,
         };
-        if to == self.phase {
-            return None;
-        }
+        (to != self.phase).then(|| self.turn(to, witnessed, now))
+    }
+
+    /// What was only watched is an attack, by what was found in its samples.
+    pub fn convict(&mut self, now: Timestamp) -> Option<Change> {
+        (self.phase == Phase::Watch).then(|| self.turn(Phase::Attack, true, now))
+    }
+
+    fn turn(&mut self, to: Phase, witnessed: bool, now: Timestamp) -> Change {
         let change = Change { from: self.phase, to };
         match (change.from, to) {
             (_, Phase::Hold) => self.last_end = self.last_busy,
@@ -298,7 +304,7 @@ impl Track {
         self.provisional = None;
         self.phase = to;
         self.since = now;
-        Some(change)
+        change
     }
 
     /// Back to normal without an end of its own: a covering prefix took over, or policy changed.
@@ -336,6 +342,11 @@ pub const fn is_own_witness(role: Role) -> bool {
             | Role::OtherProtocol
             | Role::Malformed
     )
+}
+
+/// True when the evidence of the role compares both directions.
+pub const fn compares_directions(role: Role) -> bool {
+    relies_on_memory(role) || matches!(role, Role::Syn)
 }
 
 /// True when a verdict on the role relies on memory of what inside sent.

@@ -9,6 +9,7 @@ use levee_api::role::Role;
 
 use crate::detect::followed;
 use crate::detect::habits::{HABIT, Habits};
+use crate::detect::returns;
 use crate::detect::services;
 use crate::detect::sources::Overrun;
 use crate::detect::window::Window;
@@ -55,8 +56,30 @@ pub enum Witness {
     },
     /// Sources that send more inside their conversations than any does in peace, and together most of it.
     Overrun(Overrun),
+    /// SYNs, or SYN-ACKs, that next to no other segments follow: whoever opens a connection goes on.
+    Unfollowed {
+        /// What began 0.4 to 0.7 seconds ago.
+        began: f32,
+        /// Segments since, beyond what is usual without it.
+        segments: f32,
+    },
+    /// Packets of senders that are never heard of again.
+    Alone(Missing),
+    /// Echo requests of sources that send more of them than people do.
+    Insistent {
+        /// Their packets.
+        packets: f32,
+        /// Of so many.
+        of: f32,
+    },
+    /// Echo replies that nobody inside has asked for.
+    Unasked(Forged),
+    /// Answers that nobody is known to have asked for, and that are far larger than others.
+    Amplified(Sizes),
     /// None is needed: no service is behind the role, and the signature decides.
     NoService(Role),
+    /// A signature holds only what nobody's programs send.
+    Unnatural,
 }
 
 /// What began, and how much of it went on.
@@ -79,6 +102,30 @@ pub struct Forged {
     pub unroutable: u32,
     /// Of so many.
     pub of: u32,
+}
+
+/// Mean lengths of packets, bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Sizes {
+    /// Of the newest.
+    pub now: f32,
+    /// How many those are.
+    pub of: u32,
+    /// Of legitimate ones; none: not known.
+    pub usual: Option<f32>,
+}
+
+/// What the newest samples of a role at a target say.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Glance {
+    /// Initials that nobody can open, among datagrams to served ports.
+    pub forged: Forged,
+    /// Echo replies that nobody asked for, among other ICMP.
+    pub unasked: Forged,
+    /// Lengths of unsolicited responses.
+    pub sizes: Sizes,
+    /// Who comes again.
+    pub returns: returns::Counts,
 }
 
 impl fmt::Display for Missing {
@@ -121,7 +168,25 @@ impl fmt::Display for Witness {
                 "overrun: {sources} sources send {:.0} % of what is inside conversations, each more than {above_pps:.0} packets a second",
                 share * 100.0
             ),
+            Self::Unfollowed { began, segments } => {
+                write!(f, "unfollowed: {began:.0} openings, and {segments:.0} other segments since")
+            }
+            Self::Alone(missing) => write!(f, "alone: of senders {missing}"),
+            Self::Insistent { packets, of } => {
+                write!(
+                    f,
+                    "insistent: {packets:.0} of {of:.0} echo requests are of sources that send more than people do"
+                )
+            }
+            Self::Unasked(Forged { count, of, .. }) => {
+                write!(f, "unasked: {count} of {of} packets are echo replies that nobody asked for")
+            }
+            Self::Amplified(Sizes { now, of, usual }) => {
+                let usual = usual.unwrap_or(SMALL_ANSWER);
+                write!(f, "amplified: {of} answers have {now:.0} bytes on average where {usual:.0} are usual")
+            }
             Self::NoService(role) => write!(f, "{role}: no service behind it"),
+            Self::Unnatural => write!(f, "unnatural: a signature holds only what nobody's programs send"),
         }
     }
 }
@@ -146,10 +211,18 @@ pub struct Seen<'a> {
     pub followed: followed::Counts,
     /// The same of answered clients, by service.
     pub services: &'a [services::Counts],
-    /// Of the newest datagrams to served ports, where there is an alarm.
-    pub forged: Forged,
     /// Sources that send more than usual inside conversations, where there is an alarm.
     pub overrun: Overrun,
+    /// What the newest samples say, where there is an alarm.
+    pub glance: Glance,
+    /// Only what filters let pass is looked at.
+    pub passed: bool,
+    /// Segments that are usual in [`followed::SPAN`], at least.
+    pub usual_segments: f32,
+    /// The target had next to nothing of the role in peace.
+    pub is_rare: bool,
+    /// Its rate, in thresholds or floors, whichever is higher.
+    pub excess: f32,
     /// What is usual at the target.
     pub usual: &'a Usual,
     /// What is usual in its zone.
@@ -170,6 +243,15 @@ const UNROUTABLE_PART: u32 = 20;
 /// Below this share of the usual, answers are missing.
 const MISSING: f32 = 0.5;
 
+/// So many thresholds of ICMP are an attack without further evidence.
+const FAR_TOO_MANY: f32 = 10.0;
+/// Bytes of an answer that is no amplification: about what the question took.
+const SMALL_ANSWER: f32 = 100.0;
+/// So many times as large as usual is amplified.
+const AMPLIFIED: f32 = 4.0;
+/// Share of senders that come again where nothing was seen of them in peace.
+const PRESUMED: f32 = 0.5;
+
 /// Below this share of the usual, clients are missing: datagrams, whose clients may not be real, and requests.
 const NOT_CONTINUED: f32 = 0.3;
 const ONE_SHOT: f32 = 0.4;
@@ -184,20 +266,20 @@ const REPEATED_FACTOR: f32 = 1.5;
 pub fn look(role: Role, seen: &Seen<'_>) -> Option<Witness> {
     match role {
         Role::OtherProtocol | Role::Malformed => Some(Witness::Role(role)),
-        Role::OutOfState | Role::UnsolicitedSynAck | Role::UnsolicitedResponse | Role::UdpUnserved => {
-            seen.sees_inside.then_some(Witness::Role(role))
-        }
-        Role::IcmpOther | Role::LaterFragment => Some(Witness::NoService(role)),
+        Role::LaterFragment => Some(Witness::NoService(role)),
+        Role::IcmpOther => icmp(seen),
         // No client sends what its server cannot open, whichever way the answers go.
-        Role::UdpOpen if seen.forged.count >= FORGED && 2 * seen.forged.count >= seen.forged.of => {
-            Some(Witness::Forged(seen.forged))
-        }
+        Role::UdpOpen if is_most(seen.glance.forged) => Some(Witness::Forged(seen.glance.forged)),
         Role::UdpOpen
-            if seen.forged.unroutable >= UNROUTABLE && UNROUTABLE_PART * seen.forged.unroutable >= seen.forged.of =>
+            if seen.glance.forged.unroutable >= UNROUTABLE
+                && UNROUTABLE_PART * seen.glance.forged.unroutable >= seen.glance.forged.of =>
         {
-            Some(Witness::Unroutable(seen.forged))
+            Some(Witness::Unroutable(seen.glance.forged))
         }
-        Role::Syn | Role::UdpOpen | Role::Request if !seen.sees_inside => None,
+        _ if !seen.sees_inside => one_way(role, seen),
+        Role::OutOfState | Role::UnsolicitedSynAck | Role::UnsolicitedResponse | Role::UdpUnserved => {
+            Some(Witness::Role(role))
+        }
         Role::Syn => half_open(seen.window, seen.usual).or_else(|| {
             let followed::Counts { handshakes, used, .. } = seen.followed;
             missing(handshakes, used, seen.habits.used_share(), IDLE).map(Witness::Idle)
@@ -221,6 +303,59 @@ fn not_continued(&Seen { services, followed, habits, .. }: &Seen<'_>) -> Option<
         missing(followed.answers, followed.continued, usual, NOT_CONTINUED)
     };
     services.iter().find_map(of_service).or_else(zone).map(Witness::NotContinued)
+}
+
+/// Half, and more than may be damaged.
+const fn is_most(Forged { count, of, .. }: Forged) -> bool {
+    count >= FORGED && 2 * count >= of
+}
+
+/// What clients do tells, where nobody knows what inside says to it.
+fn one_way(role: Role, seen: &Seen<'_>) -> Option<Witness> {
+    let Glance { returns, sizes, .. } = seen.glance;
+    match role {
+        Role::Syn => unfollowed(seen.followed.syns, seen),
+        Role::UnsolicitedSynAck => unfollowed(seen.followed.syn_acks, seen),
+        Role::OutOfState | Role::UdpOpen => alone(&returns, returns.usual),
+        // Where hardly anybody has ever sent there, who does is taken for one of the peers that inside asked for something, and they
+        // go on more often than not.
+        Role::UdpUnserved => alone(&returns, returns.usual.or(seen.is_rare.then_some(PRESUMED))),
+        Role::UnsolicitedResponse => {
+            let usual = sizes.usual.or(seen.is_rare.then_some(SMALL_ANSWER))?;
+            (sizes.of >= FORGED && sizes.now >= AMPLIFIED * usual).then_some(Witness::Amplified(sizes))
+        }
+        _ => None,
+    }
+}
+
+/// Nobody pings a host once. A flood of echo requests is from sources that are not there, or from few that send many. Where pings are
+/// such that nobody can tell, many times what was ever seen is too many: no service is behind them.
+fn icmp(seen: &Seen<'_>) -> Option<Witness> {
+    let Glance { unasked, returns, .. } = seen.glance;
+    if seen.sees_inside && is_most(unasked) {
+        return Some(Witness::Unasked(unasked));
+    }
+    let returns::Counts { packets, insistent, usual, .. } = returns;
+    if packets > PENDING_FLOOR && 2.0 * insistent >= packets {
+        return Some(Witness::Insistent { packets: insistent, of: packets });
+    }
+    alone(&returns, usual.or(Some(PRESUMED)))
+        .or_else(|| (seen.excess >= FAR_TOO_MANY).then_some(Witness::NoService(Role::IcmpOther)))
+}
+
+fn unfollowed((began, passed): (f32, f32), seen: &Seen<'_>) -> Option<Witness> {
+    let began = if seen.passed { passed } else { began };
+    let segments = (seen.followed.segments - seen.usual_segments).max(0.0);
+    (began > PENDING_FLOOR && segments < NOT_CONTINUED * began).then_some(Witness::Unfollowed { began, segments })
+}
+
+/// Senders that never come again where next to nobody sends in peace.
+pub fn presumably_alone(returns: &returns::Counts) -> Option<Witness> {
+    alone(returns, Some(PRESUMED))
+}
+
+fn alone(returns: &returns::Counts, usual: Option<f32>) -> Option<Witness> {
+    missing(returns.began, returns.again, usual, NOT_CONTINUED).map(Witness::Alone)
 }
 
 fn repeating(&Seen { window, habits, .. }: &Seen<'_>) -> Option<Witness> {
@@ -293,8 +428,12 @@ mod tests {
             window: &WINDOW,
             followed: followed::Counts::default(),
             services: &[],
-            forged: Forged::default(),
             overrun: Overrun::default(),
+            glance: Glance::default(),
+            passed: false,
+            usual_segments: 0.0,
+            is_rare: false,
+            excess: 2.0,
             usual: &USUAL,
             habits: &HABITS,
             sees_inside: true,
@@ -361,7 +500,10 @@ mod tests {
 
     #[test]
     fn initials_that_nobody_can_open_are_a_witness_if_they_are_most() {
-        let of = |count, of| look(Role::UdpOpen, &Seen { forged: Forged { count, of, unroutable: 0 }, ..nothing() });
+        let of = |count, of| {
+            let glance = Glance { forged: Forged { count, of, unroutable: 0 }, ..Glance::default() };
+            look(Role::UdpOpen, &Seen { glance, ..nothing() })
+        };
         assert!(matches!(of(80, 150), Some(Witness::Forged(_))));
         assert_eq!(of(80, 170), None);
         assert_eq!(of(20, 20), None);
@@ -371,7 +513,10 @@ mod tests {
     fn sources_that_are_nobodys_are_a_witness_whoever_answers_them() {
         let of = |unroutable, of| {
             let forged = Forged { count: 0, unroutable, of };
-            look(Role::UdpOpen, &Seen { forged, sees_inside: false, ..nothing() })
+            look(
+                Role::UdpOpen,
+                &Seen { glance: Glance { forged, ..Glance::default() }, sees_inside: false, ..nothing() },
+            )
         };
         assert!(matches!(of(18, 150), Some(Witness::Unroutable(_))));
         assert_eq!(of(18, 1_000), None);
@@ -431,5 +576,63 @@ mod tests {
             let seen = Seen { window: &window, followed, sees_inside: false, ..nothing() };
             assert_eq!(look(role, &seen), None, "{role}");
         }
+    }
+
+    fn blind(followed: followed::Counts, glance: Glance) -> Seen<'static> {
+        Seen { followed, glance, sees_inside: false, ..nothing() }
+    }
+
+    #[test]
+    fn where_one_direction_is_seen_openings_that_nothing_follows_are_a_witness() {
+        let of = |segments, usual_segments| {
+            let followed = followed::Counts { syns: (300.0, 300.0), segments, ..Default::default() };
+            look(Role::Syn, &Seen { usual_segments, ..blind(followed, Glance::default()) })
+        };
+        assert!(matches!(of(20.0, 0.0), Some(Witness::Unfollowed { .. })));
+        assert!(matches!(of(520.0, 500.0), Some(Witness::Unfollowed { .. })), "others were there before");
+        assert_eq!(of(600.0, 0.0), None, "a crowd");
+        let dropped = followed::Counts { syns: (300.0, 10.0), ..Default::default() };
+        assert_eq!(look(Role::Syn, &Seen { passed: true, ..blind(dropped, Glance::default()) }), None);
+    }
+
+    #[test]
+    fn where_one_direction_is_seen_senders_that_never_come_again_are_a_witness() {
+        let of = |role, again, usual, is_rare| {
+            let returns = returns::Counts { began: 300.0, again, usual, ..Default::default() };
+            look(role, &Seen { is_rare, ..blind(Default::default(), Glance { returns, ..Glance::default() }) })
+        };
+        assert!(matches!(of(Role::OutOfState, 3.0, Some(0.8), false), Some(Witness::Alone(_))));
+        assert_eq!(of(Role::OutOfState, 200.0, Some(0.8), false), None, "clients");
+        assert_eq!(of(Role::OutOfState, 3.0, None, true), None, "nobody knows what clients do");
+        assert_eq!(of(Role::UdpOpen, 3.0, Some(0.1), false), None, "nobody asks a name server twice");
+        assert!(matches!(of(Role::UdpUnserved, 3.0, None, true), Some(Witness::Alone(_))));
+    }
+
+    #[test]
+    fn where_one_direction_is_seen_answers_are_amplified_if_they_are_larger_than_any() {
+        let of = |now, usual, is_rare| {
+            let glance = Glance { sizes: Sizes { now, of: 100, usual }, ..Glance::default() };
+            look(Role::UnsolicitedResponse, &Seen { is_rare, ..blind(Default::default(), glance) })
+        };
+        assert!(matches!(of(1_400.0, Some(150.0), false), Some(Witness::Amplified(_))));
+        assert_eq!(of(200.0, Some(150.0), false), None, "a resolver has much to ask");
+        assert!(matches!(of(480.0, None, true), Some(Witness::Amplified(_))));
+        assert_eq!(of(1_400.0, None, false), None);
+    }
+
+    #[test]
+    fn who_pings_comes_again_and_no_more_than_once_a_second() {
+        let of = |again, insistent| {
+            let returns = returns::Counts { began: 300.0, again, packets: 900.0, insistent, usual: None };
+            look(Role::IcmpOther, &Seen { glance: Glance { returns, ..Glance::default() }, ..nothing() })
+        };
+        assert_eq!(of(250.0, 10.0), None, "a crowd");
+        assert!(matches!(of(3.0, 0.0), Some(Witness::Alone(_))));
+        assert!(matches!(of(300.0, 800.0), Some(Witness::Insistent { .. })));
+        let many = look(Role::IcmpOther, &Seen { excess: 20.0, ..nothing() });
+        assert_eq!(many, Some(Witness::NoService(Role::IcmpOther)));
+        let glance = Glance { unasked: Forged { count: 90, of: 100, unroutable: 0 }, ..Glance::default() };
+        assert!(matches!(look(Role::IcmpOther, &Seen { glance, ..nothing() }), Some(Witness::Unasked(_))));
+        assert_eq!(look(Role::IcmpOther, &blind(Default::default(), glance)), None, "who may know who asked");
     }
 }

@@ -1,32 +1,35 @@
-//! What is known of a zone as a whole: whether the return direction passes here, what peace looks like, samples.
+//! What is known of a zone as a whole: what peace looks like, what clients do, samples.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
-use levee_api::zone::{Visibility, Zone};
 
 use crate::detect::growth;
 use crate::detect::habits::Habits;
 use crate::detect::late::Late;
 use crate::detect::node::{Load, Peace};
 use crate::detect::reservoir::Reservoir;
+use crate::detect::returns::Returns;
 use crate::detect::sources::Sources;
 use crate::detect::threshold::{Calendar, floor};
+use crate::detect::track::{is_own_witness, relies_on_memory};
+use crate::detect::visibility::{Sight, Tick};
 use crate::detect::window::as_f32;
 use crate::sample::Sample;
 use crate::target::counters::{COUNTED_ROLES, Totals};
 
 /// Samples kept per role for the next extraction.
 const RECENT: usize = 4096;
-/// Fewer conversations than this say nothing about visibility.
-const ENOUGH_CONVERSATIONS: f32 = 200.0;
-/// The return direction passes here when this share of TCP is explained by it.
-const SEES_INSIDE: f32 = 0.9;
-/// It does where this share of datagrams is answered: a service may leave many unanswered, or refuse them, but one whose answers
-/// go another way is never seen to answer.
-const ANSWERS_SEEN: f32 = 0.1;
+/// For so long after the return direction was first seen, memory is too young: most of what is quiet has said something by then.
+const YOUNG: Duration = Duration::from_secs(30);
+/// One in so many would be hit; fewer say nothing about a share that small.
+const ENOUGH_EXPLAINED: u32 = 1_000;
+/// Shares are of about so many.
+const EXPLAINED_OF: u32 = 1 << 16;
+/// How long what is new is learned as it comes.
+const ANEW: Duration = Duration::from_secs(60);
 
 /// State of a zone.
 #[derive(Debug, Default)]
@@ -35,13 +38,25 @@ pub struct ZoneState {
     pub observed: Duration,
     /// What passed in peace.
     pub peace: Peace,
-    /// What passed while out-of-state packets were in peace, whatever else was under attack: visibility is judged by it, so
-    /// that it is also learned when we start in the middle of an attack.
-    conversations: Peace,
+    /// What tells whether the return direction passes here.
+    pub sight: Sight,
     /// What arrived in the current tick.
     pub delta: Totals,
+    /// The part of it that arrived at hosts where out-of-state packets are no peace.
+    pub apart: Totals,
+    /// How many targets those are, and whether prefixes are among them.
+    pub out_of_peace: (u32, bool),
+    /// More than before.
+    pub is_disturbed: bool,
     /// What legitimate traffic looks like, per role.
     pub reservoirs: [Reservoir; COUNTED_ROLES],
+    /// What conversations explain, by the role that it would have if they were forgotten: what a memory that is incomplete, or too
+    /// young, takes for an attack.
+    pub explained: [Reservoir; COUNTED_ROLES],
+    /// How many such samples there were, and of each role.
+    explained_counts: (u32, [u32; COUNTED_ROLES]),
+    /// Who comes again, of roles of which that tells something.
+    pub returns: [Option<Box<Returns>>; COUNTED_ROLES],
     /// The newest samples, per role; of what is inside conversations only while that is alarmed.
     pub recent: [VecDeque<Sample>; Role::COUNT],
     /// Who sends how much inside conversations.
@@ -53,6 +68,10 @@ pub struct ZoneState {
     /// Rates of the zone over the last second and the largest in peace, per role, packets per second.
     pub rates: [RoleRate; COUNTED_ROLES],
     late_rates: Late<[f32; COUNTED_ROLES]>,
+    /// Until here largest rates of some roles are learned as they come.
+    anew_until: Option<Timestamp>,
+    /// Those roles.
+    anew: RoleSet,
     /// What clients and servers do next.
     pub habits: Habits,
     late_habits: Late<Habits>,
@@ -60,6 +79,10 @@ pub struct ZoneState {
     pub total: Load,
     /// Whether the return direction passes here, as last told.
     pub sees_inside: bool,
+    /// Since when.
+    pub seen_since: Timestamp,
+    /// It is known not to.
+    pub is_one_way: bool,
 }
 
 /// Rate of a role in a zone.
@@ -78,20 +101,41 @@ impl ZoneState {
         let seconds = elapsed.as_secs_f32().max(0.001);
         self.observed += elapsed;
         let calm = self.alarmed.without(Role::Request).without(Role::Established).is_empty();
-        let delta = std::mem::take(&mut self.delta);
+        let (delta, apart) = (std::mem::take(&mut self.delta), std::mem::take(&mut self.apart));
         self.peace.add(&delta, calm, now);
         let busy = self.alarmed.union(self.answered);
-        self.conversations.add(&delta, !busy.contains(Role::OutOfState), now);
+        let (_, everywhere) = self.out_of_peace;
+        let disturbed = std::mem::take(&mut self.is_disturbed);
+        let attacked = self.answered;
+        let tick = Tick { all: &delta, apart: (!everywhere).then_some(&apart), busy, attacked, disturbed };
+        self.sight.account(&tick, elapsed, now);
         self.total.add(&delta);
         let weight = 1.0 - (-seconds).exp();
         for (rate, packets) in self.rates.iter_mut().zip(&delta.roles) {
             rate.now += (as_f32(*packets) / seconds - rate.now) * weight;
         }
         self.learn_rates(calm, late, now);
-        self.learn_habits(&delta, busy, late, elapsed, now);
+        // What inside does not answer where it cannot be heard is nobody's habit.
+        if !self.is_one_way {
+            self.learn_habits(&delta, busy, late, elapsed, now);
+        }
+    }
+
+    /// What was learned of these roles is of another time: for a minute their rates are learned as they come, and what waits to be
+    /// a sample of legitimate traffic is one if nothing is alarmed.
+    pub fn begin_anew(&mut self, roles: impl Iterator<Item = Role>, now: Timestamp) {
+        self.anew = roles.fold(RoleSet::NONE, |roles, role| roles.union(role.set()));
+        self.anew_until = Some(now + ANEW);
     }
 
     fn learn_rates(&mut self, calm: bool, late: bool, now: Timestamp) {
+        if self.anew_until.is_some_and(|until| now < until) {
+            for (role, rate) in Role::ALL.into_iter().zip(&mut self.rates) {
+                if self.anew.contains(role) && !self.alarmed.contains(role) {
+                    rate.largest = rate.largest.max(rate.now);
+                }
+            }
+        }
         if !calm {
             return self.late_rates.forget();
         }
@@ -121,25 +165,10 @@ impl ZoneState {
         }
     }
 
-    /// Whether the return direction passes here: told by the operator, or by the share of TCP that it explains; where there is
-    /// next to no TCP, by whether datagrams are answered at all.
-    pub fn judge_visibility(&self, zone: &Zone) -> bool {
-        match zone.visibility {
-            Visibility::Both => true,
-            Visibility::Inbound => false,
-            Visibility::Auto => {
-                let explained = self.conversations.packets - self.conversations.roles.iter().sum::<f32>();
-                let unexplained = self.conversations.role(Role::OutOfState);
-                let total = explained + unexplained;
-                if total >= ENOUGH_CONVERSATIONS {
-                    explained >= SEES_INSIDE * total
-                } else if self.habits.datagrams >= ENOUGH_CONVERSATIONS {
-                    self.habits.answers >= ANSWERS_SEEN * self.habits.datagrams
-                } else {
-                    self.sees_inside
-                }
-            }
-        }
+    /// Takes in which targets are out of their peace, so that the share of TCP that conversations explain is judged by the others.
+    pub fn note_out_of_peace(&mut self, targets: u32, prefixes: bool) {
+        self.is_disturbed |= targets > self.out_of_peace.0;
+        self.out_of_peace = (targets, prefixes);
     }
 
     /// The largest rate of a role in peace, packets per second.
@@ -154,6 +183,17 @@ impl ZoneState {
             self.sources.note(&sample);
             if !self.alarmed.contains(sample.role) {
                 return;
+            }
+        }
+        if matches!(sample.role, Role::IcmpOther | Role::UdpUnserved) || !self.sees_inside {
+            // What is only watched may be peace, and often is where only the way in is seen.
+            let is_watched = self.alarmed.contains(sample.role) && !self.is_one_way;
+            let peace = !self.answered.contains(sample.role) && !is_watched;
+            if let Some(entry) = self.returns.get_mut(at) {
+                if entry.is_none() {
+                    *entry = Returns::of(sample.role).map(Box::new);
+                }
+                entry.iter_mut().for_each(|returns| returns.note(&sample, peace));
             }
         }
         if let Some(recent) = self.recent.get_mut(at) {
@@ -172,76 +212,55 @@ impl ZoneState {
         self.alarmed.union(self.answered).contains(role)
     }
 
+    /// Takes a sample that a conversation explains. Its role is what it would have without.
+    pub fn explain(&mut self, sample: Sample) {
+        if let Some(explained) = self.explained.get_mut(sample.role.index()) {
+            explained.offer(sample);
+        }
+    }
+
+    /// Counts a packet that a conversation explains, by the role that it would have without, if any.
+    pub fn count_explained(&mut self, role: Option<Role>) {
+        let (all, roles) = &mut self.explained_counts;
+        *all += 1;
+        let of = role.and_then(|role| roles.get_mut(role.index()));
+        of.into_iter().for_each(|count| *count += 1);
+        if *all >= EXPLAINED_OF {
+            *all /= 2;
+            roles.iter_mut().for_each(|count| *count /= 2);
+        }
+    }
+
+    /// True when next to nothing of what conversations explain would have this role if they were all forgotten: memory may be young,
+    /// or incomplete, and hardly anybody is taken for a stranger.
+    pub fn hardly_explains(&self, role: Role) -> bool {
+        let (all, roles) = self.explained_counts;
+        let of = roles.get(role.index()).copied().unwrap_or(0);
+        all >= ENOUGH_EXPLAINED && of <= all / ENOUGH_EXPLAINED
+    }
+
+    /// What legitimate packets of a role look like.
+    pub fn legitimate(&self, role: Role) -> impl Iterator<Item = &Sample> {
+        [&self.reservoirs, &self.explained]
+            .into_iter()
+            .filter_map(move |of| of.get(role.index()))
+            .flat_map(|reservoir| reservoir.samples())
+    }
+
+    /// True when a signature of a role may drop what it selects. Where the return direction is not seen, or has not been for long,
+    /// nothing that it would have explained is certain.
+    pub fn may_drop(&self, role: Role, now: Timestamp) -> bool {
+        let from_memory = relies_on_memory(role) && is_own_witness(role);
+        match role {
+            Role::Syn | Role::UdpOpen | Role::Request => self.sees_inside,
+            _ if from_memory => self.sees_inside && now.since(self.seen_since) >= YOUNG,
+            _ => true,
+        }
+    }
+
     /// True when the role is neither alarmed nor busier than ever in peace: all samples that have waited are legitimate.
     pub fn is_peaceful(&self, role: Role) -> bool {
         let busier = self.rates.get(role.index()).is_some_and(|rate| rate.now > rate.largest);
         !self.alarmed.contains(role) && !self.answered.contains(role) && !busier
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use levee_api::zone::{Challenge, Mode};
-
-    const CALENDAR: Calendar = Calendar { hour: 0, weight: 1.0, seen_since: Timestamp::ZERO, is_training: false };
-
-    fn zone(visibility: Visibility) -> Zone {
-        Zone {
-            name: "web".to_owned(),
-            prefixes: Vec::new(),
-            mode: Mode::Enforce,
-            services: Vec::new(),
-            services_complete: false,
-            visibility,
-            challenge: Challenge::default(),
-            challenge_dns: false,
-            link_capacity_bps: None,
-            floors: Vec::new(),
-            runbook: None,
-        }
-    }
-
-    #[test]
-    fn visibility_is_learned_during_a_flood_that_does_not_speak_against_it() {
-        let mut state = ZoneState { alarmed: Role::Syn.set(), ..ZoneState::default() };
-        for tick in 1..1_000 {
-            state.delta.packets = 110;
-            state.delta.roles[Role::Syn.index()] = 100;
-            state.account(Duration::from_millis(10), &CALENDAR, Timestamp(tick * 10_000_000));
-        }
-        assert!(state.judge_visibility(&zone(Visibility::Auto)));
-    }
-
-    #[test]
-    fn where_there_is_no_tcp_answers_to_datagrams_tell_visibility() {
-        let zone = zone(Visibility::Auto);
-        let habits = |answers| Habits { datagrams: 300.0, answers, ..Habits::default() };
-        let state = |answers| ZoneState { habits: habits(answers), ..ZoneState::default() };
-        assert!(state(60.0).judge_visibility(&zone), "a name server refuses much of what it is asked");
-        assert!(!state(0.0).judge_visibility(&zone));
-        let vanished = ZoneState { sees_inside: true, ..state(3.0) };
-        assert!(!vanished.judge_visibility(&zone), "the answers go another way by now");
-    }
-
-    fn after(packets: u32, out_of_state: u32) -> ZoneState {
-        let mut state = ZoneState::default();
-        let mut now = Timestamp::ZERO;
-        for _ in 0..1_000 {
-            now = now + Duration::from_millis(10);
-            state.delta.packets = packets;
-            state.delta.roles[Role::OutOfState.index()] = out_of_state;
-            state.account(Duration::from_millis(10), &CALENDAR, now);
-        }
-        state
-    }
-
-    #[test]
-    fn visibility_is_learned_from_what_the_return_direction_explains() {
-        assert!(after(10, 0).judge_visibility(&zone(Visibility::Auto)));
-        assert!(!after(10, 9).judge_visibility(&zone(Visibility::Auto)));
-        assert!(!ZoneState::default().judge_visibility(&zone(Visibility::Auto)), "unknown is no");
-        assert!(!after(10, 0).judge_visibility(&zone(Visibility::Inbound)));
-        assert!(after(10, 9).judge_visibility(&zone(Visibility::Both)));
     }
 }

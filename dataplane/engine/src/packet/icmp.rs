@@ -23,6 +23,25 @@ const V6_ERRORS: [u8; 4] = [1, 2, 3, 4];
 const DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
 const DISCOVERY_HOP_LIMIT: u16 = 255;
 
+/// Protocol numbers, as they are in columns.
+pub const PROTOCOLS: [u32; 2] = [V4 as u32, V6 as u32];
+/// Protocol and type of an echo reply.
+pub const ECHO_REPLY: (u16, u16) = (1, 0);
+/// The same over IPv6.
+pub const ECHO_REPLY_V6: (u16, u16) = (58, 129);
+/// Protocol and type of an echo request, over either.
+const ECHO_REQUESTS: [(u16, u16); 2] = [(1, 8), (58, 128)];
+
+/// True for an echo reply.
+pub fn is_echo_reply(lanes: &Lanes) -> bool {
+    [ECHO_REPLY, ECHO_REPLY_V6].contains(&(lanes.get(Lane::Protocol), lanes.get(Lane::SrcPort)))
+}
+
+/// True for an echo request.
+pub fn is_echo_request(lanes: &Lanes) -> bool {
+    ECHO_REQUESTS.contains(&(lanes.get(Lane::Protocol), lanes.get(Lane::SrcPort)))
+}
+
 pub(super) fn parse_v4(
     frame: &Frame<'_>,
     datagram: &Datagram,

@@ -15,7 +15,7 @@ impl Stages {
     /// of watched roles at alarmed targets (nearly) all. Of what they do explain, only a part of the bursts.
     #[inline(never)]
     pub(super) fn sample(&mut self, packets: &[Packet<'_>], now: Timestamp) {
-        let Self { link, scratch, peace_left, watched_left, established_left, lot, .. } = self;
+        let Self { link, scratch, peace_left, watched_left, established_left, explained_left, lot, .. } = self;
         // A linear congruential generator (Numerical Recipes, 2nd edition, section 7.1), whose high bits are good.
         *lot = lot.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let in_peace = *lot >> (u32::BITS - EVERY.ilog2()) == 0 && *established_left > 0;
@@ -30,7 +30,9 @@ impl Stages {
             let watched = link.watch.roles(place.zone).contains(role) && link.watch.is_alarmed(place);
             // No signature is looked for in what is dropped anyway; an attack of it is still to be named.
             let left_out = match role {
-                Role::Established => !(watched || in_peace) || *reason == Some(Reason::SourceBlocked),
+                Role::Established => {
+                    !(watched || in_peace || *explained_left > 0) || *reason == Some(Reason::SourceBlocked)
+                }
                 Role::Malformed => !watched,
                 _ => false,
             };
@@ -38,7 +40,8 @@ impl Stages {
                 continue;
             }
             let budget = match role {
-                Role::Established => &mut *established_left,
+                Role::Established if watched || in_peace => &mut *established_left,
+                Role::Established => &mut *explained_left,
                 _ if watched => &mut *watched_left,
                 _ => &mut *peace_left,
             };
@@ -47,7 +50,9 @@ impl Stages {
             let sample = sample_of(packet, lanes, &parsed.layers(at), now);
             // What is only challenged is looked at for a signature still: that drops it without an answer.
             let passed = reason.is_none_or(|reason| reason == Reason::Challenge);
-            link.sample(Sample { conversation: *key, slot: place.slot, role, passed, ..sample });
+            let is_example = role == Role::Established && !(watched || in_peace);
+            let slot = if is_example { Sample::EXAMPLE } else { place.slot };
+            link.sample(Sample { conversation: *key, slot, role, passed, ..sample });
         }
     }
 

@@ -6,7 +6,7 @@ use levee_api::time::Timestamp;
 
 use crate::detect::classify::amplification;
 use crate::isa::Isa;
-use crate::packet::{Direction, Kind, Lanes, Layers, Packet, udp};
+use crate::packet::{Direction, Kind, Lanes, Layers, Packet, icmp, udp};
 use crate::pipeline::{BURST, set_bits};
 use crate::target::fragment::{Arrival, Fragments, Lead};
 use crate::target::keyed::Keyed;
@@ -179,8 +179,18 @@ impl Conversations {
         match layers.kind {
             Kind::Tcp => self.tcp_out(packet, lanes, layers, key, now),
             Kind::Udp => self.udp_out(packet, lanes, layers, key, served, now),
+            Kind::IcmpOther if icmp::is_echo_request(lanes) => self.echo_out(key, now),
             _ => Learned::default(),
         }
+    }
+
+    /// Inside asks: whoever it asked may reply.
+    fn echo_out(&mut self, conversation: u64, now: Timestamp) -> Learned {
+        if let Some((mut entry, _)) = self.memory.find_or_create(conversation, now) {
+            entry.mark(State::PROVEN);
+            entry.keep(now, lifetime::DATAGRAMS);
+        }
+        Learned { answer: false, conversation }
     }
 
     fn tcp_out(
@@ -273,6 +283,9 @@ fn judge(
         Kind::Tcp => tcp_in(memory, packet, lanes, layers, key, now),
         Kind::Udp => udp_in(memory, lanes, key, served, now),
         Kind::LaterFragment => Judged::of(Role::LaterFragment),
+        Kind::IcmpOther if icmp::is_echo_reply(lanes) && memory.find(key, now).is_some() => {
+            Judged::of(Role::Established)
+        }
         Kind::IcmpOther => Judged::of(Role::IcmpOther),
         Kind::OtherProtocol => Judged::of(Role::OtherProtocol),
         Kind::Malformed { .. } => Judged::of(Role::Malformed),

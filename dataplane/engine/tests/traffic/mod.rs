@@ -31,6 +31,8 @@ pub(crate) struct Site {
     pub(crate) lost_of_clients: usize,
     /// SYNs of clients that were challenged; these clients do not answer.
     pub(crate) asked_of_clients: usize,
+    /// What inside says passes here.
+    pub(crate) hears_inside: bool,
     running: Option<Outcome>,
     ticks: u64,
 }
@@ -63,6 +65,7 @@ impl Site {
             events: Vec::new(),
             lost_of_clients: 0,
             asked_of_clients: 0,
+            hears_inside: true,
             running: None,
             ticks: 0,
         }
@@ -102,11 +105,15 @@ impl Site {
 
     /// What clients and the server say to each other in a tick: 20 connections and as many datagrams a second.
     pub(crate) fn peace(&mut self) {
-        if !self.ticks.is_multiple_of(5) {
-            return;
+        if self.ticks.is_multiple_of(5) {
+            self.converse(self.ticks / 5);
         }
-        let port = 20_000 + u16::try_from(self.ticks / 5 % 20_000).unwrap();
-        let client = [192, 0, 2, u8::try_from(self.ticks / 5 % 200).unwrap() + 1];
+    }
+
+    /// All that the `n`th client has to say.
+    pub(crate) fn converse(&mut self, n: u64) {
+        let port = 20_000 + u16::try_from(n % 20_000).unwrap();
+        let client = [192, 0, 2, u8::try_from(n % 200).unwrap() + 1];
         let (to, from) = (Tcp { source: client, port, ..TO_SERVER }, Tcp { source: SERVER, port: 443, ..TO_SERVER });
         let back = |step: Tcp| Tcp { destination: client, to_port: port, ..step };
         self.client(Inbound, &to.frame(b""));
@@ -122,6 +129,9 @@ impl Site {
     }
 
     fn client(&mut self, direction: Direction, frame: &[u8]) {
+        if direction == Outbound && !self.hears_inside {
+            return;
+        }
         match self.send(direction, frame) {
             Verdict::Forward | Verdict::Translate => {}
             Verdict::Reply => self.asked_of_clients += 1,
@@ -304,9 +314,14 @@ pub(crate) fn udp6(to: u128, n: u64, port: u16) -> Vec<u8> {
 }
 
 pub(crate) fn icmp(to: [u8; 4], n: u64) -> Vec<u8> {
+    echo(attacker(n).0, to, 8, &[0x55; 900])
+}
+
+/// An echo request (8), or the reply to one (0).
+pub(crate) fn echo(from: [u8; 4], to: [u8; 4], kind: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
-    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4(attacker(n).0, to, 57);
-    builder.icmpv4_echo_request(1, 1).write(&mut frame, &[0x55; 900]).unwrap();
+    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]).ipv4(from, to, 57);
+    builder.icmpv4_raw(kind, 0, [0, 1, 0, 1]).write(&mut frame, payload).unwrap();
     frame
 }
 

@@ -5,13 +5,14 @@ use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
 use crate::detect::detector::Detector;
+use crate::detect::detector::evidence::{glance, is_rare};
 use crate::detect::detector::task::LIMIT_AFTER;
 use crate::detect::event::{Phase, What};
 use crate::detect::measures::Measure;
 use crate::detect::node::NodeId;
 use crate::detect::sources;
 use crate::detect::track::Change;
-use crate::detect::witness::Witness;
+use crate::detect::witness::{Witness, presumably_alone};
 use crate::reflex::{self, Answer};
 
 impl Detector {
@@ -74,14 +75,27 @@ impl Detector {
         let (Some(zone), Some(state)) = (self.plan.zone(node.zone), self.zones.get(usize::from(node.zone))) else {
             return false;
         };
+        let target = reflex::Target {
+            zone,
+            peace: &node.peace,
+            zone_peace: &state.peace,
+            is_rare: is_rare(state, &node.peace, node.track(role), role),
+            sees_inside: state.sees_inside,
+            is_ipv6: !node.prefix.is_ipv4(),
+        };
+        let usual = node.track(role).map_or(0.0, |track| track.baseline.largest);
+        let limit = |pps, per| Action::Limit { pps, per };
         let answer = match witness {
             // Who completes handshakes has an answer to every challenge.
             Some(Witness::Idle(_)) => Answer::BlockIdle,
-            _ => reflex::answer(role, zone, &node.peace, &state.peace),
+            _ => reflex::answer(role, &target, witness.as_ref()),
         };
         let (action, rule) = match answer {
             Answer::BlockIdle => (Action::BlockSource { after: reflex::IDLE_CONNECTIONS }, Rule::of(HeaderBox::any())),
             Answer::DropRole => (Action::Drop, Rule::of(HeaderBox::any())),
+            Answer::DropOnly(what) => (Action::Drop, Rule::of(what)),
+            Answer::LimitRole => (limit(least_pps(usual), Per::Target), Rule::of(HeaderBox::any())),
+            Answer::LimitPings(pps) => (limit(pps, Per::Source), Rule::of(HeaderBox::any())),
             Answer::Challenge(what) => (Action::Challenge { above_pps: 0 }, Rule::of(what)),
             Answer::LimitSources(but) => {
                 let pps = whole_pps(sources::limit_pps(node.usual.heaviest));
@@ -100,24 +114,30 @@ impl Detector {
         let evidence = witness.map(|witness| witness.to_string()).unwrap_or_default();
         let measure = Measure::new(node.zone, role, rule, action, evidence, now);
         let measure = if answer == Answer::BlockIdle { measure.with(Role::Request) } else { measure };
+        // A zone keeps in mind what was dropped whole, not a part of a role.
+        let zone_limit = (answer == Answer::DropRole)
+            .then(|| reflex::zone_limit(role, action, &state.peace, state.largest(role)))
+            .flatten()
+            .map(whole_pps);
         let most = whole_pps(threshold_pps);
-        let measure = match reflex::zone_limit(role, action, &state.peace, state.largest(role)).map(whole_pps) {
+        let measure = match zone_limit {
             Some(pps) => measure.coarse(pps.min(most)).remembered(),
             None => measure.coarse(most),
         };
         self.measures.install(measure, &zone.name, node.prefix, now)
     }
 
-    /// Limits to its threshold what has no service behind it and has found no signature in time, or is more than that still
-    /// behind its signatures.
+    /// Limits what has no service behind it and has found no signature in time, or is more than that still behind its signatures:
+    /// fragments to their threshold; ICMP, if there is a witness against what gets through, to what it was in peace. So are datagrams
+    /// to ports that nobody serves, of senders that are not there, as long as memory is too young to drop them for their role.
     pub(super) fn limit_the_rest(&mut self, now: Timestamp) {
         for id in self.hot.clone() {
-            for role in [Role::IcmpOther, Role::LaterFragment] {
+            for role in [Role::IcmpOther, Role::LaterFragment, Role::UdpUnserved] {
                 let Some(node) = self.nodes.get(id) else { continue };
                 let Some(track) = node.track(role) else { continue };
                 let threshold = self.threshold_of(node, role);
                 let gets_through = track.residual > threshold && track.residual_smooth > threshold;
-                let (zone, prefix) = (node.zone, node.prefix);
+                let (zone, prefix, smooth) = (node.zone, node.prefix, track.residual_smooth);
                 if track.phase != Phase::Attack
                     || now.since(track.since) < LIMIT_AFTER
                     || !gets_through
@@ -125,14 +145,32 @@ impl Detector {
                 {
                     continue;
                 }
+                let Some(state) = self.zones.get(usize::from(zone)) else { continue };
+                let witness = match role {
+                    Role::UdpUnserved if !self.measures.drops_all_on(zone, role, &prefix) => {
+                        let returns = glance(state, role, &prefix, true, now).returns;
+                        let is_harmless = state.hardly_explains(role) || is_rare(state, &node.peace, Some(track), role);
+                        presumably_alone(&returns).filter(|_| is_harmless)
+                    }
+                    Role::IcmpOther => self.witness(node, role, true, now),
+                    _ => None,
+                };
+                let (pps, per, why) = match (role, witness) {
+                    (Role::LaterFragment, _) => (whole_pps(threshold), Per::Target, "no service behind it".to_owned()),
+                    (_, Some(witness @ Witness::Alone(_))) => {
+                        (least_pps(track.baseline.largest), Per::Target, witness.to_string())
+                    }
+                    (_, Some(Witness::NoService(_))) => {
+                        (whole_pps(threshold), Per::Target, "no service behind it".to_owned())
+                    }
+                    (_, Some(witness @ Witness::Insistent { .. })) => (reflex::PINGS, Per::Source, witness.to_string()),
+                    _ => continue,
+                };
                 let Some(zone_name) = self.plan.zone(zone).map(|zone| zone.name.clone()) else { continue };
-                let pps = whole_pps(threshold);
-                let witness =
-                    format!("{role}: no service behind it, and no signature stops {:.0}/s", track.residual_smooth);
+                let witness = format!("{role}: {why}, and no signature stops {smooth:.0}/s");
                 let all = Rule::of(HeaderBox::any());
-                let measure =
-                    Measure::new(zone, role, all, Action::Limit { pps, per: Per::Target }, witness, now).coarse(pps);
-                if self.measures.install(measure, &zone_name, prefix, now)
+                let measure = Measure::new(zone, role, all, Action::Limit { pps, per }, witness, now);
+                if self.measures.install(measure.coarse(whole_pps(threshold)), &zone_name, prefix, now)
                     && let Some(track) = self.nodes.get_mut(id).and_then(|node| node.track_mut(role))
                 {
                     track.mitigated_at.get_or_insert(now);
@@ -156,6 +194,14 @@ impl Detector {
             self.tell(What::Merged { host, into, role }, now);
         }
     }
+}
+
+/// What is limited to what it was in peace may be this much in any case.
+pub(super) const LEAST_PPS: f32 = 10.0;
+
+/// A limit for what had this rate in peace.
+pub(super) fn least_pps(usual: f32) -> u32 {
+    whole_pps(usual.max(LEAST_PPS))
 }
 
 #[expect(

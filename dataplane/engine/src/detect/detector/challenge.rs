@@ -36,7 +36,7 @@ impl Detector {
             let Some(node) = self.nodes.get(id) else { continue };
             let Some(track) = node.track(role).filter(|track| track.phase == Phase::Attack) else { continue };
             let passed = node.window.passed();
-            let left = self.witness(node, role, &passed, now);
+            let left = self.witness(node, role, true, now);
             // At the rate at which SYNs pass now: what passed before there was a signature says nothing about it.
             let passing = (WINDOW_S * track.residual_smooth).min(passed.syns);
             let harmless = (node.usual.half_open / 2.0).max(HARMLESS).max(UNDER_WAY * passed.handshakes);

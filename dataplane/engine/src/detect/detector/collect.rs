@@ -2,17 +2,19 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use levee_api::lane::Lane;
+use levee_api::lane::{Lane, TcpFlags};
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
 use crate::detect::detector::{Detector, Tenant};
+use crate::detect::event::Phase;
 use crate::detect::node::{Node, NodeId};
 use crate::detect::reservoir::Admission;
 use crate::detect::services::Service;
 use crate::detect::slots::Pass;
 use crate::link::Notice;
 use crate::sample::Sample;
+use crate::target::conversation::{stranger_tcp, stranger_udp};
 use crate::target::counters::{COUNTED_ROLES, Counts, Reading, Totals};
 use crate::target::plan::destination_address;
 
@@ -81,7 +83,23 @@ impl Detector {
             let (target, port) = (destination_address(&sample.lanes), sample.lanes.get(Lane::DstPort));
             self.services.begin(sample.conversation, Service { zone: place.zone, target, port });
         }
-        zone.sample(sample);
+        if !sample.is_example() {
+            zone.sample(sample);
+        }
+        if sample.role != Role::Established || !sample.passed {
+            return;
+        }
+        let lanes = &sample.lanes;
+        let stranger = match lanes.get(Lane::Protocol) {
+            6 => Some(stranger_tcp(TcpFlags::from_bits_truncate(lanes.get(Lane::TcpFlags)))),
+            17 => Some(stranger_udp(lanes, self.plan.serves_udp(place.zone, lanes.get(Lane::DstPort)))),
+            _ => None,
+        };
+        zone.count_explained(stranger);
+        // To a served port the newcomers are those that a memory would not know.
+        if let Some(role) = stranger.filter(|role| *role != Role::UdpOpen) {
+            zone.explain(Sample { role, ..sample });
+        }
     }
 
     fn lodge(&mut self, worker: usize, slot: u32, address: u128, ipv6: bool, totals: Totals, now: Timestamp) {
@@ -299,6 +317,9 @@ impl Detector {
         add_delta(node, id, delta, self.tick, now, &mut self.touched);
         if let Some(zone) = self.zones.get_mut(usize::from(node.zone)) {
             zone.delta.add(delta);
+            if node.phase(Role::OutOfState) != Phase::Normal {
+                zone.apart.add(delta);
+            }
         }
     }
 
@@ -318,10 +339,16 @@ impl Detector {
                     Admission::Proven
                 };
                 let usually = zone.habits.do_go_on();
+                let returns = zone.returns.get(role.index()).and_then(Option::as_deref);
+                let returns = returns.filter(|_| role == Role::IcmpOther || !zone.sees_inside);
+                if let Some(explained) = zone.explained.get_mut(role.index()) {
+                    explained.admit(Admission::All, |_| true, now);
+                }
                 if let Some(reservoir) = zone.reservoirs.get_mut(role.index()) {
                     let holds = |sample: &Sample| {
                         let of_service = services.do_go_on(index, sample.lanes.get(Lane::DstPort));
                         proofs.holds(role, of_service.unwrap_or(usually), sample.conversation)
+                            || returns.is_some_and(|returns| returns.proves(sample.conversation))
                     };
                     reservoir.admit(admission, holds, now);
                 }

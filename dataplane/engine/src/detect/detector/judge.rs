@@ -10,6 +10,7 @@ use levee_api::zone::Zone;
 
 use crate::detect::detector::answer::whole_pps;
 use crate::detect::detector::collect::add_delta;
+use crate::detect::detector::evidence::{glance, is_rare, is_telling, usual_segments};
 use crate::detect::detector::{Detector, TICK};
 use crate::detect::event::{Phase, What};
 use crate::detect::growth;
@@ -18,7 +19,7 @@ use crate::detect::slots::{Earlier, Limits};
 use crate::detect::threshold::{Baseline, Bounds};
 use crate::detect::track::{Change, Lesson, Look, TAU, Track};
 use crate::detect::window::as_f32;
-use crate::detect::witness::{self, Seen, Witness};
+use crate::detect::witness::{self, Glance, Seen, Witness};
 use crate::target::counters::Totals;
 
 impl Detector {
@@ -31,13 +32,10 @@ impl Detector {
             return;
         };
         let (observed, sees_inside, habits) = (state.observed, state.sees_inside, state.habits);
+        let is_heard = state.sight.is_heard();
         let Above { covers, frozen } = self.above(id);
         let tick = now.since(self.last_tick);
         let (calendar, late) = (self.calendar, self.calendar.is_late(observed));
-        let watched = self.nodes.get(id).filter(|node| node.phase(Role::UdpOpen) == Phase::Watch);
-        let forged = watched.filter(|_| self.scans_left > 0).map(|node| self.forged(node, now));
-        self.scans_left -= usize::from(forged.is_some());
-        let forged = forged.unwrap_or_default();
         let Some(node) = self.nodes.get_mut(id) else { return };
         let delta = if node.touched == self.tick { node.delta } else { Totals::default() };
         node.window.add(&delta, now);
@@ -47,15 +45,20 @@ impl Detector {
             followed.counts(now)
         });
         let followed = followed.unwrap_or_default();
+        let usual_segments = usual_segments(state, node);
         let seen = Seen {
             window: &window,
             followed,
             services: &services,
-            forged,
             overrun,
+            glance: Glance::default(),
+            passed: false,
+            usual_segments,
+            is_rare: false,
+            excess: 0.0,
             usual: &usual,
             habits: &habits,
-            sees_inside,
+            sees_inside: sees_inside && is_heard,
         };
         node.peace.add(&delta, node.is_peaceful(), now);
         node.established.0 += as_f32(delta.established);
@@ -94,13 +97,23 @@ impl Detector {
                 continue;
             }
             let alarmed = track.alarmed(threshold);
+            let phase = track.phase;
+            let is_rare = alarmed && is_rare(state, &node.peace, Some(track), role);
+            let excess = track.rate_smooth.max(track.rate) / threshold.max(bounds.floor).max(1.0);
+            let mut seen = Seen { is_rare, excess, ..seen };
+            if alarmed && phase != Phase::Attack && self.scans_left > 0 && is_telling(state, role) {
+                self.scans_left -= 1;
+                seen.glance = glance(state, role, &node.prefix, false, now);
+            }
             let witness = if alarmed { witness::look(role, &seen) } else { None };
             if let Some(change) = track.step(threshold, witness.is_some(), now) {
                 self.changes_left -= 1;
                 changes.push((role, change, track.rate_smooth.max(track.rate), threshold, witness));
             }
         }
-        learn_usual(node, habits.answer_ratio(), late, observed, now);
+        if sees_inside && is_heard {
+            learn_usual(node, habits.answer_ratio(), late, observed, now);
+        }
         node.covered = covers;
         if !node.is_quiet() && !std::mem::replace(&mut node.hot, true) {
             node.followed.get_or_insert_default().add(&delta, now);
@@ -170,6 +183,7 @@ impl Detector {
             return;
         };
         let (observed, ratio) = (state.observed, state.habits.answer_ratio());
+        let is_seen = state.sees_inside && state.sight.is_heard();
         let (calendar, late) = (self.calendar, self.calendar.is_late(observed));
         let mut lessons = Vec::new();
         let delta = earlier.counts.totals();
@@ -192,7 +206,9 @@ impl Detector {
             let lesson = track.absorb(as_f32(packets), as_f32(dropped), &look, span, until);
             lessons.extend(lesson.map(|lesson| (role, lesson, track.baseline.threshold(&bounds))));
         }
-        learn_usual(node, ratio, late, observed, until);
+        if is_seen {
+            learn_usual(node, ratio, late, observed, until);
+        }
         for (role, lesson, threshold_pps) in lessons {
             self.on_lesson(id, role, lesson, threshold_pps, now);
         }
@@ -259,6 +275,7 @@ impl Detector {
             })
         });
         (self.hot_hosts, self.prefix_hot) = (0, false);
+        let mut out_of_peace = vec![(0_u32, false); self.zones.len()];
         for id in &self.hot {
             let Some(node) = self.nodes.get(*id) else { continue };
             self.prefix_hot |= node.depth > 0;
@@ -267,6 +284,15 @@ impl Detector {
             let Phases { watch, attack, hold } = node.phases;
             zone.alarmed = zone.alarmed.union(watch).union(attack);
             zone.answered = zone.answered.union(attack).union(hold);
+            if watch.union(attack).union(hold).contains(Role::OutOfState)
+                && let Some((targets, prefixes)) = out_of_peace.get_mut(usize::from(node.zone))
+            {
+                (*targets, *prefixes) = (*targets + 1, *prefixes || node.depth > 0);
+            }
+        }
+        let targets = out_of_peace.into_iter().chain(std::iter::repeat((0, false)));
+        for (zone, (targets, prefixes)) in self.zones.iter_mut().zip(targets) {
+            zone.note_out_of_peace(targets, prefixes);
         }
         for (index, zone) in self.zones.iter().enumerate() {
             self.watch.set(u16::try_from(index).unwrap_or(u16::MAX), zone.alarmed);

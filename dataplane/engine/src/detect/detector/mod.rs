@@ -10,9 +10,11 @@ mod answer;
 mod challenge;
 mod collect;
 mod established;
+mod evidence;
 mod judge;
 mod memory;
 mod report;
+mod sight;
 mod task;
 
 use std::collections::HashMap;
@@ -275,14 +277,7 @@ impl Detector {
     }
 
     fn each_second(&mut self, now: Timestamp) {
-        let plan = Arc::clone(&self.plan);
-        for (zone, state) in plan.zones().iter().zip(&mut self.zones) {
-            let sees_inside = state.judge_visibility(zone);
-            if sees_inside != state.sees_inside {
-                state.sees_inside = sees_inside;
-                self.events.push(Event { at: now, what: What::Visibility { zone: zone.name.clone(), sees_inside } });
-            }
-        }
+        self.judge_visibility(now);
         self.learn_heaviest(now);
         let (zones, nodes) = (&self.zones, &self.nodes);
         self.measures.renew_and_expire(

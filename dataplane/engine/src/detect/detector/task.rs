@@ -1,35 +1,33 @@
 //! Signature extraction, which takes longer than a tick may: which target is next, and what becomes of the result.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use levee_api::filter::{Action, Per};
-use levee_api::lane::Bits;
 use levee_api::prefix::Prefix;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
 use crate::detect::detector::Detector;
-use crate::detect::detector::answer::whole_pps;
+use crate::detect::detector::answer::{least_pps, whole_pps};
+use crate::detect::detector::evidence::{glance, is_rare};
 use crate::detect::event::Phase;
 use crate::detect::extract::{self, Extraction, Tier};
 use crate::detect::measures::Measure;
 use crate::detect::node::{Node, NodeId};
 use crate::detect::services;
-use crate::detect::sources::Overrun;
 use crate::detect::track::Track;
-use crate::detect::window::{Window, as_f32};
-use crate::detect::witness::{self, Forged, Seen, Witness};
+use crate::detect::window::as_f32;
+use crate::detect::witness::{Forged, Glance, Witness};
 use crate::sample::Sample;
 use crate::target::counters::COUNTED_ROLES;
-use crate::target::plan::{destination_address, source_address};
+use crate::target::plan::destination_address;
 
 /// Samples of the attack that an extraction looks at: the newest, at most this old.
-const SAMPLE_WINDOW: Duration = Duration::from_millis(300);
+pub(super) const SAMPLE_WINDOW: Duration = Duration::from_millis(300);
 /// Fewer samples than this are no basis for a signature.
 const ENOUGH_SAMPLES: usize = 150;
 /// More are not looked at.
-const MOST_SAMPLES: usize = 2048;
+pub(super) const MOST_SAMPLES: usize = 2048;
 /// An extraction is repeated after this time, while the attack gets through.
 const REPEAT: Duration = Duration::from_millis(50);
 /// And of SYNs that are challenged.
@@ -101,8 +99,14 @@ impl Detector {
     }
 
     fn is_due(&self, node: &Node, role: Role, track: &Track, now: Timestamp) -> bool {
-        // What only counts who matches it may be looked for before there is a witness.
-        (track.phase == Phase::Attack || track.phase == Phase::Watch && role == Role::Request)
+        let is_sought = match (track.phase, role) {
+            (Phase::Attack, _) => true,
+            // What only counts who matches it may be looked for before there is a witness.
+            (Phase::Watch, Role::Request) => true,
+            (Phase::Watch, _) => self.may_be_unnatural(node, role, track, now),
+            _ => false,
+        };
+        is_sought
             && role != Role::Malformed
             && now.since(track.last_extraction) >= self.repeat_after(node, role)
             && (track.mitigated_at.is_none() && track.is_new(role) || self.gets_through(node, role, track, now))
@@ -117,22 +121,17 @@ impl Detector {
         if role == Role::Syn && is_asked() && is_found() { REPEAT_CHALLENGED } else { REPEAT }
     }
 
+    /// Without a witness a signature may be one, if it holds only what nobody's programs send: of echo requests, and of SYNs where
+    /// nobody can know whether they are answered and clients have had time to show themselves.
+    fn may_be_unnatural(&self, node: &Node, role: Role, track: &Track, now: Timestamp) -> bool {
+        let sees_inside = self.zones.get(usize::from(node.zone)).is_some_and(|zone| zone.sees_inside);
+        role == Role::IcmpOther || role == Role::Syn && !sees_inside && now.since(track.since) >= LIMIT_AFTER
+    }
+
     /// What is left of an attack behind its filters is still one: of the roles of newcomers it may be the crowd beside it.
     fn gets_through(&self, node: &Node, role: Role, track: &Track, now: Timestamp) -> bool {
         track.residual_smooth > self.threshold_of(node, role) / 2.0
-            && self.witness(node, role, &node.window.passed(), now).is_some()
-    }
-
-    pub(super) fn witness(&self, node: &Node, role: Role, window: &Window, now: Timestamp) -> Option<Witness> {
-        let state = self.zones.get(usize::from(node.zone))?;
-        let followed = node.followed.as_ref().map(|followed| followed.counts(now)).unwrap_or_default();
-        let Node { usual, .. } = node;
-        let forged = if role == Role::UdpOpen { self.forged(node, now) } else { Forged::default() };
-        let (habits, sees_inside) = (&state.habits, state.sees_inside);
-        let overrun = Overrun::default();
-        let services = if role == Role::UdpOpen { self.services_at(node, now) } else { Vec::new() };
-        let services = &services;
-        witness::look(role, &Seen { window, followed, services, forged, overrun, usual, habits, sees_inside })
+            && (role == Role::IcmpOther || self.witness(node, role, true, now).is_some())
     }
 
     /// What clients of the services of a target did lately.
@@ -171,7 +170,14 @@ impl Detector {
         let threshold = self.threshold_of(node, role);
         let rate = track.residual_smooth.max(track.residual).max(1.0);
         let usual = track.baseline.rates.quantile(0.5) / rate;
+        let witness = self.witness(node, role, true, now);
         let rho = match role {
+            // Where one direction is seen, who goes on is no part of the attack.
+            _ if !state.sees_inside => match witness {
+                Some(Witness::Alone(missing)) => missing.share / missing.usual.max(0.05),
+                Some(Witness::Unfollowed { began, segments }) => segments / began.max(1.0),
+                _ => 0.0,
+            },
             Role::Syn => {
                 let passed = node.window.passed();
                 passed.handshakes / passed.syns.max(1.0)
@@ -181,7 +187,8 @@ impl Detector {
                 let answered = node.window.answers / ratio / node.window.datagrams.max(1.0);
                 // Of what servers answer whoever asks, those who go on tell.
                 let proven = self.went_on_at(node, now).map_or(answered, |went_on| answered.min(went_on));
-                match self.forged(node, now) {
+                let Glance { forged, .. } = glance(state, role, &node.prefix, true, now);
+                match forged {
                     Forged { of: 0, .. } => proven,
                     Forged { count, of, .. } => proven.min(as_f32(of - count) / as_f32(of)),
                 }
@@ -192,7 +199,8 @@ impl Detector {
         let job = extract::Job {
             role,
             attack,
-            legitimate: state.reservoirs.get(role.index()).map(|r| r.samples().to_vec()).unwrap_or_default(),
+            legitimate: state.legitimate(role).copied().collect(),
+            only_unnatural: witness.is_none() && matches!(role, Role::IcmpOther | Role::Syn),
             rho: f64::from(rho).clamp(0.0, 1.0),
             excess: f64::from((rate - threshold) / rate).clamp(0.0, 1.0),
             installed: self
@@ -202,6 +210,7 @@ impl Detector {
                 .collect(),
             first_pass: track.mitigated_at.is_none(),
             allow_limit: track.mitigated_at.is_none() && now.since(track.since) >= LIMIT_AFTER,
+            is_common: role == Role::OutOfState && !is_rare(state, &node.peace, Some(track), role),
             served: self.plan.zone(node.zone)?.services.clone(),
         };
         self.task = Some(key);
@@ -215,17 +224,27 @@ impl Detector {
         self.task = None;
         let Some(node) = self.nodes.get(key.node).filter(|node| node.prefix == key.prefix) else { return };
         let Some(zone_name) = self.plan.zone(key.zone).map(|zone| zone.name.clone()) else { return };
-        let phase = node.phase(key.role);
-        if !matches!((phase, key.role), (Phase::Attack, _) | (Phase::Watch, Role::Request)) || node.zone != key.zone {
+        let mut phase = node.phase(key.role);
+        if node.zone != key.zone {
             return;
         }
-        let witness = self.witness(node, key.role, &node.window, now);
+        match (phase, key.role) {
+            (Phase::Attack, _) | (Phase::Watch, Role::Request) => {}
+            (Phase::Watch, _) if job.only_unnatural && extraction.found.iter().any(|rule| rule.tier == Tier::Drop) => {
+                self.convict(key.node, key.role, now);
+                phase = Phase::Attack;
+            }
+            _ => return,
+        }
+        let Some(node) = self.nodes.get(key.node) else { return };
+        let witness = self.witness(node, key.role, false, now);
         let drop = match (key.role, &witness) {
             // What a client asks for is no reason to drop it: who asks for nothing else is blocked.
             (Role::Request, Some(Witness::OneShot(_))) => Action::BlockSource { after: 1 },
             (Role::Request, _) => Action::BlockSource { after: BLOCK_AFTER },
             _ => Action::Drop,
         };
+        let may_drop = self.zones.get(usize::from(key.zone)).is_some_and(|zone| zone.may_drop(key.role, now));
         let evidence = witness.map_or_else(|| "seen at the onset".to_owned(), |witness| witness.to_string());
         let usual_pps = node.track(key.role).map_or(0.0, |track| track.baseline.largest);
         let largest = extraction.found.iter().map(|found| found.attack_share).fold(0.0, f64::max);
@@ -235,6 +254,11 @@ impl Detector {
                 continue;
             }
             let action = match found.tier {
+                Tier::Drop if drop == Action::Drop && !may_drop => {
+                    // To what clients usually send that match.
+                    let matching = usual_pps * as_part(found.risk);
+                    Action::Limit { pps: least_pps(matching), per: Per::Target }
+                }
                 Tier::Drop => drop,
                 Tier::Limit => Action::Limit { pps: whole_pps(usual_pps.max(10.0)), per: Per::Target },
             };
@@ -260,19 +284,16 @@ impl Detector {
         self.tell_changes(now);
     }
 
-    /// How many of the newest datagrams to a target no client can have sent, of those that filters let through.
-    pub(super) fn forged(&self, node: &Node, now: Timestamp) -> Forged {
-        let recent = self.zones.get(usize::from(node.zone)).and_then(|zone| zone.recent.get(Role::UdpOpen.index()));
-        let newest = recent.into_iter().flat_map(|recent| recent.iter().rev());
-        newest
-            .take_while(|sample| now.since(sample.at) <= SAMPLE_WINDOW)
-            .take(MOST_SAMPLES)
-            .filter(|sample| sample.passed && node.prefix.contains(destination_address(&sample.lanes)))
-            .fold(Forged::default(), |Forged { count, unroutable, of }, sample| Forged {
-                count: count + u32::from(sample.lanes.bits().contains(Bits::QUIC_FORGED)),
-                unroutable: unroutable + u32::from(is_unroutable(source_address(&sample.lanes))),
-                of: of + 1,
-            })
+    /// What a signature was found for without a witness is an attack.
+    fn convict(&mut self, id: NodeId, role: Role, now: Timestamp) {
+        let Some(node) = self.nodes.get(id) else { return };
+        let threshold = self.threshold_of(node, role);
+        let Some(track) = self.nodes.get_mut(id).and_then(|node| node.track_mut(role)) else { return };
+        let rate = track.rate_smooth.max(track.rate);
+        if let Some(change) = track.convict(now) {
+            self.on_change(id, role, change, rate, threshold, Some(Witness::Unnatural), now);
+            self.mark(id);
+        }
     }
 
     /// The newest samples of a role at a target. `passed`: only what filters let through.
@@ -292,15 +313,9 @@ impl Detector {
     }
 }
 
-/// True for addresses that are nobody's on the internet (RFC 6890): this host, loopback, link-local, multicast, reserved.
-fn is_unroutable(source: IpAddr) -> bool {
-    match source {
-        IpAddr::V4(v4) => {
-            let [first, ..] = v4.octets();
-            first == 0 || first >= 224 || v4.is_loopback() || v4.is_link_local()
-        }
-        IpAddr::V6(v6) => v6.is_unspecified() || v6.is_loopback() || v6.is_multicast() || v6.is_unicast_link_local(),
-    }
+#[expect(clippy::cast_possible_truncation, reason = "a share")]
+const fn as_part(share: f64) -> f32 {
+    share.clamp(0.0, 1.0) as f32
 }
 
 /// The largest excess first; targets and roles in order among equals.

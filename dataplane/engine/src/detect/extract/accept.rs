@@ -29,6 +29,8 @@ const NATURAL_WEIGHT: f64 = 30.0;
 const UNSEEN_CROWD: f64 = 0.005;
 /// Without a reservoir: the same for roles that legitimate traffic hardly has, and that are dropped whole meanwhile.
 const UNSEEN_RARE: f64 = 0.05;
+/// What holds for no more than this share of echo requests is no ping program's: not one that many have at the same time.
+const UNSEEN_PING: f64 = 0.01;
 /// Share of the attack that one exception may let through.
 const MAX_SPARED_ATTACK: f64 = 0.005;
 /// What one unit of collateral costs in units of gain.
@@ -48,6 +50,10 @@ pub(super) struct Scale {
     pub(super) legitimate: u32,
     /// Share of legitimate traffic in the window.
     pub(super) rho: f64,
+    /// Nothing but what nobody's programs send will do.
+    pub(super) only_unnatural: bool,
+    /// Clients send much of the role.
+    pub(super) is_common: bool,
 }
 
 /// How strictly a rule is judged.
@@ -119,13 +125,21 @@ impl Scale {
         share(attack, self.attack) / expected.max(f64::MIN_POSITIVE)
     }
 
+    /// True when next to no client sends what has this natural share.
+    pub(super) fn is_unnatural(&self, natural: f64) -> bool {
+        natural <= if self.role == Role::IcmpOther { UNSEEN_PING } else { UNSEEN_CROWD }
+    }
+
+    fn is_of_newcomers(&self) -> bool {
+        matches!(self.role, Role::Syn | Role::Request | Role::UdpOpen) || self.is_common
+    }
+
     /// What a rule with this lift and risk is good for.
     pub(super) fn tier(&self, lift: f64, risk: f64) -> Option<Tier> {
         if lift < MIN_LIFT {
             return None;
         }
-        let crowd = matches!(self.role, Role::Syn | Role::Request | Role::UdpOpen);
-        let (drop, limit) = match (self.has_reference(), crowd) {
+        let (drop, limit) = match (self.has_reference(), self.is_of_newcomers()) {
             (true, _) => (DROP_COLLATERAL.max(FEW_HITS / f64::from(self.legitimate)), LIMIT_COLLATERAL),
             (false, true) => (UNSEEN_CROWD, 0.0),
             (false, false) => (UNSEEN_RARE, UNSEEN_RARE),
@@ -194,7 +208,7 @@ mod tests {
     use super::*;
 
     fn scale(legitimate: u32, rho: f64) -> Scale {
-        Scale { role: Role::Syn, attack: 1000, legitimate, rho }
+        Scale { role: Role::Syn, attack: 1000, legitimate, rho, only_unnatural: false, is_common: false }
     }
 
     #[test]

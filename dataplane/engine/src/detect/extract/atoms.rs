@@ -1,5 +1,6 @@
 //! Atoms: the single conditions that conjunctions are made of, each with the samples that satisfy it.
 
+use levee_api::role::Role;
 use levee_api::zone::Service;
 
 use super::accept::{Scale, never_alone, share};
@@ -55,7 +56,12 @@ pub(super) fn atoms(
             }
             let legitimate = legitimate.members(&candidate.condition);
             let spared = scale.legitimate - legitimate.count();
-            let natural = Natural::of(scale.role, candidate.kind, candidate.value);
+            let natural = match scale.role {
+                Role::IcmpOther => {
+                    Natural::of_echo(candidate.kind, candidate.value, candidate.condition.pattern.as_ref())
+                }
+                role => Natural::of(role, candidate.kind, candidate.value),
+            };
             let common = if scale.has_reference() { 1.0 - share(spared, scale.legitimate) } else { natural.share() };
             if hits == scale.attack && common >= 1.0 {
                 return None;

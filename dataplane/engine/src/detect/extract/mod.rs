@@ -75,6 +75,10 @@ pub struct Job {
     pub first_pass: bool,
     /// 250 ms have passed without a drop rule: rules of [`Tier::Limit`] will do.
     pub allow_limit: bool,
+    /// Nothing else proves an attack: rules have to hold only what no common client sends, whatever the reservoir says.
+    pub only_unnatural: bool,
+    /// Clients send much of the role, or may do: where the return direction is not seen, or memory is young.
+    pub is_common: bool,
     /// What the zone serves.
     pub served: Vec<Service>,
 }
@@ -91,6 +95,9 @@ pub struct Found {
     /// Upper bound of the share of legitimate traffic that it hits (95 % Wilson), from the reservoir alone: 1 if that is
     /// empty.
     pub collateral: f64,
+    /// The share of legitimate traffic that must be reckoned with: `collateral`, or what is natural where the reservoir does not
+    /// speak, 0..=1.
+    pub risk: f64,
     /// How many times as often it selects the attack as legitimate traffic.
     pub lift: f64,
     /// Share of the window that it selects, 0..=1.
@@ -167,7 +174,14 @@ pub fn extract(job: &Job) -> Extraction {
     let drift = Drift::of(&job.installed, &left);
     let attack = Population::of(left);
     let legitimate = Population::of(job.legitimate.iter().take(MAX_RESERVOIR).collect());
-    let scale = Scale { role: job.role, attack: count(attack.size()), legitimate: count(legitimate.size()), rho };
+    let scale = Scale {
+        role: job.role,
+        attack: count(attack.size()),
+        legitimate: count(legitimate.size()),
+        rho,
+        only_unnatural: job.only_unnatural,
+        is_common: job.is_common,
+    };
     let atoms = atoms::atoms(&scale, &job.served, &drift, &attack, &legitimate);
     let holes = exceptions::holes(&scale, &attack, &legitimate);
     let stubborn = exceptions::stubborn(legitimate.size(), &holes);
@@ -264,14 +278,15 @@ impl Finalist {
 
     fn tier(&self, scale: &Scale) -> Option<Tier> {
         let lift = scale.lift(self.attack.count(), self.legitimate.count(), self.natural);
-        scale.tier(lift, self.risk(scale))
+        scale.tier(lift, self.risk(scale)).filter(|_| !scale.only_unnatural || scale.is_unnatural(self.natural))
     }
 }
 
 /// So many of a number of hits must agree, for a rule to be narrowed to what they agree on. A rule for requests blocks whoever
-/// matches it: there the few hits that do not agree are taken for clients.
+/// matches it, and one that nothing but its content speaks for may hit clients that are as odd: there the few hits that do not
+/// agree are taken for clients.
 fn agreeing(scale: &Scale, hits: u32) -> u32 {
-    if scale.role == Role::Request { hits - hits / 10 } else { hits }
+    if scale.role == Role::Request || scale.only_unnatural { hits - hits / 10 } else { hits }
 }
 
 /// What else all hits of a conjunction have in common and less than half of legitimate packets have: it costs no gain
@@ -383,6 +398,7 @@ impl Cover {
                 tier,
                 gain: scale.gain(attack, hits),
                 collateral: scale.collateral(hits),
+                risk: scale.risk(hits, finalist.natural),
                 lift: scale.lift(attack, hits, finalist.natural),
                 attack_share: share(attack, scale.attack),
             });

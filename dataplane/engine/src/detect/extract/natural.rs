@@ -5,6 +5,7 @@
 //! decides (payload, sizes of datagrams, ports of UDP clients) a whole population may look alike, so that next to nothing
 //! can be concluded and the numbers say so.
 
+use levee_api::filter::Pattern;
 use levee_api::role::Role;
 
 use super::features::Kind;
@@ -26,6 +27,17 @@ impl Natural {
         let mut natural = Self::ALL;
         if let Some(share) = natural.0.get_mut(aspect(role, kind)) {
             *share = share_of(role, kind, value);
+        }
+        natural
+    }
+
+    /// Of one condition on the payload of ICMP.
+    pub(super) fn of_echo(kind: Kind, value: u64, pattern: Option<&Pattern>) -> Self {
+        let role = Role::IcmpOther;
+        let mut natural = Self::of(role, kind, value);
+        let odd = pattern.is_some_and(|pattern| !is_of_a_ping(pattern));
+        if let Some(share) = natural.0.get_mut(aspect(role, kind)).filter(|_| odd) {
+            *share = 0.01;
         }
         natural
     }
@@ -114,6 +126,9 @@ fn share_of(role: Role, kind: Kind, value: u64) -> f64 {
             0.6
         }
         Kind::Length | Kind::PayloadLength if role == Role::IcmpOther => 0.02,
+        Kind::PayloadBytes if role == Role::IcmpOther => 0.6,
+        // An echo request has come as far as its sender is away.
+        Kind::Ttl if role == Role::IcmpOther => 0.7,
         // Nobody asked: an answer of one size, or with this content, is no accident.
         Kind::Length | Kind::PayloadLength | Kind::PayloadBytes if role == Role::UnsolicitedResponse => 0.05,
         Kind::DnsSuffix | Kind::PayloadBytes | Kind::Length | Kind::PayloadLength => 0.3,
@@ -128,6 +143,19 @@ fn share_of(role: Role, kind: Kind, value: u64) -> f64 {
     }
 }
 
+/// True for payload bytes as ping programs send them, each in its place: a time (seconds since 1970, in either byte order) and behind
+/// it each byte's own offset, letters from a to w again and again, or zeros.
+fn is_of_a_ping(pattern: &Pattern) -> bool {
+    const YEARS_2020_TO_2040: std::ops::Range<u8> = 0x5e..0x84;
+    let wanted = || (pattern.offset..).zip(&pattern.bytes).take(usize::from(pattern.length));
+    let all = |is: fn(u16) -> u16| wanted().all(|(at, byte)| u16::from(*byte) == is(at) & 0xff);
+    let seconds = || pattern.bytes.iter().take(4);
+    let [first, .., fourth] = pattern.bytes.first_chunk::<4>().copied().unwrap_or_default();
+    let is_time = pattern.offset == 0 && (YEARS_2020_TO_2040.contains(&first) || YEARS_2020_TO_2040.contains(&fourth));
+    let rest_is_zero = wanted().skip(seconds().len()).all(|(_, byte)| *byte == 0);
+    all(|at| at) || all(|_| 0) || all(|at| u16::from(b'a') + at % 23) || is_time && rest_is_zero
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,5 +168,17 @@ mod tests {
         let ttl = Natural::of(Role::Syn, Kind::Ttl, 250);
         assert!((bare.and(ttl).share() - 0.0005).abs() < 1e-12, "the path is independent of the stack");
         assert!((Natural::ALL.and(ttl).share() - 0.1).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_ping_programs_send_is_natural_and_what_tools_repeat_is_not() {
+        let of = |offset: u16, wanted: &[u8]| {
+            let mut bytes = [0; 16];
+            bytes.iter_mut().zip(wanted).for_each(|(byte, wanted)| *byte = *wanted);
+            is_of_a_ping(&Pattern { offset, length: u8::try_from(wanted.len()).unwrap(), bytes, mask: [0xff; 16] })
+        };
+        assert!(of(0, b"abcdefgh") && of(16, b"qrstuvwa") && of(8, &[0; 8]));
+        assert!(of(16, &[16, 17, 18, 19, 20, 21, 22, 23]) && of(0, &[0x77, 0x21, 0x54, 0x68, 0, 0, 0, 0]));
+        assert!(!of(16, b"abcdefgh") && !of(0, &[0x55; 8]) && !of(8, &[0xde, 0xad, 0xbe, 0xef, 1, 2, 3, 4]));
     }
 }

@@ -31,6 +31,8 @@ fn job(
         installed: Vec::new(),
         first_pass: true,
         allow_limit: false,
+        only_unnatural: false,
+        is_common: false,
         served: vec![
             Service { protocol: 6, ports: vec![(80, 80), (443, 443)] },
             Service { protocol: 17, ports: vec![(27_015, 27_015)] },
@@ -153,8 +155,14 @@ fn the_same_job_gives_the_same_rules() {
 fn assert_rules_select_what_was_counted(job: &Job) -> usize {
     let attack = Population::of(job.attack.iter().collect());
     let legitimate = Population::of(job.legitimate.iter().collect());
-    let scale =
-        Scale { role: job.role, attack: count(attack.size()), legitimate: count(legitimate.size()), rho: job.rho };
+    let scale = Scale {
+        role: job.role,
+        attack: count(attack.size()),
+        legitimate: count(legitimate.size()),
+        rho: job.rho,
+        only_unnatural: false,
+        is_common: false,
+    };
     let atoms = atoms::atoms(&scale, &job.served, &Drift::default(), &attack, &legitimate);
     let holes = exceptions::holes(&scale, &attack, &legitimate);
     let stubborn = exceptions::stubborn(legitimate.size(), &holes);

@@ -14,7 +14,7 @@ use siphasher::sip::SipHasher13;
 
 use self::sip::Column;
 use crate::isa::Isa;
-use crate::packet::{Columns, Direction, Lanes, Parsed};
+use crate::packet::{Columns, Direction, Lanes, Parsed, icmp};
 use crate::pipeline::BURST;
 
 /// Hashes with a secret.
@@ -77,8 +77,10 @@ impl Keyed {
             Direction::Outbound => (16, DESTINATION, SOURCE),
         };
         let mut hasher = SipHasher13::new_with_keys(self.secret.0, self.secret.1);
-        hasher.write_u32(pair(Lane::SrcPort).rotate_left(turn));
-        hasher.write_u32(lanes.get(Lane::Protocol).into());
+        let protocol = u32::from(lanes.get(Lane::Protocol));
+        let ports = if icmp::PROTOCOLS.contains(&protocol) { 0 } else { pair(Lane::SrcPort).rotate_left(turn) };
+        hasher.write_u32(ports);
+        hasher.write_u32(protocol);
         let parts = outside.into_iter().zip(inside);
         for (outside, inside) in parts.skip(if lanes.bits().contains(Bits::IPV6) { 0 } else { 3 }) {
             hasher.write_u32(pair(outside));
@@ -107,14 +109,16 @@ impl Keyed {
 const SOURCE: [Lane; 4] = [Lane::Src0, Lane::Src2, Lane::Src4, Lane::Src6];
 const DESTINATION: [Lane; 4] = [Lane::Dst0, Lane::Dst2, Lane::Dst4, Lane::Dst6];
 
-/// Protocol, port inside, port outside.
+/// Protocol, port inside, port outside. Of ICMP the protocol alone: type and code of a reply are others than those of its request.
 #[inline(always)]
 fn ports(columns: &Columns, direction: Direction) -> Column {
     let (ports, protocols) = (columns.of(Lane::SrcPort), columns.of(Lane::Protocol));
     let turn = if direction == Direction::Inbound { 0 } else { 16 };
     let mut both = [0; BURST];
     for ((both, ports), protocol) in both.iter_mut().zip(ports).zip(protocols) {
-        *both = u64::from(ports.rotate_left(turn)) | u64::from(protocol & 0xffff) << 32;
+        let protocol = protocol & 0xffff;
+        let ports = if icmp::PROTOCOLS.contains(&protocol) { 0 } else { ports.rotate_left(turn) };
+        *both = u64::from(ports) | u64::from(protocol) << 32;
     }
     both
 }
@@ -187,9 +191,13 @@ mod tests {
     }
 
     #[test]
-    fn the_ports_tell_conversations_apart() {
-        let mut lanes = Lanes::default();
-        lanes.0[16] = 40_000;
-        assert_ne!(plain(&lanes, Direction::Inbound), plain(&lanes, Direction::Outbound));
+    fn the_ports_tell_conversations_apart_but_not_types_of_icmp() {
+        let key = |protocol| {
+            let mut lanes = [0; 32];
+            (lanes[Lane::SrcPort.index()], lanes[Lane::Protocol.index()]) = (8, protocol);
+            [Direction::Inbound, Direction::Outbound].map(|direction| keys(Isa::detect(), direction, &[lanes])[0])
+        };
+        let ([there, back], [request, reply]) = (key(17), key(1));
+        assert!(there != back && request == reply);
     }
 }
