@@ -262,7 +262,11 @@ pub(super) fn told(story: &v1::IncidentStory, now: u64) -> String {
         let _ = writeln!(text, "  and {} more, for which there was no room", story.entries_left_out);
     }
     text.push_str("\nMeasures\n");
-    text.push_str(&indented(&measures(&story.mitigations)));
+    if story.mitigations.is_empty() {
+        text.push_str("  none beside the dataplane's own filters, which the timeline names\n");
+    } else {
+        text.push_str(&indented(&measures(&story.mitigations)));
+    }
     text
 }
 

@@ -1,4 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
 use super::*;
 
 /// Compares with a file beside this one; `LEVEE_BLESS=1` writes it.

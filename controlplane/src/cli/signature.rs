@@ -90,7 +90,7 @@ fn flag(matches: HeaderBox, name: &str, set: bool) -> Result<HeaderBox, String> 
 fn pattern(name: &str, value: &str, word: &str) -> Result<Pattern, String> {
     let wrong = || format!("{word:?}: write payload[OFFSET]=HEX with 1 to 16 bytes");
     let offset = name.trim_start_matches("payload[").strip_suffix(']').and_then(|offset| offset.parse().ok());
-    let is_hex = value.is_ascii() && value.len() % 2 == 0 && (2..=32).contains(&value.len());
+    let is_hex = value.is_ascii() && value.len().is_multiple_of(2) && (2..=32).contains(&value.len());
     if !is_hex {
         return Err(wrong());
     }
@@ -107,7 +107,6 @@ fn pattern(name: &str, value: &str, word: &str) -> Result<Pattern, String> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use proptest::prelude::*;
 
     use super::*;

@@ -103,10 +103,14 @@ pub struct DriverView {
     pub refused: u64,
 }
 
+/// Takes what it needs from the core's knowledge, and answers.
+pub type Question = Box<dyn FnOnce(&dyn Knowledge) + Send>;
+
 /// One call of a service.
+#[expect(clippy::large_enum_variant, reason = "the channel is short, and its room is there anyway")]
 pub enum Ask {
     /// To be run on the core's knowledge.
-    Query(Box<dyn FnOnce(&dyn Knowledge) + Send>),
+    Query(Question),
     /// To be done.
     Change(Change),
 }

@@ -77,7 +77,6 @@ impl Fields {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use crate::guardrail::Refusal;
 

@@ -129,7 +129,6 @@ impl fmt::Display for Needs {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use std::collections::BTreeSet;
 
     use levee_api::grpc::DESCRIPTORS;

@@ -22,7 +22,7 @@ pub(super) fn incident(knowledge: &dyn Knowledge, incident: &Incident) -> v1::In
         state: phase(&incident.phase).into(),
         severity: severity(incident.severity).into(),
         vectors: vectors(incident),
-        current: incident.is_open().then(|| v1::Rates {
+        current: incident.is_open().then_some(v1::Rates {
             pps: incident.rates.pps,
             bps: incident.rates.bps,
             dropped_pps: Some(incident.rates.dropped_pps),

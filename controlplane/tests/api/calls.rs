@@ -217,7 +217,7 @@ async fn the_status_and_explanations_have_the_dataplanes_part() {
     let mut system = SystemClient::new(channel(&appliance).await);
     let status = system.get_status(v1::GetStatusRequest {}).await.unwrap().into_inner();
     assert!(status.dataplane.as_ref().unwrap().connected);
-    assert_eq!((status.appliance.as_str(), status.mode()), ("test", v1::Mode::Enforce));
+    assert_eq!((status.appliance.as_str(), status.mode()), ("edge-1", v1::Mode::Enforce));
     let explain = v1::ExplainRequest { prefix: prefix("203.0.113.1") };
     let explained = system.explain(explain).await.unwrap().into_inner();
     assert_eq!((explained.zone.as_str(), explained.dataplane_answers), ("web", true));

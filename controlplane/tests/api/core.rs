@@ -37,11 +37,6 @@ pub(crate) struct Appliance {
     _world: Option<World>,
 }
 
-fn config_text(place: &Place) -> String {
-    let captures = place.folder.path().display();
-    format!("{}[appliance]\nname = \"test\"\nstate_dir = \"{captures}\"\n", file_for(&place.socket()))
-}
-
 impl Appliance {
     pub(crate) fn start() -> Self {
         let place = Place::new();
@@ -54,7 +49,7 @@ impl Appliance {
     }
 
     fn beside(place: Place, world: Option<World>) -> Self {
-        let text = config_text(&place);
+        let text = file_for(&place.socket());
         let file = place.folder.path().join("levee.toml");
         std::fs::write(&file, &text).unwrap();
         let config = Config::parse("levee.toml", &text).unwrap();

@@ -30,7 +30,7 @@ fn json(appliance: &Appliance, arguments: &[&str]) -> Value {
 fn the_status_is_on_one_screen() {
     let appliance = Appliance::start();
     let status = text(&appliance, &["status"]);
-    assert!(status.contains("appliance     test") && status.contains("connected"), "{status}");
+    assert!(status.contains("appliance     edge-1") && status.contains("connected"), "{status}");
     assert!(status.lines().count() < 24 && status.lines().all(|line| line.len() <= 120), "{status}");
     assert_eq!(json(&appliance, &["status"])["dataplane"]["connected"], true);
 }

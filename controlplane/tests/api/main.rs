@@ -1,5 +1,5 @@
 //! The API for operators: a real client over a real socket, the real `leveectl`, a real Prometheus.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails where it stands")]
+#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
 
 mod calls;
 mod core;

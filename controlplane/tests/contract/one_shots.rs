@@ -53,11 +53,7 @@ struct Site {
 impl Site {
     fn new() -> Self {
         let place = Place::new();
-        let text = format!(
-            "{}[appliance]\nname = \"edge-1\"\nstate_dir = \"{}\"\n",
-            file_for(&place.socket()),
-            place.folder.path().display()
-        );
+        let text = file_for(&place.socket());
         std::fs::write(place.folder.path().join("levee.toml"), text).unwrap();
         let driver = Filters::new("edge-1", place.socket(), Arc::new(|_, _| Ok(())));
         Self { place, driver }

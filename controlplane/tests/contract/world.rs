@@ -35,7 +35,14 @@ mode = "enforce"
 
 /// A file for a socket.
 pub(crate) fn file_for(socket: &Path) -> String {
-    format!("{FILE}[dataplane]\nsocket = {:?}\n", socket.display().to_string())
+    // What the planes keep, and where the control plane is reached, goes away with the folder of the test.
+    let folder = socket.parent().unwrap_or(Path::new("/"));
+    format!(
+        "{FILE}[dataplane]\nsocket = {:?}\n[controlplane]\nsocket = {:?}\n[appliance]\nname = \"edge-1\"\nstate_dir = {:?}\n",
+        socket.display().to_string(),
+        folder.join("controlplane.sock").display().to_string(),
+        folder.display().to_string()
+    )
 }
 
 /// A folder with a socket that goes away with it.

@@ -3,6 +3,7 @@
 mod capture;
 mod challenge;
 mod dns;
+mod incident;
 mod proxy;
 mod soak;
 mod support;

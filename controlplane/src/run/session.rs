@@ -1,0 +1,219 @@
+//! The session with the dataplane: keeps it at the policy, and tells the loop what it tells.
+//!
+//! One session per connection: handshake, policy if the dataplane has another, events from where the file of events
+//! ends. Whatever goes wrong ends the session, and the next one begins with the same steps: there is no other recovery.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use levee_api::config::{Config, ContentHash};
+use levee_api::grpc::dataplane::v1 as contract;
+use levee_api::grpc::dataplane::v1::event::What;
+use levee_api::zone::{Mode, Zone};
+use tokio::sync::{mpsc, watch};
+
+use crate::core::Input;
+use crate::dataplane::{Dataplane, DataplaneError, Generation};
+use crate::event_file::EventFile;
+use crate::event_line;
+
+/// First pause before trying again; doubled each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause: an appliance that comes back is found soon.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often counters are read: rates are means of this.
+const COUNTERS_EVERY: Duration = Duration::from_secs(1);
+/// Events that are taken at once.
+const BATCH: usize = 256;
+
+/// What the loop wants of the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// All that goes on.
+    Snapshot,
+}
+
+/// What the dataplane is to be given.
+#[derive(Debug, Clone)]
+pub(super) struct Policy {
+    pub(super) config: Arc<Config>,
+    /// The kill switch: every zone only watches.
+    pub(super) monitor: bool,
+}
+
+/// What the session needs.
+pub(super) struct Session {
+    pub(super) policy: watch::Receiver<Policy>,
+    pub(super) wishes: mpsc::Receiver<Wish>,
+    pub(super) inputs: mpsc::Sender<Input>,
+    /// For those who call the dataplane themselves.
+    pub(super) dataplane: watch::Sender<Option<Dataplane>>,
+    pub(super) events: EventFile,
+    /// How far the core has come, for when no file of events says so.
+    pub(super) position: (String, u64),
+    /// What we have put in force: of which run, which generation, from which text, watching only.
+    pub(super) committed: Option<(String, u64, ContentHash, bool)>,
+}
+
+impl Session {
+    /// Talks to the dataplane for ever.
+    pub(super) async fn run(mut self) {
+        let mut pause = FIRST_PAUSE;
+        let mut last_told = String::new();
+        loop {
+            let mut greeted = false;
+            let error = match self.talk(&mut greeted).await {
+                Ok(()) => DataplaneError::Nonsense("it has ended the stream of events".to_owned()),
+                Err(error) => error,
+            };
+            self.dataplane.send_replace(None);
+            if self.inputs.send(Input::Disconnected).await.is_err() {
+                return;
+            }
+            if greeted {
+                (pause, last_told) = (FIRST_PAUSE, String::new());
+            }
+            // The same trouble every five seconds is told once.
+            let error = error.to_string();
+            if error != last_told {
+                tracing::warn!("{error}; trying again until it works");
+                last_told = error;
+            }
+            // Another policy may name another socket.
+            if tokio::time::timeout(jittered(pause), self.policy.changed()).await.is_ok_and(|changed| changed.is_ok()) {
+                (pause, last_told) = (FIRST_PAUSE, String::new());
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn talk(&mut self, greeted: &mut bool) -> Result<(), DataplaneError> {
+        let policy = self.policy.borrow_and_update().clone();
+        let mut dataplane = Dataplane::connect(&policy.config.dataplane.socket).await?;
+        *greeted = true;
+        let contract::HandshakeResponse { boot_id, appliance, generation, .. } = &dataplane.identity;
+        tracing::info!(appliance, boot_id, generation, "connected to the dataplane");
+        let wanted = (boot_id.clone(), *generation, policy.config.hash, policy.monitor);
+        if self.committed.as_ref() != Some(&wanted) {
+            self.upload(&mut dataplane, &policy).await?;
+        }
+        let (boot_id, after_sequence) = self.events.position().cloned().unwrap_or_else(|| self.position.clone());
+        let watch = contract::WatchRequest { boot_id, after_sequence };
+        let failed = |call| move |status| DataplaneError::Call { call, status: Box::new(status) };
+        let mut events = dataplane.client.watch(watch).await.map_err(failed("Watch"))?.into_inner();
+        self.dataplane.send_replace(Some(dataplane.clone()));
+        self.tell(Input::Connected { boot_id: dataplane.identity.boot_id.clone() }).await?;
+        let mut counters = tokio::time::interval(COUNTERS_EVERY);
+        counters.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut contained = 0;
+        loop {
+            tokio::select! {
+                event = events.message() => {
+                    let Some(event) = event.map_err(failed("Watch"))? else { return Ok(()) };
+                    self.take(event, &mut contained, &mut dataplane).await?;
+                }
+                wish = self.wishes.recv() => match wish {
+                    Some(Wish::Snapshot) => {
+                        let snapshot = dataplane.snapshot().await?;
+                        self.tell(Input::Snapshot(Box::new(snapshot))).await?;
+                    }
+                    None => return Ok(()),
+                },
+                _ = counters.tick() => {
+                    let answer = dataplane.client.counters(contract::CountersRequest {}).await;
+                    let answer = answer.map_err(failed("Counters"))?.into_inner();
+                    self.tell(Input::Counters(Box::new(answer))).await?;
+                }
+                changed = self.policy.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    let policy = self.policy.borrow_and_update().clone();
+                    self.upload(&mut dataplane, &policy).await?;
+                    // Filters of ours went with the generation before: the ledger looks what is missing.
+                    self.tell(Input::Connected { boot_id: dataplane.identity.boot_id.clone() }).await?;
+                }
+            }
+        }
+    }
+
+    /// Writes an event down, and hands it on.
+    async fn take(
+        &mut self,
+        event: contract::Event,
+        contained: &mut u64,
+        dataplane: &mut Dataplane,
+    ) -> Result<(), DataplaneError> {
+        if matches!(event.what, Some(What::Gap(_))) {
+            tracing::info!(sequence = event.sequence, "what was before this event is not known: taking a snapshot");
+            self.events.write(&[event_line::of_event(&event)]);
+            let snapshot = dataplane.snapshot().await?;
+            *contained = snapshot.header.sequence;
+            self.events.write(&event_line::of_snapshot(&snapshot));
+            self.position = (snapshot.header.boot_id.clone(), snapshot.header.sequence);
+            self.tell(Input::Events(vec![event])).await?;
+            return self.tell(Input::Snapshot(Box::new(snapshot))).await;
+        }
+        if event.sequence > *contained {
+            self.events.write(&[event_line::of_event(&event)]);
+        }
+        self.position = (event.boot_id.clone(), event.sequence);
+        self.tell(Input::Events(vec![event])).await
+    }
+
+    /// To the loop. The future holds the way there and nothing else of the session.
+    fn tell(&self, input: Input) -> impl Future<Output = Result<(), DataplaneError>> + Send + use<> {
+        let inputs = self.inputs.clone();
+        async move {
+            let gone = |_| DataplaneError::Nonsense("the control plane is stopping".to_owned());
+            inputs.send(input).await.map_err(gone)
+        }
+    }
+
+    async fn upload(&mut self, dataplane: &mut Dataplane, policy: &Policy) -> Result<(), DataplaneError> {
+        let watching = |zone: &Zone| Zone { mode: Mode::Monitor, ..zone.clone() };
+        let lowered: Vec<Zone>;
+        let zones = if policy.monitor {
+            lowered = policy.config.zones.iter().map(watching).collect();
+            &lowered
+        } else {
+            &policy.config.zones
+        };
+        let protected = &policy.config.guardrails.protected_prefixes;
+        match dataplane.upload(Generation { zones, protected, filters: &[] }).await {
+            Ok(generation) => {
+                tracing::info!(generation, zones = zones.len(), "the policy of the file is in force");
+                let boot_id = dataplane.identity.boot_id.clone();
+                self.committed = Some((boot_id, generation, policy.config.hash, policy.monitor));
+                Ok(())
+            }
+            Err(error @ DataplaneError::Refused(_)) => {
+                // Trying again would be refused again; what the dataplane tells is wanted all the same.
+                tracing::error!("{error}");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Takes an input, and all events that wait behind it with it: one step and one commit for a flood.
+pub(super) fn together(first: Input, inputs: &mut mpsc::Receiver<Input>) -> Vec<Input> {
+    let mut taken = vec![first];
+    for _ in 0..BATCH {
+        let Ok(next) = inputs.try_recv() else { break };
+        match (taken.last_mut(), next) {
+            (Some(Input::Events(events)), Input::Events(more)) => events.extend(more),
+            (_, next) => taken.push(next),
+        }
+    }
+    taken
+}
+
+/// Between half and all of the pause, so that many control planes do not come at once.
+fn jittered(pause: Duration) -> Duration {
+    let half = pause / 2;
+    let nanoseconds = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX).max(1);
+    half + Duration::from_nanos(RandomState::new().hash_one(nanoseconds) % nanoseconds)
+}

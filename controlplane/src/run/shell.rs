@@ -1,0 +1,422 @@
+//! The loop that owns the core.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use levee_api::grpc::socket::Listener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::carry_out::Ways;
+use super::session::{Policy as DataplanePolicy, Session, Wish, together};
+use crate::actor::Actor;
+use crate::clock::Now;
+use crate::configuration::{InForce, ReloadError};
+use crate::core::{Asked, Command, Core, Input, Journal, Policy, Step};
+use crate::driver::{self, Guard};
+use crate::event_file::EventFile;
+use crate::guardrail::{Guards, resolvers};
+use crate::incident::{Incident, TimelineEntry};
+use crate::ledger::{IncidentId, Mitigation};
+use crate::notify;
+use crate::runbook::Runbooks;
+use crate::server::link::{
+    self, ApprovalView, Ask, Change, DriverView, End, Knowledge, Operation, Outcome, Refused, StageView,
+};
+use crate::server::{About, CallCounters, CaptureFolder, metrics};
+use crate::store::{KillSwitch, SqliteStore, Store, StoreError};
+use crate::system_clock::SystemClock;
+
+/// How often time alone is an input.
+const TICK: Duration = Duration::from_millis(100);
+/// How often the store is put in order.
+const MAINTAIN_EVERY: Duration = Duration::from_secs(600);
+/// Inputs of the session that wait for the loop: beyond them the dataplane waits.
+const WAITING: usize = 4_096;
+/// Steps that follow from one another at once, at most: the rest comes with the next tick.
+const FOLLOWING: usize = 16;
+
+/// What the loop is made of.
+pub(super) struct Parts {
+    pub(super) path: PathBuf,
+    pub(super) in_force: InForce,
+    pub(super) store: SqliteStore,
+    pub(super) events: EventFile,
+    pub(super) clock: SystemClock,
+}
+
+struct Shell {
+    core: Core,
+    journal: Journal,
+    store: SqliteStore,
+    in_force: InForce,
+    clock: SystemClock,
+    ways: Ways,
+    wishes: mpsc::Sender<Wish>,
+    policy: watch::Sender<DataplanePolicy>,
+    answers: mpsc::UnboundedSender<Input>,
+    end: End,
+    waiting: BTreeMap<u64, oneshot::Sender<Result<Outcome, Refused>>>,
+    tickets: u64,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    kill_switch: Signal,
+}
+
+/// What a signal means.
+enum Meaning {
+    Stop,
+    Reload,
+    KillSwitch,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            kill_switch: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn next(&mut self) -> Meaning {
+        tokio::select! {
+            _ = self.terminate.recv() => Meaning::Stop,
+            _ = self.interrupt.recv() => Meaning::Stop,
+            _ = self.hangup.recv() => Meaning::Reload,
+            _ = self.kill_switch.recv() => Meaning::KillSwitch,
+        }
+    }
+}
+
+/// Runs until told to stop.
+pub(super) async fn run(parts: Parts) -> Result<(), String> {
+    let mut signals = Signals::new().map_err(|error| format!("cannot receive signals: {error}"))?;
+    let Parts { path, in_force, mut store, events, clock } = parts;
+    let contents = store.load().map_err(|error| error.to_string())?;
+    let (answers, mut answered) = mpsc::unbounded_channel();
+    let (policy, ways) = configured(&in_force, answers.clone());
+    let now = clock.now();
+    let core = Core::load(policy.clone(), contents, &now);
+    let (handle, end) = link::connect(Arc::clone(&policy.config));
+    let (inputs, mut told) = mpsc::channel(WAITING);
+    let (wishes, wished) = mpsc::channel(16);
+    let monitor = core.kill_switch_is_engaged();
+    let (upload, uploads) = watch::channel(DataplanePolicy { config: Arc::clone(&policy.config), monitor });
+    let position = core.position();
+    let session = Session {
+        policy: uploads,
+        wishes: wished,
+        inputs,
+        dataplane: end.dataplane.clone(),
+        events,
+        position: (position.boot_id.clone(), position.sequence),
+        committed: None,
+    };
+    let session = tokio::spawn(session.run());
+    let servers = serve(&policy, handle, &path, &now).await?;
+    let mut shell = Shell {
+        core,
+        journal: Journal::default(),
+        store,
+        in_force,
+        clock,
+        ways,
+        wishes,
+        policy: upload,
+        answers,
+        end,
+        waiting: BTreeMap::new(),
+        tickets: 0,
+    };
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut maintain = tokio::time::interval(MAINTAIN_EVERY);
+    loop {
+        tokio::select! {
+            meaning = signals.next() => match meaning {
+                Meaning::Stop => break,
+                Meaning::Reload => drop(shell.reload(None)),
+                Meaning::KillSwitch => {
+                    shell.step(Input::KillSwitch { engage: true, by: Actor::levee("signal SIGUSR1") });
+                }
+            },
+            Some(input) = told.recv() => {
+                for input in together(input, &mut told) {
+                    shell.step(input);
+                }
+            }
+            Some(input) = answered.recv() => shell.step(input),
+            Some(ask) = shell.end.asks.recv() => shell.asked(ask),
+            _ = tick.tick() => shell.tick(),
+            _ = maintain.tick() => shell.store.maintain(),
+        }
+    }
+    tracing::info!("stopping; the dataplane keeps filtering, and the ledger says what is to be ended later");
+    session.abort();
+    servers.iter().for_each(JoinHandle::abort);
+    Ok(())
+}
+
+/// The API and the metrics.
+async fn serve(
+    policy: &Policy,
+    handle: link::Handle,
+    path: &std::path::Path,
+    now: &Now,
+) -> Result<Vec<JoinHandle<()>>, String> {
+    let config = &policy.config;
+    let calls = Arc::new(CallCounters::default());
+    let about = About {
+        config: path.to_owned(),
+        started: now.wall,
+        captures: CaptureFolder::below(&config.appliance.state_dir),
+    };
+    let mut servers = Vec::new();
+    if let Some(address) = config.controlplane.metrics {
+        let listener = metrics::bind(address).await.map_err(|error| error.to_string())?;
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 with a fraction, as Prometheus has them")]
+        let started = now.wall.0 as f64 / 1e9;
+        let sources = metrics::Sources { handle: handle.clone(), calls: Arc::clone(&calls), started };
+        servers.push(tokio::spawn(metrics::serve(listener, sources)));
+    }
+    match Listener::bind(&config.controlplane.socket) {
+        Ok(listener) => servers.push(tokio::spawn(async move {
+            if let Err(error) = crate::server::serve(&listener, handle, about, calls).await {
+                tracing::error!("the API has ended: {error}");
+            }
+        })),
+        // Whoever cannot look can still be defended.
+        Err(error) => tracing::error!("there is no API: {error}"),
+    }
+    Ok(servers)
+}
+
+/// What a configuration makes of drivers, notifiers and guardrails.
+fn configured(in_force: &InForce, answers: mpsc::UnboundedSender<Input>) -> (Policy, Ways) {
+    let config = Arc::new(in_force.config().clone());
+    let (runbooks, _) = Runbooks::of(&config);
+    // Without this file there are no resolvers to protect.
+    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let ours = resolvers(&resolv_conf).into_iter().map(|address| (address, "a resolver of this machine".to_owned()));
+    let guards = Arc::new(Guards::new(&config, ours));
+    let checked = Arc::clone(&guards);
+    let guard: Guard = Arc::new(move |spec, remaining| {
+        checked.check_spec(spec)?;
+        checked.check_ttl(remaining)
+    });
+    let drivers = driver::configured(&config, &guard);
+    let capabilities = drivers.iter().map(|driver| (driver.name().clone(), driver.capabilities())).collect();
+    let notifiers = notify::configured(&config)
+        .into_iter()
+        .filter_map(|notifier| notifier.inspect_err(|error| tracing::error!("{error}; nothing is sent there")).ok());
+    let ways = Ways::new(drivers, notifiers.collect(), answers);
+    (Policy { config, runbooks: Arc::new(runbooks), guards, drivers: capabilities }, ways)
+}
+
+impl Shell {
+    /// One input, and what follows from it at once: durable first, then done.
+    fn step(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        for _ in 0..FOLLOWING {
+            let mut following = Vec::new();
+            for input in std::mem::take(&mut inputs) {
+                let now = self.clock.now();
+                let step = self.core.step(&now, input);
+                following.extend(self.carry_out(step));
+            }
+            if following.is_empty() {
+                return;
+            }
+            inputs = following;
+        }
+        for input in inputs {
+            let _ = self.answers.send(input);
+        }
+    }
+
+    fn carry_out(&mut self, step: Step) -> Vec<Input> {
+        let durable = self.journal.commit(&mut self.store, step);
+        self.end.tell(&durable.stored);
+        for reply in durable.replies {
+            if let Some(waiting) = self.waiting.remove(&reply.ticket) {
+                // Who has hung up asks again with the same id.
+                let _ = waiting.send(reply.result);
+            }
+        }
+        for command in durable.commands {
+            match command {
+                Command::Order(order) => self.ways.order(order),
+                Command::Send(message) => self.ways.send(*message),
+                // A wish that waits already is as good.
+                Command::TakeSnapshot => drop(self.wishes.try_send(Wish::Snapshot)),
+                Command::Upload => self.upload(),
+                Command::Log(text) => tracing::warn!("{text}"),
+            }
+        }
+        durable.inputs
+    }
+
+    fn tick(&mut self) {
+        let now = self.clock.now();
+        if let Some(over) = self.in_force.expire(&now) {
+            tracing::warn!(hash = %over.hash, "the configuration was not confirmed: what was in force before it is again");
+            self.configure();
+        }
+        self.step(Input::Tick);
+    }
+
+    fn upload(&self) {
+        let config = Arc::clone(&self.core.policy().config);
+        self.policy.send_replace(DataplanePolicy { config, monitor: self.core.kill_switch_is_engaged() });
+    }
+
+    fn configure(&mut self) {
+        let (policy, ways) = configured(&self.in_force, self.answers.clone());
+        self.ways = ways;
+        self.end.config.send_replace(Arc::clone(&policy.config));
+        self.step(Input::Configured(Box::new(policy)));
+        self.upload();
+    }
+
+    fn reload(&mut self, confirm_within: Option<Duration>) -> Result<Outcome, Refused> {
+        let before = self.in_force.config().hash;
+        // Conditions are part of the file, and what is wrong with them is too.
+        if let Err(error) = Runbooks::load(self.in_force.path()) {
+            tracing::error!("the file has changed and is not valid, the policy before stays: {error}");
+            return Err(Refused::Precondition(format!("{error}: nothing has changed")));
+        }
+        match self.in_force.reload(confirm_within, &self.clock.now()) {
+            Ok(reloaded) => {
+                if reloaded.hash == before {
+                    tracing::info!("the file has not changed");
+                } else {
+                    super::warn_of(self.in_force.config());
+                    tracing::info!(hash = %reloaded.hash, "the file has been read again");
+                    self.configure();
+                }
+                let changes = reloaded.changes.iter().map(ToString::to_string).collect();
+                let confirm_by = reloaded.confirm_by.map(|deadline| self.at(deadline));
+                Ok(Outcome::Reloaded { changes, hash: reloaded.hash.to_string(), confirm_by })
+            }
+            Err(error) => {
+                tracing::error!("the file has changed and is not valid, the policy before stays: {error}");
+                Err(Refused::Precondition(format!("{error}: nothing has changed")))
+            }
+        }
+    }
+
+    fn at(&self, deadline: crate::clock::Deadline) -> Now {
+        let now = self.clock.now();
+        now.after(deadline.remaining(&now))
+    }
+
+    fn asked(&mut self, ask: Ask) {
+        let change = match ask {
+            Ask::Query(question) => {
+                question(&*self);
+                return;
+            }
+            Ask::Change(change) => change,
+        };
+        let Change { actor, request_id, digest, validate_only, operation, reply } = change;
+        let answer = match operation {
+            Operation::Reload { .. } if validate_only => match self.in_force.plan() {
+                Ok(plan) => Ok(Outcome::Reloaded {
+                    changes: plan.changes.iter().map(ToString::to_string).collect(),
+                    hash: plan.hash.to_string(),
+                    confirm_by: None,
+                }),
+                Err(error) => Err(Refused::Precondition(format!("{error}: nothing would change"))),
+            },
+            Operation::Reload { confirm_within } => self.reload(confirm_within),
+            Operation::Confirm if validate_only && self.in_force.confirm_by().is_some() => {
+                Ok(Outcome::Confirmed { hash: self.in_force.config().hash.to_string() })
+            }
+            Operation::Confirm => match self.in_force.confirm() {
+                Ok(hash) => Ok(Outcome::Confirmed { hash: hash.to_string() }),
+                Err(error @ ReloadError::Record { .. }) => Err(Refused::Unavailable(error.to_string())),
+                Err(error) => Err(Refused::Precondition(error.to_string())),
+            },
+            operation => {
+                self.tickets = self.tickets.saturating_add(1);
+                let ticket = self.tickets;
+                self.waiting.insert(ticket, reply);
+                let asked = Asked { ticket, actor, request_id, digest, validate_only, operation };
+                self.step(Input::Change(Box::new(asked)));
+                return;
+            }
+        };
+        // Who has hung up asks again with the same id.
+        let _ = reply.send(answer);
+    }
+}
+
+impl Knowledge for Shell {
+    fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    fn incidents(&self) -> Box<dyn DoubleEndedIterator<Item = &Incident> + '_> {
+        Box::new(self.core.all_incidents())
+    }
+
+    fn incident(&self, id: IncidentId) -> Option<&Incident> {
+        self.core.incidents().get(id)
+    }
+
+    fn timeline(&self, id: IncidentId) -> Result<Vec<TimelineEntry>, StoreError> {
+        match self.core.incidents().get(id) {
+            Some(incident) if !incident.is_open() => self.store.timeline(id),
+            _ => Ok(self.core.incidents().timeline(id).to_vec()),
+        }
+    }
+
+    fn report(&self, id: IncidentId) -> Option<String> {
+        self.core.report(id, &Knowledge::timeline(self, id).ok()?)
+    }
+
+    fn stages(&self, id: IncidentId) -> Vec<StageView> {
+        self.core.stages(id)
+    }
+
+    fn mitigations(&self) -> Box<dyn DoubleEndedIterator<Item = &Mitigation> + '_> {
+        Box::new(self.core.ledger().iter())
+    }
+
+    fn measures(&self, of: IncidentId) -> Box<dyn Iterator<Item = &Mitigation> + '_> {
+        Box::new(self.core.ledger().of_incident(of))
+    }
+
+    fn approvals(&self) -> Vec<ApprovalView> {
+        self.core.approvals()
+    }
+
+    fn waits(&self, incident: IncidentId) -> bool {
+        self.core.waits(incident)
+    }
+
+    fn kill_switch(&self) -> Option<&KillSwitch> {
+        self.core.kill_switch()
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        self.core.troubles()
+    }
+
+    fn confirm_by(&self) -> Option<Now> {
+        self.in_force.confirm_by().map(|deadline| self.at(deadline))
+    }
+
+    fn drivers(&self) -> Vec<DriverView> {
+        self.core.drivers()
+    }
+}
