@@ -213,6 +213,8 @@ impl Core {
         for id in mitigations {
             self.ledger.forget(id, &mut step.writes);
         }
+        let messages = self.sent.extract_if(.., |_, ended| too_old(ended, days(retention.message_days)));
+        step.writes.extend(messages.map(|(id, _)| Write::DeleteMessage(id)));
         let requests = self.requests.extract_if(.., |_, request| too_old(&request.at, REQUESTS_KEPT));
         step.writes.extend(requests.map(|(id, _)| Write::DeleteRequest(id)));
     }

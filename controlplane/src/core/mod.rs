@@ -197,6 +197,8 @@ pub struct Core {
     people: BTreeMap<(IncidentId, usize), BTreeSet<String>>,
     meters: Meters,
     requests: BTreeMap<String, Request>,
+    /// Messages that have ended and are kept for a while, with when that was.
+    sent: BTreeMap<MessageId, Now>,
     kill_switch: Option<KillSwitch>,
     position: Position,
     position_stored: Position,
@@ -247,7 +249,13 @@ impl Core {
             told::channels(&policy.config),
             now.boot.0.to_le_bytes().iter().fold(0, |seed, byte| seed * 31 % 1_000_003 + u64::from(*byte)),
         );
-        for message in contents.messages.into_values() {
+        let mut sent = BTreeMap::new();
+        for mut message in contents.messages.into_values() {
+            // A pause counts within one boot only: how much of it is left the wall clock may say anything about.
+            message.retry_at = message.retry_at.filter(|at| at.boot == now.boot);
+            if let Some(ended) = &message.ended {
+                sent.insert(message.id.clone(), ended.at);
+            }
             outbox.add(message);
         }
         let beyond = ledger.beyond().0;
@@ -264,6 +272,7 @@ impl Core {
             people: BTreeMap::new(),
             meters: Meters::default(),
             requests: contents.requests,
+            sent,
             kill_switch: contents.kill_switch,
             position_stored: position.clone(),
             position,

@@ -139,6 +139,13 @@ impl Core {
     }
 
     pub(super) fn concluded(&mut self, concluded: Concluded, step: &mut Step) {
+        for write in &concluded.writes {
+            if let Write::PutMessage(message) = write
+                && let Some(ended) = &message.ended
+            {
+                self.sent.insert(message.id.clone(), ended.at);
+            }
+        }
         step.writes.extend(concluded.writes);
         for (message, reason) in concluded.given_up {
             step.commands.push(Command::Log(format!("message {} was given up: {reason}", message.id)));
