@@ -126,7 +126,7 @@ fn vectors_are_documented() {
          The answer follows from the role, not from the vector. *dropped*: in the tick of the alarm, everything of the role, if there was \
          next to none of it in peace and, where the role relies on the memory of conversations, this is old enough; else as with a \
          signature. *challenged*: \
-         sources are asked whether they are what they say, as the zone has it, while a signature is looked for. Connections that are opened and not used are answered by blocking their sources. *each source limited*: to the most that one has sent in peace. *signature*: what tells the attack from peace is looked for, and dropped once it is found; echo replies that nobody asked for are dropped as such, and sources of many echo requests limited to five a second each. Where the return direction is not seen, nothing is dropped: it is limited to what of it was there in peace. The last two vectors are \
+         sources are asked whether they are what they say, as the zone has it, while a signature is looked for. Connections that are opened and not used are answered by blocking their sources. *each source limited*: to one and a half times the most that one has sent in peace. *signature*: what tells the attack from peace is looked for, and dropped once it is found; echo replies that nobody asked for are dropped as such, and sources of many echo requests limited to five a second each. Where the return direction is not seen, nothing is dropped: it is limited to what of it was there in peace. The last two vectors are \
          properties of an attack, named beside the others.\n\n{vectors}"
     );
     check("vectors.md", &page);

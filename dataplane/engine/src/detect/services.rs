@@ -229,7 +229,8 @@ mod tests {
         let mut now = from;
         for tick in 0..100 {
             now = now + Duration::from_millis(10);
-            let conversation = |tick: u64| u64::from(port) << 32 | from.0 / 1_000_000_000 << 8 | tick;
+            let begun = from.0 / 1_000_000_000;
+            let conversation = |tick: u64| u64::from(port) << 32 | begun << 8 | tick;
             services.begin(conversation(tick), service);
             services.answered(conversation(tick), now);
             if tick >= 20 && tick % nth == 0 {

@@ -14,7 +14,9 @@ use crate::target::plan::destination_address;
 /// What a source may send to a target whatever was learned, in packets a second: calls and games.
 pub const LEAST_PPS: f32 = 128.0;
 /// More than this many times what a source may send is too much: one that has just begun sends in bursts.
-const FACTOR: f32 = 1.5;
+const FACTOR: f32 = 3.0;
+/// And may send more than any has in peace: of a crowd some are nearer, and faster.
+const GROWTH: f32 = 1.5;
 /// Fewer sources than this are no attack, whatever they send: a backup, a migration.
 const SOURCES: u32 = 4;
 /// Fewer samples than this say nothing about the rate of a source.
@@ -79,7 +81,7 @@ impl Sources {
 
 /// What a source may send to a target, packets a second, where one has sent `most` in peace.
 pub fn limit_pps(most: f32) -> f32 {
-    most.max(LEAST_PPS)
+    (GROWTH * most).max(LEAST_PPS)
 }
 
 /// Which sources are far above the limit, by samples of what arrives inside conversations at a rate of `rate` packets a second.
@@ -160,8 +162,8 @@ mod tests {
 
     #[test]
     fn sources_that_send_more_than_any_in_peace_are_evidence() {
-        assert!(is_evidence(&of(40, true), 20_000.0, 300.0), "500 a second each where 450 are possible");
-        assert!(!is_evidence(&of(40, true), 20_000.0, 400.0));
+        assert!(is_evidence(&of(40, true), 20_000.0, 100.0), "500 a second each where 100 were the most");
+        assert!(!is_evidence(&of(40, true), 20_000.0, 120.0), "of a crowd some are faster");
     }
 
     #[test]
