@@ -1,6 +1,6 @@
 //! How the core does with many incidents and a long ledger: time to the first command, memory, time to start.
 //!
-//! Figures are printed with `--nocapture`; those of `docs/explanation/performance.md` come from `--release`.
+//! Figures are printed with `--nocapture`; `scripts/test lives` prints those of an optimised build.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::net::Ipv4Addr;
@@ -130,8 +130,9 @@ fn with_1000_open_incidents_the_first_command_of_a_stage_comes_within_20_ms() {
     times.sort();
     let (p50, p99, most) = (times[500], times[989], times[999]);
     println!("event to first command, durable, 1 000 to 2 000 open incidents: p50 {p50:?}, p99 {p99:?}, most {most:?}");
-    // The limit is for a machine that does nothing else and an optimised build; here it only catches what is far off.
-    assert!(p50 < Duration::from_millis(20), "{p50:?}");
+    // Not optimised, and beside other tests, this only catches what is far off.
+    let (time, limit) = if cfg!(debug_assertions) { (p50, 500) } else { (p99, 20) };
+    assert!(time < Duration::from_millis(limit), "{time:?}");
 }
 
 fn ended(id: u64, at: &Now) -> Mitigation {
@@ -192,5 +193,5 @@ fn ten_thousand_open_incidents_and_a_hundred_thousand_ledger_entries_are_started
     println!(
         "10 000 open incidents, 100 000 ledger entries: started in {started:?}, {mebibytes} MiB resident at most, the reading included, a tick {tick:?}"
     );
-    assert!(started < Duration::from_secs(60) && tick < Duration::from_millis(500), "{started:?} {tick:?}");
+    assert!(started < Duration::from_secs(120) && tick < Duration::from_secs(2), "{started:?} {tick:?}");
 }

@@ -138,7 +138,7 @@ fn order(changes: &mut Vec<Change>, path: &[&str], place: &str, before: &[(&str,
 }
 
 /// A list of tables that have names; none: another kind of value. What is not there is an empty list.
-fn named<'v>(value: Option<&'v Value>) -> Option<Vec<(&'v str, &'v Table)>> {
+fn named(value: Option<&Value>) -> Option<Vec<(&str, &Table)>> {
     let Some(value) = value else { return Some(Vec::new()) };
     let tables: Option<Vec<&Table>> = value.as_array()?.iter().map(Value::as_table).collect();
     let tables = tables.filter(|tables| !tables.is_empty())?;

@@ -213,9 +213,17 @@ impl Core {
         for id in mitigations {
             self.ledger.forget(id, &mut step.writes);
         }
-        let messages = self.sent.extract_if(.., |_, ended| too_old(ended, days(retention.message_days)));
-        step.writes.extend(messages.map(|(id, _)| Write::DeleteMessage(id)));
-        let requests = self.requests.extract_if(.., |_, request| too_old(&request.at, REQUESTS_KEPT));
-        step.writes.extend(requests.map(|(id, _)| Write::DeleteRequest(id)));
+        let old = self.sent.iter().filter(|(_, ended)| too_old(ended, days(retention.message_days)));
+        let messages: Vec<_> = old.map(|(id, _)| id.clone()).collect();
+        for id in messages {
+            self.sent.remove(&id);
+            step.writes.push(Write::DeleteMessage(id));
+        }
+        let old = self.requests.values().filter(|request| too_old(&request.at, REQUESTS_KEPT));
+        let requests: Vec<String> = old.map(|request| request.id.clone()).collect();
+        for id in requests {
+            self.requests.remove(&id);
+            step.writes.push(Write::DeleteRequest(id));
+        }
     }
 }

@@ -149,6 +149,7 @@ pub enum Health {
 
 /// What is to be carried out, after the writes of the same step are durable.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all commands are orders")]
 pub enum Command {
     /// For a driver.
     Order(Order),

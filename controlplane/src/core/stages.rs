@@ -382,7 +382,7 @@ impl Core {
             let before = self.before.get(&(id, at)).filter(|before| now.since(&before.at) >= JUDGED_AFTER);
             let effective = before.and_then(|before| {
                 (before.attack_bps > 0.0 && self.connected.is_some())
-                    .then(|| incident.rates.bps < HELPS_BELOW * before.attack_bps)
+                    .then_some(incident.rates.bps < HELPS_BELOW * before.attack_bps)
             });
             let taken: Option<u64> = {
                 let taken = self.of_stage(id, &stage.name).map(|entry| self.ledger.taken_bps(entry.id));
