@@ -31,71 +31,7 @@ const CLIMB: u64 = 300 * SECOND;
 /// After that nothing is attacked, and everything has to have ended within this.
 const CALM: u64 = 1_800 * SECOND;
 
-const LADDER: &str = r#"
-schema = 1
-[appliance]
-name = "edge-1"
-mode = "enforce"
-[[dataplane.wire]]
-name = "uplink"
-outside = "net_af_packet0,iface=out"
-inside = "net_af_packet1,iface=in"
-capacity = "10Gbps"
-[guardrails]
-owned_prefixes = ["203.0.113.0/24", "198.51.100.0/24"]
-protected_prefixes = ["198.51.100.1/32"]
-max_flowspec_rules = 6
-max_blackholes = 3
-max_ttl = "10m"
-[[announcer]]
-name = "core-a"
-kind = "embedded"
-capabilities = ["flowspec", "rate-limit", "blackhole"]
-[[scrubber]]
-name = "scrub"
-kind = "dots"
-capabilities = ["divert"]
-[[notifier]]
-name = "noc"
-kind = "log"
-[[zone]]
-name = "web"
-prefixes = ["203.0.113.0/24", "198.51.100.0/24"]
-mode = "enforce"
-runbook = "ladder"
-[[runbook]]
-name = "ladder"
-[[runbook.stage]]
-name = "local"
-action = { filter = {} }
-notify = ["noc"]
-[[runbook.stage]]
-name = "edge"
-when = "uplink.utilisation > 0.5"
-for = "2s"
-action = { flowspec = { announcers = ["core-a"] } }
-ttl = "1m"
-notify = ["noc"]
-[[runbook.stage]]
-name = "scrub"
-when = "uplink.utilisation > 0.7 && (stage.edge.age > duration('5s') || stage.edge.failed)"
-for = "2s"
-action = { divert = { scrubber = "scrub" } }
-ttl = "1m"
-approve = { roles = ["operator"], within = "20s", otherwise = "proceed" }
-notify = ["noc"]
-[[runbook.stage]]
-name = "blackhole"
-when = "uplink.utilisation > 0.7 && (stage.scrub.failed || stage.scrub.age > duration('20s'))"
-for = "2s"
-action = { blackhole = { announcers = ["core-a"] } }
-ttl = "1m"
-approve = { roles = ["operator"], within = "20s", otherwise = "proceed" }
-notify = ["noc"]
-[runbook.de_escalate]
-calm = "10s"
-min_hold = "10s"
-"#;
+const LADDER: &str = include_str!("ladder.toml");
 
 /// What a life came to.
 #[derive(Debug)]
