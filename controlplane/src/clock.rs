@@ -142,7 +142,6 @@ pub fn nanoseconds(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);

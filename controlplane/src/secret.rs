@@ -162,7 +162,6 @@ fn check(path: &Path, file: &File) -> Result<(), SecretError> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;

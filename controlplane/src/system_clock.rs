@@ -44,7 +44,6 @@ fn read(clock: ClockId) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use std::time::SystemTime;
 

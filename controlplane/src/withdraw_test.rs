@@ -1,5 +1,4 @@
 //! The one-shots, with receivers that fail, lie and are not there.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,6 @@
 //! The pages of `docs/reference` that are made from tables in the code say what the code says.
 //!
 //! With `LEVEE_WRITE_DOCS=1` in the environment they are written instead of checked.
-#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::fmt::Write as _;
 use std::path::Path;

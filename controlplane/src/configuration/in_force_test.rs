@@ -1,5 +1,4 @@
 //! Reloading, trials, confirmations, and what restarts remember of them.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
 use std::path::PathBuf;

@@ -157,7 +157,6 @@ fn replace(path: &Path, migrated: &Migrated) -> std::io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use std::os::unix::fs::PermissionsExt;
 

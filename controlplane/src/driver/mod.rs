@@ -176,7 +176,6 @@ impl FromStr for OwnerTag {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

@@ -60,7 +60,6 @@ fn channel(notifier: &levee_api::config::Notifier) -> Result<Arc<dyn Notifier>, 
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,4 @@
 //! Order, pace, patience and memory of the outbox.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

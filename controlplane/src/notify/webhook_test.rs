@@ -1,5 +1,4 @@
 //! Webhooks against a real server on loopback, which checks signatures, fails, lags, redirects and says too much.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

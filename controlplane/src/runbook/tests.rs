@@ -1,5 +1,4 @@
 //! The engine on its own: what it promises whatever happens.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use levee_api::time::Timestamp;
 use proptest::prelude::*;
@@ -348,7 +347,7 @@ fn without_an_answer_the_next_stage_takes_over_and_the_answer_still_counts() {
 
 #[test]
 fn two_people_are_two_people() {
-    let text = format!("{HEAD}").replace("owned_prefixes", "two_person = true\nowned_prefixes")
+    let text = HEAD.replace("owned_prefixes", "two_person = true\nowned_prefixes")
         + "[[runbook]]\nname = \"r\"\n[[runbook.stage]]\nname = \"scrub\"\naction = { divert = { scrubber = \"provider\" } }\n\
            approve = { roles = [\"approver\"], within = \"1h\", otherwise = \"skip\" }\n";
     let (_, runbooks) = Runbooks::parse("test.toml", &text).unwrap();

@@ -1,5 +1,4 @@
 //! The engine in the model of a world: ladders are climbed and come down again, whatever fails.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::Path;
 

@@ -65,7 +65,6 @@ pub(super) fn free_bytes(folder: &Path) -> io::Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
 

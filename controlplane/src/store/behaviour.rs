@@ -1,5 +1,4 @@
 //! How a store behaves: the same tests for the one on disk and for its twin.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};

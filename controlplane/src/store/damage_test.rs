@@ -1,5 +1,4 @@
 //! The store on disk when its file is torn, foreign, gone, too new, or the disk is full.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

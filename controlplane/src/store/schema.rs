@@ -75,7 +75,6 @@ fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), Schem
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
 

@@ -221,7 +221,6 @@ impl Drop for Twin {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
     use crate::ledger::Id;

@@ -1,7 +1,6 @@
 //! `kill -9` of a process that writes to the store, at random moments: what it was told to be stored is there, each batch
 //! is whole or not at all, and the next start goes on. `LEVEE_KILLS` says how often; a handful unless it is set.
 #![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
-#![expect(clippy::panic, reason = "a test fails where it stands")]
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::io::{BufRead, BufReader, Write as _};
