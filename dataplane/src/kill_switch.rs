@@ -49,16 +49,18 @@ impl KillSwitch {
     /// # Errors
     /// When that cannot be known.
     pub fn look(&self) -> io::Result<Option<&Path>> {
+        let mut trouble = None;
         for (path, must_be_roots) in [(&self.of_root, true), (&self.own, false)] {
             match fs::symlink_metadata(path) {
                 // Somebody else's file in a folder that others can write to stops nothing.
                 Ok(found) if must_be_roots && found.uid() != 0 => {}
                 Ok(_) => return Ok(Some(path)),
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-                Err(error) => return Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+                // The other file counts all the same.
+                Err(error) => trouble = Some(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
             }
         }
-        Ok(None)
+        trouble.map_or(Ok(None), Err)
     }
 
     /// Engages it, also for the next start.
