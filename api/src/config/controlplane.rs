@@ -134,10 +134,14 @@ fn user(text: &str) -> Result<String, Fault> {
 }
 
 fn endpoint(text: &str) -> Result<SocketAddr, Fault> {
-    text.parse().map_err(|_| {
-        Fault::new(
-            format!("{text:?} is no address with a port"),
-            "write one such as \"127.0.0.1:9469\" or \"[::1]:9469\"",
-        )
-    })
+    const HELP: &str = "write one such as \"127.0.0.1:9469\" or \"[::1]:9469\"";
+    let address: SocketAddr =
+        text.parse().map_err(|_| Fault::new(format!("{text:?} is no address with a port"), HELP))?;
+    if !address.ip().is_loopback() {
+        return Err(Fault::new(
+            format!("metrics are served to this machine only, and {text:?} is not one of its own"),
+            HELP,
+        ));
+    }
+    Ok(address)
 }
