@@ -18,7 +18,7 @@ use crate::actor::Actor;
 use crate::clock::Now;
 use crate::config_check::INVALID;
 use crate::driver::{Driver, DriverName, Guard, OperationKey, OwnerTag, configured};
-use crate::ledger::{Mitigation, MitigationId, Outcome, Spec, State};
+use crate::ledger::{Mitigation, MitigationId, Outcome, Spec, State, past_end};
 use crate::store::{Contents, KillSwitch, SqliteStore, Store, StoreError, Write};
 use crate::system_clock::SystemClock;
 
@@ -132,10 +132,9 @@ pub async fn sweep_with(
     now: &Now,
 ) -> Report {
     let mut report = Report::default();
-    for mitigation in contents.mitigations.values() {
-        if mitigation.may_be_in_force() && mitigation.deadline.has_passed(now) {
-            end(Some(&mut *store), mitigation, appliance, drivers, Outcome::Expired, now, &mut report).await;
-        }
+    for mitigation in past_end(contents.mitigations.values(), now) {
+        let outcome = mitigation.outcome.unwrap_or(Outcome::Expired);
+        end(Some(&mut *store), mitigation, appliance, drivers, outcome, now, &mut report).await;
     }
     report
 }

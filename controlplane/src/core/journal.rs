@@ -6,7 +6,8 @@ use crate::ledger::Order;
 use crate::server::link::Refused;
 use crate::store::{Store, StoreError, Write};
 
-/// Most writes that are kept while the store takes none: then the oldest state of things is stored no more, the newest is.
+/// Most writes that are kept while the store takes none: above that the oldest lines of timelines and messages are given up,
+/// never mitigations, ids or the kill switch.
 const MOST_WAITING: usize = 100_000;
 
 /// Writes that the store has not taken yet, the oldest first.
@@ -55,14 +56,19 @@ impl Journal {
     }
 
     fn go_on_without(&mut self, error: &StoreError, commands: Vec<Command>, replies: Vec<Reply>) -> Durable {
-        let excess = self.waiting.len().saturating_sub(MOST_WAITING);
-        self.waiting.drain(..excess);
+        let mut excess = self.waiting.len().saturating_sub(MOST_WAITING);
+        self.waiting.retain(|write| {
+            let spared = excess > 0 && matches!(write, Write::AppendTimeline(_) | Write::PutMessage(_));
+            excess -= usize::from(spared);
+            !spared
+        });
         let mut durable = Durable::default();
+        // Told once: each time would be one more step, which would fail again.
         if !self.failing {
             durable.commands.push(Command::Log(format!("{error}; nothing new is begun until that is over")));
+            durable.inputs.push(Input::Store(Health::Failing(error.to_string())));
         }
         self.failing = true;
-        durable.inputs.push(Input::Store(Health::Failing(error.to_string())));
         for command in commands {
             match command {
                 Command::Order(Order::Apply(operation)) => {

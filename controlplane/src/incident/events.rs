@@ -211,8 +211,10 @@ impl Incidents {
             incident.rates.bps = positive(anomaly.bps, incident.rates.bps);
             incident.rates.dropped_pps = positive(anomaly.dropped_pps, incident.rates.dropped_pps);
             let peak = &mut incident.peak;
-            peak.pps = [incident.rates.pps, anomaly.peak_pps].into_iter().fold(peak.pps, f64::max);
-            peak.bps = [incident.rates.bps, anomaly.peak_bps].into_iter().fold(peak.bps, f64::max);
+            let highest =
+                |rates: [f64; 2], before| rates.into_iter().filter(|rate| rate.is_finite()).fold(before, f64::max);
+            peak.pps = highest([incident.rates.pps, anomaly.peak_pps], peak.pps);
+            peak.bps = highest([incident.rates.bps, anomaly.peak_bps], peak.bps);
             let roles: Vec<RoleRecord> = anomaly.roles.iter().take(MAX_ROLES).map(role_record).collect();
             if !roles.is_empty() {
                 incident.roles = roles;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use levee_api::config::{Config, ContentHash};
 use levee_api::grpc::dataplane::v1 as contract;
 use levee_api::grpc::dataplane::v1::event::What;
+use levee_api::prefix::Prefix;
 use levee_api::zone::{Mode, Zone};
 use tokio::sync::{mpsc, watch};
 
@@ -38,6 +39,8 @@ pub(super) enum Wish {
 #[derive(Debug, Clone)]
 pub(super) struct Policy {
     pub(super) config: Arc<Config>,
+    /// What nothing may touch: what the file lists, and what we depend on without listing it.
+    pub(super) protected: Vec<Prefix>,
     /// The kill switch: every zone only watches.
     pub(super) monitor: bool,
 }
@@ -180,7 +183,7 @@ impl Session {
         } else {
             &policy.config.zones
         };
-        let protected = &policy.config.guardrails.protected_prefixes;
+        let protected = &policy.protected;
         match dataplane.upload(Generation { zones, protected, filters: &[] }).await {
             Ok(generation) => {
                 tracing::info!(generation, zones = zones.len(), "the policy of the file is in force");

@@ -1,6 +1,6 @@
 //! The loop that owns the core.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -110,7 +110,7 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
     let (inputs, mut told) = mpsc::channel(WAITING);
     let (wishes, wished) = mpsc::channel(16);
     let monitor = core.kill_switch_is_engaged();
-    let (upload, uploads) = watch::channel(DataplanePolicy { config: Arc::clone(&policy.config), monitor });
+    let (upload, uploads) = watch::channel(for_dataplane(&policy, monitor));
     let position = core.position();
     let session = Session {
         policy: uploads,
@@ -144,6 +144,10 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
         tokio::select! {
             meaning = signals.next() => match meaning {
                 Meaning::Stop => break,
+                // A reload for another reason must not confirm what is on trial.
+                Meaning::Reload if shell.in_force.confirm_by().is_some() => {
+                    tracing::warn!("a configuration is on trial: confirm it (leveectl config confirm) or wait until it ends");
+                }
                 Meaning::Reload => drop(shell.reload(None)),
                 Meaning::KillSwitch => {
                     shell.step(Input::KillSwitch { engage: true, by: Actor::levee("signal SIGUSR1") });
@@ -198,6 +202,12 @@ async fn serve(
         Err(error) => tracing::error!("there is no API: {error}"),
     }
     Ok(servers)
+}
+
+/// What the dataplane is given of a policy.
+fn for_dataplane(policy: &Policy, monitor: bool) -> DataplanePolicy {
+    let protected: BTreeSet<_> = policy.guards.protected().iter().map(|protected| protected.prefix).collect();
+    DataplanePolicy { config: Arc::clone(&policy.config), protected: protected.into_iter().collect(), monitor }
 }
 
 /// What a configuration makes of drivers, notifiers and guardrails.
@@ -275,8 +285,7 @@ impl Shell {
     }
 
     fn upload(&self) {
-        let config = Arc::clone(&self.core.policy().config);
-        self.policy.send_replace(DataplanePolicy { config, monitor: self.core.kill_switch_is_engaged() });
+        self.policy.send_replace(for_dataplane(self.core.policy(), self.core.kill_switch_is_engaged()));
     }
 
     fn configure(&mut self) {

@@ -49,13 +49,15 @@ impl Runbooks {
         Ok((config, runbooks))
     }
 
-    /// The runbooks of a configuration, and what is wrong with them. A stage whose condition cannot be read has none, and
-    /// must not be followed: that is an error among the findings.
+    /// The runbooks of a configuration, and what is wrong with them. A stage whose condition cannot be read is never entered;
+    /// that is an error among the findings.
     pub fn of(config: &Config) -> (Self, Vec<Finding>) {
         let mut findings = Vec::new();
         let list: Vec<Runbook> =
             config.runbooks.iter().map(|runbook| compile(runbook, config, &mut findings)).collect();
-        for (runbook, written) in list.iter().zip(&config.runbooks) {
+        // A ladder with conditions that cannot be read says nothing about where it ends.
+        let readable = findings.is_empty();
+        for (runbook, written) in list.iter().zip(&config.runbooks).filter(|_| readable) {
             dead_ends(runbook, written, &mut findings);
         }
         (Self { list, built_in: built_in() }, findings)
@@ -103,17 +105,17 @@ fn built_in() -> Runbook {
 fn compile(runbook: &config::Runbook, config: &Config, findings: &mut Vec<Finding>) -> Runbook {
     let names: Vec<&str> = runbook.stages.iter().map(|stage| stage.name.as_str()).collect();
     let stages = runbook.stages.iter().map(|stage| {
-        let when = stage.when.as_ref().and_then(|when| {
-            Condition::parse(when.text(), &names)
-                .map_err(|mistakes| {
-                    findings.extend(mistakes.into_iter().map(|Mistake { at, message, help }| Finding {
-                        span: when.place(at),
-                        message: format!("the condition of stage {:?}: {message}", stage.name),
-                        help,
-                        is_error: true,
-                    }));
-                })
-                .ok()
+        let when = stage.when.as_ref().map(|when| {
+            Condition::parse(when.text(), &names).unwrap_or_else(|mistakes| {
+                findings.extend(mistakes.into_iter().map(|Mistake { at, message, help }| Finding {
+                    span: when.place(at),
+                    message: format!("the condition of stage {:?}: {message}", stage.name),
+                    help,
+                    is_error: true,
+                }));
+                // A stage without a condition is always entered: that is not what was meant.
+                Condition::never_known()
+            })
         });
         let asked = match &stage.action {
             Action::WaitForApproval(approval) => Some(approval),
@@ -137,8 +139,14 @@ fn compile(runbook: &config::Runbook, config: &Config, findings: &mut Vec<Findin
 }
 
 fn ask(approval: &Approval, action: &Action, config: &Config) -> Ask {
-    // Only diversions take more than a host away; what else does is refused by its length.
-    let two = config.guardrails.two_person && matches!(action, Action::Divert(_));
+    // What may take more than a host away.
+    let least = &config.guardrails.blackhole_length;
+    let whole_prefix = match action {
+        Action::Divert(_) => true,
+        Action::Blackhole(_) => least.ipv4 < 32 || least.ipv6 < 128,
+        _ => false,
+    };
+    let two = config.guardrails.two_person && whole_prefix;
     Ask {
         roles: approval.roles.clone(),
         within: approval.within,

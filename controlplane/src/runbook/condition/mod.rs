@@ -55,6 +55,14 @@ impl Condition {
         .map(|root| Self { root })
     }
 
+    /// In the place of one that cannot be read: it is neither true nor false, whatever happens, so that its stage is not
+    /// entered.
+    pub fn never_known() -> Self {
+        let (one, zero) = (node::Node::Number(1.0), node::Node::Number(0.0));
+        let nothing = node::Node::Calculate(node::Calculation::Divide, Box::new(one), Box::new(zero.clone()));
+        Self { root: node::Node::Compare(node::Comparison::Greater, Box::new(nothing), Box::new(zero)) }
+    }
+
     /// The stages that it speaks of, by position, sorted.
     pub fn stages(&self) -> Vec<usize> {
         let mut found = Vec::new();
