@@ -138,20 +138,30 @@ fn accounts(config: &Config, lacks: &mut Vec<Lack>) {
     }
 }
 
+/// Secrets of notifiers that this process cannot read. Only the service is handed its credentials: others do not ask for them.
 fn secrets(config: &Config, lacks: &mut Vec<Lack>) {
-    for notifier in &config.notifiers {
-        let NotifierKind::Webhook { secret: Some(secret), .. } = &notifier.kind else { continue };
-        let source = match secret {
-            config::Secret::File(path) => SecretSource::File(path.clone()),
-            // Only the service is handed its credentials.
-            config::Secret::Credential(_) => continue,
-        };
-        if let Err(error) = source.read() {
-            lacks.push(Lack::new(
-                format!("notifier {:?}", notifier.name),
-                error.to_string(),
-                "messages could not be signed",
-            ));
+    lacks.extend(unreadable(config, |source| matches!(source, SecretSource::File(_))));
+}
+
+/// The same for the service itself, which has its credentials.
+pub fn secrets_of_service(config: &Config) -> Vec<Lack> {
+    unreadable(config, |_| true)
+}
+
+fn unreadable(config: &Config, asked: impl Fn(&SecretSource) -> bool) -> Vec<Lack> {
+    let secrets = config.notifiers.iter().filter_map(|notifier| match &notifier.kind {
+        NotifierKind::Webhook { secret: Some(config::Secret::File(path)), .. } => {
+            Some((notifier, SecretSource::File(path.clone())))
         }
-    }
+        NotifierKind::Webhook { secret: Some(config::Secret::Credential(name)), .. } => {
+            Some((notifier, SecretSource::Credential(name.clone())))
+        }
+        NotifierKind::Webhook { secret: None, .. } | NotifierKind::Log => None,
+    });
+    let lack = |(notifier, source): (&config::Notifier, SecretSource)| {
+        let error = source.read().err()?;
+        let of = format!("notifier {:?}", notifier.name);
+        Some(Lack::new(of, error.to_string(), "messages could not be signed"))
+    };
+    secrets.filter(|(_, source)| asked(source)).filter_map(lack).collect()
 }

@@ -16,6 +16,7 @@ pub mod guardrail;
 pub mod incident;
 pub mod ladder;
 pub mod ledger;
+pub mod machine;
 pub mod notify;
 pub mod run;
 pub mod runbook;

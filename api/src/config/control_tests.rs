@@ -247,6 +247,63 @@ fn a_runbook_that_there_is_not_is_a_warning_only_where_there_is_none_at_all() {
     assert_eq!(Config::parse("levee.toml", &text).unwrap().warnings, []);
 }
 
+fn webhook(lines: &str) -> String {
+    with(&format!("[[notifier]]\nname = \"noc\"\nkind = \"webhook\"\n{lines}"))
+}
+
+#[test]
+fn a_secret_that_stands_in_the_file_is_shown_nowhere() {
+    let url = "url = \"https://noc.example\"\n";
+    for lines in [
+        format!("{url}secret = \"sésame\""),
+        format!("{url}secret = 'sésame'\ntimeout = \"-5s\""),
+        format!("{url}secret = \"\"\"\n  sésame\n\"\"\""),
+        format!("{url}secret = [\"sésame\"]"),
+        format!("{url}secret = {{ value = \"sésame\" }}"),
+        format!("{url}secret.value = \"sésame\""),
+        "url = \"https://noc:sésame@noc.example\"".to_owned(),
+        // No TOML: what stands behind the name is hidden.
+        format!("{url}secret = sésame"),
+        format!("{url}secret = \"sésame\ntimeout = \"5s\""),
+        format!("{url}\"secret\"= \"\"\"\nsésame\n\"\"\"\n= 5"),
+    ] {
+        let invalid = Config::parse("levee.toml", &webhook(&lines)).unwrap_err();
+        let plain = format!("{invalid}\n{invalid:?}");
+        let told = format!("{plain}\n{:?}", miette::Report::new(invalid));
+        assert!(told.contains("***"), "{lines}: {told}");
+        assert!(!told.contains("same"), "{lines}: {told}");
+    }
+}
+
+#[test]
+fn a_notifier_that_is_wrong_is_not_missing_besides() {
+    let text = format!(
+        "{}[[runbook]]\nname = \"r\"\n[[runbook.stage]]\nname = \"s\"\naction = {{ webhook = {{ notifier = \"noc\" }} }}\n\
+         notify = [\"noc\"]\n",
+        webhook("url = \"https://noc.example\"\nsecret = \"open\"\n")
+    );
+    let invalid = Config::parse("levee.toml", &text).unwrap_err();
+    let told: Vec<&str> = invalid.problems().iter().map(|problem| problem.message.as_str()).collect();
+    assert!(told.len() == 1 && told[0].starts_with("a secret must not stand"), "{told:?}");
+}
+
+#[test]
+fn messages_in_the_clear_stay_on_this_machine_or_are_warned_of() {
+    for (url, warned) in [
+        ("https://noc.example/x", false),
+        ("http://localhost:8080/x", false),
+        ("http://127.0.0.1/x", false),
+        ("http://[::1]:8080/x", false),
+        ("http://noc.example/x", true),
+        ("http://127.0.0.1.noc.example", true),
+        ("http://[2001:db8::1]:8080/x", true),
+    ] {
+        let config = Config::parse("levee.toml", &webhook(&format!("url = {url:?}"))).unwrap();
+        let told = config.warnings.iter().any(|warning| warning.message.contains("can be read and changed"));
+        assert_eq!(told, warned, "{url}");
+    }
+}
+
 /// Values of every kind, for every key.
 const VALUES: &[&str] = &[
     "5",

@@ -40,6 +40,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
 
 use toml::de::DeTable;
 
@@ -109,6 +110,8 @@ pub struct Config {
     pub address_sets: Vec<AddressSet>,
     /// Identifies the text this was read from.
     pub hash: ContentHash,
+    /// The text this was read from.
+    pub text: Arc<str>,
     /// What is valid and probably not meant.
     pub warnings: Vec<Problem>,
 }
@@ -177,6 +180,7 @@ impl Config {
         let config = if syntax_errors.is_empty() {
             read_file(&Section::new("the file".to_owned(), &table, &problems), text)
         } else {
+            problems.hide_what_looks_secret();
             None
         };
         if let Some(config) = &config {
@@ -251,6 +255,7 @@ fn read_file(file: &Section<'_>, text: &str) -> Option<Config> {
         zones,
         address_sets,
         hash: ContentHash::of(text),
+        text: Arc::from(text),
         warnings: Vec::new(),
     };
     reference::check(&config, &runbooks_of_zones, problems);

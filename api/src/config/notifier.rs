@@ -1,6 +1,7 @@
 //! `[[notifier]]`: alert channels. Secrets are named here and stand elsewhere.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -79,11 +80,23 @@ fn notifier(mut table: Section<'_>, names: &mut HashMap<String, Range<usize>>) -
     };
     let max_per_minute = table.integer("max_per_minute", 1..=6_000).and_then(|number| u32::try_from(number).ok());
     table.refuse_unknown();
-    Some(Notifier { name: name?.value, kind: kind?, max_per_minute: max_per_minute.unwrap_or(30) })
+    // One that is wrong is there all the same: stages that name it are not wrong besides.
+    let wrong = NotifierKind::Webhook { url: String::new(), secret: None, timeout: TIMEOUT };
+    Some(Notifier { name: name?.value, kind: kind.unwrap_or(wrong), max_per_minute: max_per_minute.unwrap_or(30) })
 }
 
 fn webhook(table: &Section<'_>) -> Option<NotifierKind> {
+    if table.string("url").is_some_and(|text| authority(text.value).is_some_and(|authority| authority.contains('@'))) {
+        table.problems().hide(table.place("url"));
+    }
     let url = table.required("url", "\"https://alerts.example/levee\"", |table, key| table.parsed(key, url));
+    if let Some(url) = url.as_ref().filter(|url| url.value.starts_with("http://") && !is_loopback(&url.value)) {
+        let fault = Fault::new(
+            "messages to this URL can be read and changed on their way",
+            "write https://; http:// is for a program on this machine",
+        );
+        table.problems().warning(url.span.clone(), fault);
+    }
     let timeout = table.parsed("timeout", |text| match duration(text)? {
         given if (Duration::from_secs(1)..=Duration::from_secs(60)).contains(&given) => Ok(given),
         _ => Err(Fault::new(format!("a webhook cannot wait for {text}"), "give \"1s\" to \"60s\"")),
@@ -98,10 +111,18 @@ fn secret(table: &Section<'_>, key: &'static str) -> Option<Secret> {
                         or { credential = \"NAME\" } for one that systemd hands over";
     if table.is_string(key) {
         let fault = Fault::new("a secret must not stand in this file: everybody who can read it would know it", HELP);
+        table.problems().hide(table.place(key));
         table.problems().error(table.place(key), fault);
         return None;
     }
-    let place = table.table(key, "secret".to_owned())?;
+    let Some(place) = table.table(key, "secret".to_owned()) else {
+        // Whatever it is, a digit of it is one too many.
+        table.problems().hide(table.place(key));
+        return None;
+    };
+    for (_, value) in place.entries().filter(|(key, _)| !matches!(key.value, "file" | "credential")) {
+        table.problems().hide(value.span());
+    }
     let (file, credential) = (place.parsed("file", absolute_path), place.parsed("credential", credential));
     let secret = match (place.has("file"), place.has("credential")) {
         (true, false) => file.map(|path| Secret::File(path.value)),
@@ -124,10 +145,24 @@ fn credential(text: &str) -> Result<String, Fault> {
     Err(Fault::new(format!("{text:?} cannot be a credential"), "use letters, digits, dots, dashes and underscores"))
 }
 
+/// What stands between the scheme and the path.
+fn authority(url: &str) -> Option<&str> {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
+    rest.split(['/', '?', '#']).next()
+}
+
+fn is_loopback(url: &str) -> bool {
+    let authority = authority(url).unwrap_or_default();
+    // Without the port; the colons of an IPv6 address stand in brackets.
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
 fn url(text: &str) -> Result<String, Fault> {
-    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let authority = host.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
-    match authority {
+    match authority(text) {
         Some(authority) if authority.contains('@') => Err(Fault::new(
             "an URL with a password in it",
             "a secret must not stand in this file: leave out what is before @",

@@ -47,12 +47,21 @@ impl Invalid {
 impl fmt::Display for Invalid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A log has room for one line; the rest comes with `leveectl config check`.
-        match self.problems.split_first() {
-            Some((first, rest)) => {
-                write!(f, "{}:{}:{}: {}", self.file(), first.line, first.column, first.message)?;
-                if rest.is_empty() { Ok(()) } else { write!(f, " (and {} more)", rest.len()) }
+        let (errors, warnings): (Vec<&Problem>, Vec<&Problem>) =
+            self.problems.iter().partition(|problem| problem.is_error);
+        let Some((first, others)) = errors.split_first() else {
+            return write!(f, "{} is not valid", self.file());
+        };
+        write!(f, "{}:{}:{}: {}", self.file(), first.line, first.column, first.message)?;
+        let counted = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
+        match (others.len(), warnings.len()) {
+            (0, 0) => Ok(()),
+            (0, warnings) => write!(f, " (and {})", counted(warnings, "warning")),
+            (1, 0) => f.write_str(" (and 1 more error)"),
+            (more, 0) => write!(f, " (and {more} more errors)"),
+            (more, warnings) => {
+                write!(f, " (and {} and {})", counted(more, "more error"), counted(warnings, "warning"))
             }
-            None => write!(f, "{} is not valid", self.file()),
         }
     }
 }
@@ -131,6 +140,8 @@ pub struct Finding {
 pub(super) struct Problems<'t> {
     text: &'t str,
     found: RefCell<Vec<Problem>>,
+    /// What no snippet may show.
+    hidden: RefCell<Vec<Range<usize>>>,
 }
 
 /// What is wrong with a value, before it is known where the value stands.
@@ -148,7 +159,7 @@ impl Fault {
 
 impl<'t> Problems<'t> {
     pub(super) fn of(text: &'t str) -> Self {
-        Self { text, found: RefCell::default() }
+        Self { text, found: RefCell::default(), hidden: RefCell::default() }
     }
 
     /// The text that is read.
@@ -173,6 +184,31 @@ impl<'t> Problems<'t> {
         self.push(span, fault, None, false);
     }
 
+    /// A secret that should not stand here: snippets, which go to logs and tickets, show asterisks instead.
+    pub(super) fn hide(&self, span: Range<usize>) {
+        self.hidden.borrow_mut().push(span);
+    }
+
+    /// The same for a text that is no TOML, where only the looks of a line say what is a secret.
+    pub(super) fn hide_what_looks_secret(&self) {
+        for (at, word) in self.text.match_indices("secret") {
+            let rest = self.text.get(at + word.len()..).unwrap_or_default();
+            let Some(value) = rest.trim_start_matches(['"', '\'', ' ', '\t']).strip_prefix('=') else { continue };
+            let start = self.text.len() - value.len();
+            let ends = |pattern: &str, from: usize| value.get(from..).and_then(|value| value.find(pattern));
+            let trimmed = value.trim_start();
+            let several = ["\"\"\"", "'''"].into_iter().find(|quotes| trimmed.starts_with(quotes));
+            let end = match several {
+                Some(quotes) => {
+                    let from = value.len() - trimmed.len() + quotes.len();
+                    ends(quotes, from).map(|end| from + end + quotes.len())
+                }
+                None => ends("\n", 0),
+            };
+            self.hide(start..start + end.unwrap_or(value.len()));
+        }
+    }
+
     fn push(&self, span: Range<usize>, fault: Fault, other: Option<(Range<usize>, String)>, is_error: bool) {
         let (line, column) = position(self.text, span.start);
         let Fault { message, help } = fault;
@@ -192,8 +228,24 @@ impl<'t> Problems<'t> {
     pub(super) fn into_invalid(self, file: &str) -> Invalid {
         let mut problems = self.found.into_inner();
         problems.sort_by_key(|problem| problem.span.start);
-        Invalid { source: NamedSource::new(file, self.text.to_owned()), problems }
+        Invalid { source: NamedSource::new(file, masked(self.text, &self.hidden.into_inner())), problems }
     }
+}
+
+/// The text with asterisks for what is hidden, byte for byte: places stay where they are.
+fn masked(text: &str, hidden: &[Range<usize>]) -> String {
+    if hidden.is_empty() {
+        return text.to_owned();
+    }
+    let mut shown = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        if c != '\n' && hidden.iter().any(|span| span.contains(&at)) {
+            shown.extend(std::iter::repeat_n('*', c.len_utf8()));
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
 
 /// Line and column, from 1, of a byte of the text; the end of the text for a byte beyond it.
@@ -215,5 +267,24 @@ mod tests {
         assert_eq!(position("a\nbé = 1", 2), (2, 1));
         assert_eq!(position("a\nbé = 1", 5), (2, 3));
         assert_eq!(position("a\nb", 99), (2, 2));
+    }
+
+    #[test]
+    fn the_headline_tells_errors_before_warnings() {
+        let told = |errors: usize, warnings: usize| {
+            let problems = Problems::of("a = 1\nb = 2\n");
+            (0..warnings).for_each(|_| problems.warning(0..1, Fault::new("odd", "")));
+            (0..errors).for_each(|_| problems.error(6..7, Fault::new("wrong", "")));
+            problems.into_invalid("file").to_string()
+        };
+        assert_eq!(told(1, 0), "file:2:1: wrong");
+        assert_eq!(told(1, 1), "file:2:1: wrong (and 1 warning)");
+        assert_eq!(told(2, 0), "file:2:1: wrong (and 1 more error)");
+        assert_eq!(told(3, 2), "file:2:1: wrong (and 2 more errors and 2 warnings)");
+    }
+
+    #[test]
+    fn what_is_hidden_keeps_its_length() {
+        assert_eq!(masked("a = \"gehé\"\nb", &[4..11]), "a = *******\nb");
     }
 }

@@ -64,6 +64,9 @@ fn single(text: &str, units: &[(&str, u64)], what: &str, example: &str) -> Resul
 
 /// Reads one number and its unit from the front of the text.
 fn part<'a>(text: &'a str, units: &[(&str, u64)], what: &str, example: &str) -> Result<(u64, &'a str), Fault> {
+    if text.starts_with('-') {
+        return Err(Fault::new(format!("a {what} cannot be negative"), format!("write one such as {example:?}")));
+    }
     let number_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, rest) = text.split_at(number_end);
     let rest = rest.trim_start();
@@ -146,6 +149,8 @@ mod tests {
         for text in ["", "5", "m", "5 minutes", "5m-", "999999999d"] {
             duration(text).unwrap_err();
         }
+        assert_eq!(duration("-5m").unwrap_err().message, "a duration cannot be negative");
+        assert_eq!(bit_rate("-1Gbps").unwrap_err().message, "a rate cannot be negative");
     }
 
     proptest! {

@@ -10,6 +10,7 @@ use levee_api::config::{Config, ConfigError};
 use toml::{Table, Value};
 
 use crate::config_check::INVALID;
+use crate::runbook::Runbooks;
 
 /// One key that differs.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,13 +47,10 @@ pub fn compare(before: &str, after: &str) -> Vec<Change> {
 
 /// `leveectl config diff A B`: 0 when they say the same, 1 when not or when one cannot be read, 78 when one is not valid.
 pub fn diff(before: &Path, after: &Path) -> ExitCode {
-    let read = |path: &Path| -> Result<String, ConfigError> {
-        Config::load(path)?;
-        std::fs::read_to_string(path).map_err(|reason| ConfigError::Read { path: path.to_owned(), reason })
-    };
+    let read = |path: &Path| -> Result<Config, ConfigError> { Ok(Runbooks::load(path)?.0) };
     match read(before).and_then(|before| Ok((before, read(after)?))) {
         Ok((before, after)) => {
-            let changes = compare(&before, &after);
+            let changes = compare(&before.text, &after.text);
             let mut out = std::io::stdout().lock();
             for change in &changes {
                 // A reader that has gone away has seen enough.

@@ -8,13 +8,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use levee_api::config::{Config, ConfigError, ContentHash};
 use serde::{Deserialize, Serialize};
 
 use super::diff::{Change, compare};
+use super::plan::{Lacking, Plan};
 use crate::clock::{Deadline, Now};
+use crate::runbook::Runbooks;
 
 /// The configuration in force, and what is known of its trial.
 #[derive(Debug)]
@@ -22,8 +25,6 @@ pub struct InForce {
     path: PathBuf,
     record_path: PathBuf,
     config: Config,
-    /// The text that `config` was read from.
-    text: String,
     record: Record,
 }
 
@@ -89,6 +90,9 @@ pub enum ReloadError {
         /// What the system says.
         reason: io::Error,
     },
+    /// The file is valid, and what it needs is not there.
+    #[error(transparent)]
+    Lacking(#[from] Lacking),
     /// There is nothing to confirm.
     #[error("no configuration is on trial")]
     NotOnTrial,
@@ -100,13 +104,13 @@ impl InForce {
     /// # Errors
     /// When the file cannot be read or is not valid.
     pub fn start(path: &Path, folder: &Path, now: &Now) -> Result<(Self, Started), ConfigError> {
-        let (config, text) = load(path)?;
+        let (config, _) = Runbooks::load(path)?;
         let record_path = folder.join("configuration.json");
         let record = read_record(&record_path);
-        let mut in_force = Self { path: path.to_owned(), record_path, config, text, record };
+        let mut in_force = Self { path: path.to_owned(), record_path, config, record };
         let started = in_force.recall(now);
-        if started == Started::File && in_force.record.confirmed != in_force.text {
-            let record = Record { confirmed: in_force.text.clone(), ..Record::default() };
+        if started == Started::File && *in_force.record.confirmed != *in_force.config.text {
+            let record = Record { confirmed: in_force.config.text.to_string(), ..Record::default() };
             // It is missed only when a trial is asked for, which fails then.
             if let Err(error) = in_force.write(record) {
                 tracing::warn!("{error}");
@@ -133,10 +137,10 @@ impl InForce {
     /// What a reload would change, and into what.
     ///
     /// # Errors
-    /// When the file cannot be read or is not valid.
-    pub fn plan(&self) -> Result<Reloaded, ConfigError> {
-        let (config, text) = load(&self.path)?;
-        Ok(Reloaded { changes: compare(&self.text, &text), hash: config.hash, confirm_by: None })
+    /// Why a reload would change nothing.
+    pub fn plan(&self) -> Result<Reloaded, ReloadError> {
+        let Plan { config, changes } = Plan::of(&self.path, &self.config)?.possible()?;
+        Ok(Reloaded { changes, hash: config.hash, confirm_by: None })
     }
 
     /// Reads the file again. With a time for confirmation, what is in force now comes back when that has passed.
@@ -144,14 +148,14 @@ impl InForce {
     /// # Errors
     /// Then nothing has changed.
     pub fn reload(&mut self, confirm_within: Option<Duration>, now: &Now) -> Result<Reloaded, ReloadError> {
-        let (config, text) = load(&self.path)?;
-        let changes = compare(&self.text, &text);
-        let until = confirm_within.filter(|_| text != self.record.confirmed).map(|within| Deadline::after(now, within));
+        let Plan { config, changes } = Plan::of(&self.path, &self.config)?.possible()?;
+        let until = confirm_within.filter(|_| *config.text != *self.record.confirmed);
+        let until = until.map(|within| Deadline::after(now, within));
         let record = match until {
             Some(until) => {
                 Record { trial: Some(Trial { hash: config.hash.0, until }), refused: None, ..self.record.clone() }
             }
-            None => Record { confirmed: text.clone(), ..Record::default() },
+            None => Record { confirmed: config.text.to_string(), ..Record::default() },
         };
         match self.write(record) {
             Err(error) if until.is_some() => return Err(error),
@@ -159,7 +163,7 @@ impl InForce {
             Err(error) => tracing::warn!("{error}"),
             Ok(()) => {}
         }
-        (self.config, self.text) = (config, text);
+        self.config = config;
         Ok(Reloaded { changes, hash: self.config.hash, confirm_by: until })
     }
 
@@ -171,7 +175,7 @@ impl InForce {
         if self.record.trial.is_none() {
             return Err(ReloadError::NotOnTrial);
         }
-        self.write(Record { confirmed: self.text.clone(), ..Record::default() })?;
+        self.write(Record { confirmed: self.config.text.to_string(), ..Record::default() })?;
         Ok(self.config.hash)
     }
 
@@ -180,9 +184,9 @@ impl InForce {
         if !self.record.trial.as_ref()?.until.has_passed(now) {
             return None;
         }
-        let before = std::mem::take(&mut self.text);
+        let before = Arc::clone(&self.config.text);
         self.go_back();
-        Some(TrialOver { changes: compare(&before, &self.text), hash: self.config.hash })
+        Some(TrialOver { changes: compare(&before, &self.config.text), hash: self.config.hash })
     }
 
     /// What a restart has to remember of the file that was read.
@@ -205,10 +209,9 @@ impl InForce {
     /// Goes back to the confirmed text, and remembers the one of the trial so that no restart takes it.
     fn go_back(&mut self) {
         let refused = self.record.trial.as_ref().map(|trial| trial.hash).or(self.record.refused);
-        match Config::parse(&self.path.display().to_string(), &self.record.confirmed) {
-            Ok(config) => {
+        match Runbooks::parse(&self.path.display().to_string(), &self.record.confirmed) {
+            Ok((config, _)) => {
                 self.config = config;
-                self.text.clone_from(&self.record.confirmed);
                 let record = Record { trial: None, refused, ..self.record.clone() };
                 self.record.clone_from(&record);
                 if let Err(error) = self.write(record) {
@@ -230,18 +233,6 @@ impl InForce {
         self.record = record;
         Ok(())
     }
-}
-
-/// The text is read once: what was checked is what is kept.
-fn load(path: &Path) -> Result<(Config, String), ConfigError> {
-    let config = Config::load(path)?;
-    let text = fs::read_to_string(path).map_err(|reason| ConfigError::Read { path: path.to_owned(), reason })?;
-    if ContentHash::of(&text) == config.hash {
-        return Ok((config, text));
-    }
-    // It has changed between the two looks.
-    let config = Config::parse(&path.display().to_string(), &text)?;
-    Ok((config, text))
 }
 
 /// What cannot be read is as good as none: the file is in force.

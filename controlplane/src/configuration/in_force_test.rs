@@ -65,6 +65,40 @@ fn a_valid_file_is_taken_whole_and_another_one_changes_nothing() {
 }
 
 #[test]
+fn what_config_check_refuses_a_reload_refuses_and_a_secret_that_cannot_be_read_too() {
+    let site = Site::new();
+    let (mut in_force, _) = site.start(&at(0));
+    let valid = fs::read_to_string(site.path()).unwrap();
+    let condition = "[[runbook]]\nname = \"own\"\n[[runbook.stage]]\nname = \"first\"\nwhen = \"attack.ppps > 1\"\n\
+                     action = { filter = {} }\n";
+    fs::write(site.path(), format!("{valid}{condition}")).unwrap();
+    let refused = in_force.reload(None, &at(1)).unwrap_err().to_string();
+    assert!(refused.contains("attack.ppps"), "{refused}");
+    assert!(in_force.plan().unwrap_err().to_string().contains("attack.ppps"));
+    assert!(InForce::start(&site.path(), site.folder.path(), &at(2)).is_err());
+    let missing = site.folder.path().join("missing");
+    let notifier = format!(
+        "[[notifier]]\nname = \"noc\"\nkind = \"webhook\"\nurl = \"https://noc.example\"\nsecret = {{ file = {missing:?} }}\n"
+    );
+    fs::write(site.path(), format!("{valid}{notifier}")).unwrap();
+    let refused = in_force.reload(None, &at(3)).unwrap_err().to_string();
+    assert!(refused.starts_with("notifier \"noc\": ") && refused.contains("missing"), "{refused}");
+    fs::write(&missing, "whsec_c2VjcmV0IHNlY3JldCBzZWNyZXQgc2VjcmV0\n").unwrap();
+    fs::set_permissions(&missing, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    in_force.reload(None, &at(4)).unwrap();
+    // What was confirmed once, and a later version refuses, does not come back: the file stays.
+    let (mut again, _) = site.start(&at(5));
+    site.write(7);
+    again.reload(Some(MINUTE), &at(6)).unwrap();
+    drop(again);
+    let path = site.folder.path().join("configuration.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    record["confirmed"] = format!("{valid}{condition}").into();
+    fs::write(&path, record.to_string()).unwrap();
+    assert_eq!(version(&site.start(&at(70)).0), "7");
+}
+
+#[test]
 fn a_trial_is_kept_when_confirmed_and_taken_back_when_not() {
     let site = Site::new();
     let (mut in_force, _) = site.start(&at(0));

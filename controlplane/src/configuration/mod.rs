@@ -3,6 +3,7 @@
 mod diff;
 mod in_force;
 mod migrate;
+mod plan;
 
 #[cfg(test)]
 mod in_force_test;
@@ -10,3 +11,4 @@ mod in_force_test;
 pub use diff::{Change, Effect, compare, diff};
 pub use in_force::{InForce, ReloadError, Reloaded, Started, TrialOver};
 pub use migrate::{MigrateError, Migrated, migrate, migrate_text};
+pub use plan::{Lacking, Plan};

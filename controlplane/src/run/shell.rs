@@ -18,9 +18,10 @@ use crate::configuration::{InForce, ReloadError};
 use crate::core::{Asked, Command, Core, Input, Journal, Policy, Step};
 use crate::driver::{self, Guard};
 use crate::event_file::EventFile;
-use crate::guardrail::{Guards, resolvers};
+use crate::guardrail::Guards;
 use crate::incident::{Incident, TimelineEntry};
 use crate::ledger::{IncidentId, Mitigation};
+use crate::machine;
 use crate::notify;
 use crate::runbook::Runbooks;
 use crate::server::link::{
@@ -161,7 +162,10 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
             Some(input) = answered.recv() => shell.step(input),
             Some(ask) = shell.end.asks.recv() => shell.asked(ask),
             _ = tick.tick() => shell.tick(),
-            _ = maintain.tick() => shell.store.maintain(),
+            _ = maintain.tick() => {
+                shell.store.maintain();
+                shell.look_at_machine();
+            }
         }
     }
     tracing::info!("stopping; the dataplane keeps filtering, and the ledger says what is to be ended later");
@@ -214,10 +218,7 @@ fn for_dataplane(policy: &Policy, monitor: bool) -> DataplanePolicy {
 fn configured(in_force: &InForce, answers: mpsc::UnboundedSender<Input>) -> (Policy, Ways) {
     let config = Arc::new(in_force.config().clone());
     let (runbooks, _) = Runbooks::of(&config);
-    // Without this file there are no resolvers to protect.
-    let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let ours = resolvers(&resolv_conf).into_iter().map(|address| (address, "a resolver of this machine".to_owned()));
-    let guards = Arc::new(Guards::new(&config, ours));
+    let guards = Arc::new(Guards::new(&config, machine::depends_on()));
     let checked = Arc::clone(&guards);
     let guard: Guard = Arc::new(move |spec, remaining| {
         checked.check_spec(spec)?;
@@ -284,6 +285,15 @@ impl Shell {
         self.step(Input::Tick);
     }
 
+    /// Addresses come and go while we run: what this machine depends on now is protected from now on.
+    fn look_at_machine(&mut self) {
+        let now = Guards::new(self.in_force.config(), machine::depends_on());
+        if now.protected() != self.core.policy().guards.protected() {
+            tracing::info!("addresses of this machine have changed, and with them what is protected");
+            self.configure();
+        }
+    }
+
     fn upload(&self) {
         self.policy.send_replace(for_dataplane(self.core.policy(), self.core.kill_switch_is_engaged()));
     }
@@ -298,11 +308,6 @@ impl Shell {
 
     fn reload(&mut self, confirm_within: Option<Duration>) -> Result<Outcome, Refused> {
         let before = self.in_force.config().hash;
-        // Conditions are part of the file, and what is wrong with them is too.
-        if let Err(error) = Runbooks::load(self.in_force.path()) {
-            tracing::error!("the file has changed and is not valid, the policy before stays: {error}");
-            return Err(Refused::Precondition(format!("{error}: nothing has changed")));
-        }
         match self.in_force.reload(confirm_within, &self.clock.now()) {
             Ok(reloaded) => {
                 if reloaded.hash == before {
@@ -317,7 +322,7 @@ impl Shell {
                 Ok(Outcome::Reloaded { changes, hash: reloaded.hash.to_string(), confirm_by })
             }
             Err(error) => {
-                tracing::error!("the file has changed and is not valid, the policy before stays: {error}");
+                tracing::error!("the file is not taken, the policy before stays: {error}");
                 Err(Refused::Precondition(format!("{error}: nothing has changed")))
             }
         }

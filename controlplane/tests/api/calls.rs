@@ -261,11 +261,26 @@ async fn a_configuration_file_is_compared_before_it_is_taken() {
     let more = format!("{text}[[zone]]\nname = \"third\"\nprefixes = [\"192.0.2.0/24\"]\n");
     std::fs::write(&file, more.replace("max_ttl = \"1h\"", "max_ttl = \"2h\"")).unwrap();
     let other = system.diff_config(v1::DiffConfigRequest {}).await.unwrap().into_inner();
-    assert_eq!(other.changes, ["[guardrails] changed", "zone third added"]);
+    assert_eq!(
+        other.changes,
+        [
+            "~ guardrails: max_ttl = \"1h\" -> \"2h\" (when the dataplane restarts)",
+            "+ zone \"third\": name = \"third\"",
+            "+ zone \"third\": prefixes = [\"192.0.2.0/24\"]",
+        ]
+    );
     std::fs::write(&file, text.replace("prefixes", "prefxies")).unwrap();
     let wrong = system.diff_config(v1::DiffConfigRequest {}).await.unwrap().into_inner();
     assert!(
         wrong.problems.iter().any(|problem| problem.is_error && problem.line > 0 && problem.help.contains("prefixes"))
+    );
+    let condition = "[[runbook]]\nname = \"own\"\n[[runbook.stage]]\nname = \"edge\"\nwhen = \"attack.ppps > 1\"\n\
+                     action = { notify = { channels = [] } }\n";
+    std::fs::write(&file, format!("{text}{condition}")).unwrap();
+    let wrong = system.diff_config(v1::DiffConfigRequest {}).await.unwrap().into_inner();
+    assert!(
+        wrong.problems.iter().any(|problem| problem.is_error && problem.message.contains("attack.ppps")),
+        "{wrong:?}"
     );
 }
 
