@@ -119,12 +119,13 @@ pub fn take_if_due(folder: &Path, now: SystemTime) -> Result<Option<PathBuf>, Ba
 /// # Errors
 /// When it runs, or when the copy is no good store: then nothing has changed.
 pub fn restore(folder: &Path, from: &Path, now: SystemTime) -> Result<Option<PathBuf>, BackupError> {
+    // First, so that a file that is no copy leaves no trace.
+    verify(from)?;
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io_error(folder))?;
     let _lock = Lock::take(folder).map_err(|error| match error {
         LockError::Held(by) => BackupError::InUse { by },
         LockError::Io(error) => io_error(&folder.join("lock"))(error),
     })?;
-    verify(from)?;
     let store = folder.join(sqlite::FILE);
     let aside = keep_aside(&store, now).map_err(|error| io_error(&store)(io::Error::other(error.to_string())))?;
     put_in_place(from, &store)?;

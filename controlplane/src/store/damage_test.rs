@@ -169,6 +169,17 @@ fn a_record_that_cannot_be_read_is_left_out_and_stays_and_the_kill_switch_is_nev
 }
 
 #[test]
+fn a_file_that_is_no_copy_leaves_no_trace() {
+    let place = tempfile::tempdir().unwrap();
+    let (folder, bad) = (place.path().join("state/controlplane"), place.path().join("bad.sqlite"));
+    std::fs::write(&bad, "no store").unwrap();
+    for from in [&bad, &place.path().join("missing.sqlite")] {
+        restore(&folder, from, NOON).unwrap_err();
+        assert!(!place.path().join("state").exists());
+    }
+}
+
+#[test]
 fn a_backup_of_a_running_store_is_whole_and_restored_only_while_it_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
