@@ -127,6 +127,8 @@ impl Core {
     }
 
     pub(super) fn tick(&mut self, now: &Now, step: &mut Step) {
+        let ripe = self.with_context(now, step, |incidents, context| incidents.ripen(context));
+        self.changed(ripe, now, step);
         let open = self.incidents.open_count();
         let looks = LOOKS.max(open / 8).min(open);
         for _ in 0..looks {

@@ -7,6 +7,7 @@ use levee_api::filter::Target;
 use levee_api::grpc::v1;
 
 use super::record::{AnomalyRef, Calm, Incident, Peak, Phase, Rates, Severity};
+use super::suspicion::Suspicions;
 use super::timeline::{TimelineEntry, TimelineKind};
 use crate::actor::Actor;
 use crate::clock::Now;
@@ -31,6 +32,8 @@ pub struct Incidents {
     open: BTreeSet<IncidentId>,
     by_target: BTreeMap<Target, IncidentId>,
     pub(super) by_anomaly: BTreeMap<AnomalyRef, IncidentId>,
+    /// Findings that are no incidents yet. Not stored: the dataplane is asked.
+    pub(super) suspicions: Suspicions,
     /// Hosts that are part of an attack on a prefix.
     pub(super) by_host: BTreeMap<Target, IncidentId>,
     /// Filters of the reflex in force, by the incident that they serve. Not stored: the dataplane is asked.

@@ -9,6 +9,7 @@ use levee_api::grpc::v1;
 
 use super::book::{Incidents, MAX_ANOMALIES, MAX_FILTERS, Note};
 use super::record::{AnomalyRef, Calm, Phase, RoleRecord, Severity, VectorRecord};
+use super::suspicion::is_suspicion;
 use super::timeline::TimelineKind;
 use crate::clock::Now;
 use crate::figures;
@@ -25,6 +26,10 @@ const MAX_TEXT: usize = 300;
 const MAX_ROLES: usize = 16;
 /// Most hosts that are kept by address.
 const MAX_HOSTS: usize = 256;
+
+/// States of roles, as records have them.
+const ATTACK: &str = "attack";
+const HOLD: &str = "hold";
 
 /// What has become of an incident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +68,7 @@ impl Incidents {
             What::AnomalyOpened(anomaly) | What::AnomalyUpdated(anomaly) => self.seen(boot_id, anomaly, context),
             What::AnomalyEnded(anomaly) => {
                 let reference = AnomalyRef { boot_id: boot_id.to_owned(), id: anomaly.id };
+                self.suspicions.forget(&reference);
                 let Some(&id) = self.by_anomaly.get(&reference) else { return Vec::new() };
                 self.update(id, anomaly, context);
                 self.end(&reference, context).into_iter().collect()
@@ -96,6 +102,7 @@ impl Incidents {
         let mut changes: Vec<Change> =
             anomalies.iter().flat_map(|anomaly| self.seen(boot_id, anomaly, context)).collect();
         let told_ids: BTreeSet<u64> = anomalies.iter().map(|anomaly| anomaly.id).collect();
+        self.suspicions.retain(|reference| reference.boot_id == boot_id && told_ids.contains(&reference.id));
         let gone: Vec<AnomalyRef> = self
             .by_anomaly
             .keys()
@@ -120,6 +127,7 @@ impl Incidents {
     pub fn restarted(&mut self, boot_id: &str, context: &mut Context<'_>) -> Vec<Change> {
         let gone: Vec<AnomalyRef> =
             self.by_anomaly.keys().filter(|reference| reference.boot_id != boot_id).cloned().collect();
+        self.suspicions.retain(|reference| reference.boot_id == boot_id);
         let mut changes = Vec::new();
         for reference in &gone {
             if let Some(&id) = self.by_anomaly.get(reference) {
@@ -142,6 +150,23 @@ impl Incidents {
         };
         let reference = AnomalyRef { boot_id: boot_id.to_owned(), id: anomaly.id };
         let known = self.by_anomaly.get(&reference).copied();
+        let joined = known.or_else(|| self.serving(&target));
+        // What is only watched joins an attack, and is none by itself.
+        let attacked = |id| self.get(id).is_some_and(|incident| matches!(incident.phase, Phase::Attack));
+        if is_suspicion(anomaly)
+            && !joined.is_some_and(attacked)
+            && self.suspicions.keep(&reference, anomaly, context.now)
+        {
+            return Vec::new();
+        }
+        self.suspicions.forget(&reference);
+        self.join(reference, anomaly, context)
+    }
+
+    /// A finding that is an incident, or part of one.
+    fn join(&mut self, reference: AnomalyRef, anomaly: &contract::Anomaly, context: &mut Context<'_>) -> Vec<Change> {
+        let Some(target) = target(anomaly.target.as_ref()) else { return Vec::new() };
+        let known = self.by_anomaly.get(&reference).copied();
         let (id, mut changes) = match known.or_else(|| self.serving(&target)) {
             Some(id) => (id, Vec::new()),
             None => match self.open_on(&target, context) {
@@ -149,12 +174,22 @@ impl Incidents {
                 None => return Vec::new(),
             },
         };
+        if is_suspicion(anomaly) && known.is_none() {
+            let text = "more than usual for a while, without evidence of an attack";
+            self.note(id, context.now, Note::new(TimelineKind::Attack, text), context.writes);
+        }
         let begins = known.is_none() && self.begin(id, reference, context);
         let learned = self.update(id, anomaly, context);
         if changes.is_empty() && (begins || learned) {
             changes.push(Change::Updated(id));
         }
         changes
+    }
+
+    /// What has been watched for long is an incident also without evidence. To be called as time passes.
+    pub fn ripen(&mut self, context: &mut Context<'_>) -> Vec<Change> {
+        let ripe = self.suspicions.take_ripe(context.now);
+        ripe.into_iter().flat_map(|(reference, anomaly)| self.join(reference, &anomaly, context)).collect()
     }
 
     fn open_on(&mut self, target: &Target, context: &mut Context<'_>) -> Option<IncidentId> {
@@ -204,6 +239,7 @@ impl Incidents {
     fn update(&mut self, id: IncidentId, anomaly: &contract::Anomaly, context: &mut Context<'_>) -> bool {
         let now = context.now;
         let Some(incident) = self.measure(id, now) else { return false };
+        let before = incident.roles.clone();
         // Rates of one host say nothing about the prefix around it.
         if target(anomaly.target.as_ref()).as_ref() == Some(&incident.target) {
             let positive = |rate: f64, before: f64| if rate.is_finite() && rate >= 0.0 { rate } else { before };
@@ -218,8 +254,13 @@ impl Incidents {
             let roles: Vec<RoleRecord> = anomaly.roles.iter().take(MAX_ROLES).map(role_record).collect();
             if !roles.is_empty() {
                 incident.roles = roles;
+                // What was last measured was measured while it was attacked.
+                if !any(&incident.roles, ATTACK) {
+                    incident.rates = super::record::Rates::default();
+                }
             }
         }
+        let course = course(&before, &incident.roles);
         let has_witness = anomaly.roles.iter().any(|role| !role.witness.is_empty());
         let raised = has_witness && incident.severity < Severity::Medium;
         let mut notes = Vec::new();
@@ -248,8 +289,8 @@ impl Incidents {
                 incident.severity = incident.severity.max(Severity::Medium);
             }
         }
-        let learned = !notes.is_empty();
-        for text in notes {
+        let learned = !notes.is_empty() || course.is_some();
+        for text in notes.into_iter().chain(course.map(str::to_owned)) {
             self.note(id, now, Note::new(TimelineKind::Attack, text), context.writes);
         }
         learned
@@ -260,14 +301,22 @@ impl Incidents {
         let (Some(id), Some(role)) = (id, change.role.as_ref()) else { return Vec::new() };
         let Some(incident) = self.change(id) else { return Vec::new() };
         let record = role_record(role);
+        let before = incident.roles.clone();
         incident.roles.retain(|known| known.role != record.role);
         if role.state() != contract::TargetState::Normal && incident.roles.len() < MAX_ROLES {
             incident.roles.push(record);
+        }
+        let course = course(&before, &incident.roles);
+        if !any(&incident.roles, ATTACK) {
+            incident.rates = super::record::Rates::default();
         }
         let raised = !role.witness.is_empty() && incident.severity < Severity::Medium;
         if raised {
             incident.severity = Severity::Medium;
             let text = format!("this is an attack: {}", bounded(&role.witness));
+            self.note(id, context.now, Note::new(TimelineKind::Attack, text), context.writes);
+        }
+        if let Some(text) = course {
             self.note(id, context.now, Note::new(TimelineKind::Attack, text), context.writes);
         }
         vec![Change::Updated(id)]
@@ -378,6 +427,23 @@ impl Incidents {
     }
 }
 
+/// True when some role is in a state.
+fn any(roles: &[RoleRecord], state: &str) -> bool {
+    roles.iter().any(|role| role.state == state)
+}
+
+/// What an attack has done, in words, when the roles that were some are others. None: it goes on as before, or it is its
+/// beginning or end, which is told elsewhere.
+fn course(before: &[RoleRecord], after: &[RoleRecord]) -> Option<&'static str> {
+    match (any(before, ATTACK), any(after, ATTACK)) {
+        (true, false) if any(after, HOLD) => {
+            Some("the attack has stopped; its filters stay for a while in case it comes back")
+        }
+        (false, true) if any(before, HOLD) => Some("the attack has come back"),
+        _ => None,
+    }
+}
+
 fn target(message: Option<&v1::Target>) -> Option<Target> {
     Target::try_from(message?).ok()
 }
@@ -386,8 +452,8 @@ fn role_record(role: &contract::RoleStatus) -> RoleRecord {
     let state = match role.state() {
         contract::TargetState::Normal => "normal",
         contract::TargetState::Watch => "watch",
-        contract::TargetState::Attack => "attack",
-        contract::TargetState::Hold => "hold",
+        contract::TargetState::Attack => ATTACK,
+        contract::TargetState::Hold => HOLD,
         contract::TargetState::Unspecified => "unknown",
     };
     let finite = |rate: f64| if rate.is_finite() { rate } else { 0.0 };

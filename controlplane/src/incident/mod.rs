@@ -5,6 +5,7 @@ mod events;
 mod record;
 mod report;
 mod severity;
+mod suspicion;
 mod timeline;
 
 pub use book::{Incidents, MAX_ENTRIES, MAX_OPEN, Note};

@@ -49,6 +49,67 @@ fn anomaly(id: u64, prefix: &str, pps: f64) -> contract::Anomaly {
     contract::Anomaly { id, target: Some((&target(prefix)).into()), pps, bps: pps * 8_000.0, ..Default::default() }
 }
 
+/// The same with one role in a state.
+fn in_state(id: u64, state: contract::TargetState, witness: &str) -> contract::Anomaly {
+    let role = contract::RoleStatus {
+        role: "udp_open".to_owned(),
+        state: state.into(),
+        witness: witness.to_owned(),
+        ..Default::default()
+    };
+    contract::Anomaly { roles: vec![role], ..anomaly(id, "203.0.113.7", 5e5) }
+}
+
+fn texts(world: &World, id: u64) -> Vec<&str> {
+    world.incidents.timeline(IncidentId(id)).iter().map(|entry| entry.text.as_str()).collect()
+}
+
+#[test]
+fn the_story_begins_with_the_attack_and_tells_when_it_stops_and_comes_back() {
+    use contract::TargetState::{Attack, Hold, Watch};
+    let mut world = World::new();
+    // A crowd that goes away again is no incident.
+    assert_eq!(world.take(1, What::AnomalyOpened(in_state(1, Watch, ""))), []);
+    assert_eq!(world.take(9, What::AnomalyEnded(in_state(1, Watch, ""))), []);
+    // What is watched is one as soon as there is evidence.
+    assert_eq!(world.take(10, What::AnomalyOpened(in_state(2, Watch, ""))), []);
+    let opened = world.take(15, What::AnomalyUpdated(in_state(2, Attack, "nobody answers")));
+    assert_eq!(opened, [Change::Opened(IncidentId(1))]);
+    world.take(20, What::AnomalyUpdated(in_state(2, Hold, "")));
+    let incident = world.incidents.get(IncidentId(1)).unwrap();
+    assert_eq!((incident.opened, incident.rates), (at(15), Rates::default()), "nothing is measured any more");
+    world.take(25, What::AnomalyUpdated(in_state(2, Attack, "")));
+    world.take(30, What::AnomalyUpdated(in_state(2, Hold, "")));
+    world.take(31, What::AnomalyUpdated(in_state(2, Hold, "")));
+    let told = texts(&world, 1).join("\n");
+    let expected = [
+        "incident on 203.0.113.7",
+        "this is an attack: nobody answers",
+        "the attack has stopped; its filters stay for a while in case it comes back",
+        "the attack has come back",
+        "the attack has stopped; its filters stay for a while in case it comes back",
+    ];
+    assert_eq!(told, expected.join("\n"));
+    // What is watched afterwards is not the attack again.
+    world.take(90, What::AnomalyEnded(in_state(2, Hold, "")));
+    assert_eq!(world.take(91, What::AnomalyOpened(in_state(3, Watch, ""))), []);
+    assert!(matches!(world.incidents.get(IncidentId(1)).unwrap().phase, Phase::Calm(_)));
+}
+
+#[test]
+fn what_is_watched_for_long_is_an_incident_also_without_evidence() {
+    use contract::TargetState::Watch;
+    let mut world = World::new();
+    world.take(1, What::AnomalyOpened(in_state(1, Watch, "")));
+    assert_eq!(world.with(30, |incidents, context| incidents.ripen(context)), []);
+    assert_eq!(world.with(31, |incidents, context| incidents.ripen(context)), [Change::Opened(IncidentId(1))]);
+    assert!(texts(&world, 1)[1].contains("without evidence"), "{:?}", texts(&world, 1));
+    // Another run of the dataplane does not know of it.
+    world.take(40, What::AnomalyOpened(contract::Anomaly { target: None, ..in_state(2, Watch, "") }));
+    world.with(41, |incidents, context| incidents.restarted("run-2", context));
+    assert_eq!(world.with(99, |incidents, context| incidents.ripen(context)), []);
+}
+
 fn merged(host: &str, into: &str) -> What {
     let (host, into) = (Some((&target(host)).into()), Some((&target(into)).into()));
     What::TargetMerged(contract::TargetMerged { host, into, role: "udp_open".to_owned() })
