@@ -1,6 +1,7 @@
 //! Policy, memory and the outside world.
 
 pub mod actor;
+pub mod bgp;
 pub mod cli;
 pub mod clock;
 pub mod config_check;

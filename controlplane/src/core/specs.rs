@@ -32,7 +32,7 @@ impl Core {
                 (drivers, vec![Spec::Divert { prefix: diverted(prefix, divert) }])
             }
             Action::Blackhole(blackhole) if down => {
-                let rule = anything_to(prefix);
+                let rule = FlowRule::to(prefix);
                 let action = FlowAction::RateLimit { bps: blackhole.rate_bps };
                 (named(&blackhole.announcers), vec![Spec::FlowSpec { rule, action }])
             }
@@ -95,7 +95,7 @@ impl Core {
         }
         if rules.is_empty() {
             // Nothing tells the attack from the rest yet: everything to the target is limited, nothing is dropped.
-            rules.push((anything_to(prefix), false));
+            rules.push((FlowRule::to(prefix), false));
         }
         rules.truncate(usize::from(wanted.max_rules));
         let action = |exact: bool| match &wanted.prefer {
@@ -120,19 +120,6 @@ fn diverted(prefix: Prefix, divert: &Divert) -> Prefix {
     Prefix::containing(prefix.address(), length.min(prefix.length()))
 }
 
-const fn anything_to(destination: Prefix) -> FlowRule {
-    FlowRule {
-        destination,
-        source: None,
-        protocols: Vec::new(),
-        source_ports: Vec::new(),
-        destination_ports: Vec::new(),
-        lengths: Vec::new(),
-        tcp_flags: None,
-        later_fragment: None,
-    }
-}
-
 /// The rule that selects at least what a filter does, and whether it selects no more. None when routers cannot select it by
 /// protocol at all: it would be anything to the target.
 ///
@@ -140,7 +127,7 @@ const fn anything_to(destination: Prefix) -> FlowRule {
 /// rule wider, and then it only limits.
 fn lowered(request: &v1::FilterRequest, destination: Prefix) -> Option<(FlowRule, bool)> {
     let rule = Rule::try_from(request.rule.as_ref()?).ok()?;
-    let mut lowered = anything_to(destination);
+    let mut lowered = FlowRule::to(destination);
     // Roles are what conversations say: no router knows them.
     let mut exact = request.roles.is_empty() && rule.pattern.is_none() && rule.except.is_empty();
     for constraint in rule.matches.constraints() {

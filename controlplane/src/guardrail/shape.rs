@@ -32,11 +32,18 @@ impl Guards {
     }
 
     fn check_flowspec(&self, rule: &FlowRule, action: &FlowAction) -> Result<(), Refusal> {
-        for ranges in [&rule.source_ports, &rule.destination_ports, &rule.lengths] {
+        let FlowRule { source_ports, destination_ports, icmp_types, icmp_codes, lengths, dscps, .. } = rule;
+        for ranges in [source_ports, destination_ports, icmp_types, icmp_codes, lengths, dscps] {
             if let Some(range) = ranges.iter().find(|range| range.first > range.last) {
                 let text = "a range that ends before it begins matches nothing, or on some routers everything";
                 return Err(refusal("flowspec_shape", range, ALL, text));
             }
+        }
+        if let Some((mask, value)) = rule.tcp_flags
+            && value & !mask != 0
+        {
+            let text = "flags that are looked for and not looked at: no packet can match";
+            return Err(refusal("flowspec_shape", format!("{value:#x}"), format!("within {mask:#x}"), text));
         }
         if let FlowAction::Mark { dscp: 64.. } = action {
             return Err(refusal("flowspec_shape", action, "0 to 63", "there are 64 code points"));
@@ -105,9 +112,30 @@ impl Guards {
 impl FlowRule {
     /// True when it matches all packets to its destination.
     fn is_bare(&self) -> bool {
-        let Self { source, protocols, source_ports, destination_ports, lengths, tcp_flags, later_fragment, .. } = self;
-        let lists = [source_ports, destination_ports, lengths];
-        let any = |ranges: &Vec<PortRange>| ranges.is_empty() || ranges.contains(&ALL);
+        let Self {
+            destination: _,
+            source,
+            protocols,
+            source_ports,
+            destination_ports,
+            icmp_types,
+            icmp_codes,
+            lengths,
+            dscps,
+            tcp_flags,
+            later_fragment,
+        } = self;
+        let lists = [
+            (source_ports, u16::MAX),
+            (destination_ports, u16::MAX),
+            (icmp_types, 255),
+            (icmp_codes, 255),
+            (lengths, u16::MAX),
+            (dscps, 63),
+        ];
+        let any = |(ranges, most): (&Vec<PortRange>, u16)| {
+            ranges.is_empty() || ranges.iter().any(|range| range.first == 0 && range.last >= most)
+        };
         let everywhere = source.is_none_or(|source| source.length() == 0);
         everywhere
             && protocols.is_empty()

@@ -24,14 +24,9 @@ fn prefix(text: &str) -> Prefix {
 
 fn rule(destination: &str) -> FlowRule {
     FlowRule {
-        destination: prefix(destination),
-        source: None,
         protocols: vec![17],
         source_ports: vec![PortRange { first: 53, last: 53 }],
-        destination_ports: Vec::new(),
-        lengths: Vec::new(),
-        tcp_flags: None,
-        later_fragment: None,
+        ..FlowRule::to(prefix(destination))
     }
 }
 
@@ -201,14 +196,13 @@ fn any_spec() -> impl Strategy<Value = Spec> {
     let flags = prop::option::of(any::<(u16, u16)>());
     let rule = (any_prefix(), prop::option::of(any_prefix()), protocols, any_range(), any_range(), any_range(), flags)
         .prop_map(|(destination, source, protocols, source_ports, destination_ports, lengths, tcp_flags)| FlowRule {
-            destination,
             source,
             protocols,
             source_ports,
             destination_ports,
             lengths,
             tcp_flags,
-            later_fragment: None,
+            ..FlowRule::to(destination)
         });
     let direction = prop_oneof![Just(Direction::Destination), Just(Direction::Source)];
     prop_oneof![

@@ -93,9 +93,18 @@ pub struct FlowRule {
     /// Destination ports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub destination_ports: Vec<PortRange>,
+    /// ICMP types, of a rule for ICMP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub icmp_types: Vec<PortRange>,
+    /// ICMP codes, of a rule for ICMP.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub icmp_codes: Vec<PortRange>,
     /// IP total lengths.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lengths: Vec<PortRange>,
+    /// Differentiated services code points, 0 to 63.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dscps: Vec<PortRange>,
     /// TCP flags: `flags & mask == value`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_flags: Option<(u16, u16)>,
@@ -174,6 +183,25 @@ impl Spec {
     }
 }
 
+impl FlowRule {
+    /// Everything to a destination.
+    pub const fn to(destination: Prefix) -> Self {
+        Self {
+            destination,
+            source: None,
+            protocols: Vec::new(),
+            source_ports: Vec::new(),
+            destination_ports: Vec::new(),
+            icmp_types: Vec::new(),
+            icmp_codes: Vec::new(),
+            lengths: Vec::new(),
+            dscps: Vec::new(),
+            tcp_flags: None,
+            later_fragment: None,
+        }
+    }
+}
+
 impl StoredFilter {
     /// To be stored.
     pub fn of(request: &FilterRequest) -> Self {
@@ -243,7 +271,10 @@ impl fmt::Display for FlowRule {
         list(f, "protocol", &self.protocols)?;
         list(f, "source port", &self.source_ports)?;
         list(f, "destination port", &self.destination_ports)?;
+        list(f, "icmp type", &self.icmp_types)?;
+        list(f, "icmp code", &self.icmp_codes)?;
         list(f, "length", &self.lengths)?;
+        list(f, "dscp", &self.dscps)?;
         if let Some((mask, value)) = self.tcp_flags {
             write!(f, " tcp flags & {mask:#x} == {value:#x}")?;
         }
