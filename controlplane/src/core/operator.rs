@@ -58,7 +58,7 @@ impl Core {
         let Asked { actor, validate_only, operation, .. } = asked;
         match operation {
             Operation::Add { incident, zone, spec, ttl, reason } => {
-                self.add(asked, (*incident, zone, spec, *ttl, reason), now, step)
+                self.add(asked, (*incident, zone, spec.as_ref(), *ttl, reason), now, step)
             }
             Operation::Renew { id, ttl } => {
                 let entry = self.wanted(*id)?;

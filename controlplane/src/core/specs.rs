@@ -1,14 +1,18 @@
 //! From the action of a stage to measures that drivers can carry out.
 
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
 use levee_api::config::{Action, BlackholeDirection, Divert, FlowSpec, FlowSpecAction, Via};
-use levee_api::filter::{Constraint, Rule};
-use levee_api::grpc::v1;
-use levee_api::lane::Lane;
+use levee_api::filter::{self, Rule};
+use levee_api::grpc::{FilterRequest, v1};
 use levee_api::prefix::Prefix;
+use levee_api::role::RoleSet;
 
 use super::Core;
+use crate::bgp::lowering::{self, Wanted};
 use crate::driver::DriverName;
-use crate::ledger::{Direction, FlowAction, FlowRule, IncidentId, Kind, PortRange, Spec};
+use crate::ledger::{Direction, FlowAction, FlowRule, IncidentId, Kind, Spec};
 use crate::runbook::Failure;
 
 /// What nobody can carry out, in words.
@@ -82,23 +86,26 @@ impl Core {
     }
 
     /// Rules that select what the reflex filters here, for routers upstream.
-    fn flowspec(&self, id: IncidentId, prefix: Prefix, wanted: &FlowSpec, down: bool) -> Vec<Spec> {
-        let limit = FlowAction::RateLimit { bps: wanted.rate_bps };
-        let mut rules: Vec<(FlowRule, bool)> = Vec::new();
-        for filter in self.incidents.reflex_filters(id) {
-            let rule = filter.request.as_ref().and_then(|request| lowered(request, prefix));
-            let Some((rule, exact)) = rule else { continue };
-            match rules.iter_mut().find(|(known, _)| *known == rule) {
-                Some((_, known)) => *known &= exact,
-                None => rules.push((rule, exact)),
-            }
+    fn flowspec(&self, id: IncidentId, prefix: Prefix, flowspec: &FlowSpec, down: bool) -> Vec<Spec> {
+        let limit = FlowAction::RateLimit { bps: flowspec.rate_bps };
+        let filters: Vec<(Rule, Prefix, bool, u64)> =
+            self.incidents.reflex_filters(id).filter_map(|filter| filtered(filter, prefix)).collect();
+        let mut rules: Vec<(FlowRule, bool, u64)> = Vec::new();
+        let targets: BTreeSet<Prefix> = filters.iter().map(|(_, target, ..)| *target).collect();
+        for target in targets {
+            let on_it = filters.iter().filter(|(_, on, ..)| *on == target);
+            let wanted: Vec<Wanted<'_>> =
+                on_it.map(|(rule, _, by_role, effect)| Wanted { rule, by_role: *by_role, effect: *effect }).collect();
+            let lowering = lowering::lower(&wanted, target, usize::from(flowspec.max_rules));
+            rules.extend(lowering.rules.into_iter().map(|lowered| (lowered.rule, lowered.exact, lowered.effect)));
         }
+        rules.sort_by_key(|(.., effect)| Reverse(*effect));
         if rules.is_empty() {
             // Nothing tells the attack from the rest yet: everything to the target is limited, nothing is dropped.
-            rules.push((FlowRule::to(prefix), false));
+            rules.push((FlowRule::to(prefix), false, 0));
         }
-        rules.truncate(usize::from(wanted.max_rules));
-        let action = |exact: bool| match &wanted.prefer {
+        rules.truncate(usize::from(flowspec.max_rules));
+        let action = |exact: bool| match &flowspec.prefer {
             _ if down => limit.clone(),
             FlowSpecAction::RateLimit => limit.clone(),
             // A rule that is wider than the filter would drop what the filter spares.
@@ -107,7 +114,7 @@ impl Core {
             FlowSpecAction::Redirect { to } => FlowAction::Redirect { to: to.clone() },
             FlowSpecAction::Mark { dscp } => FlowAction::Mark { dscp: *dscp },
         };
-        rules.into_iter().map(|(rule, exact)| Spec::FlowSpec { rule, action: action(exact) }).collect()
+        rules.into_iter().map(|(rule, exact, _)| Spec::FlowSpec { rule, action: action(exact) }).collect()
     }
 }
 
@@ -120,36 +127,20 @@ fn diverted(prefix: Prefix, divert: &Divert) -> Prefix {
     Prefix::containing(prefix.address(), length.min(prefix.length()))
 }
 
-/// The rule that selects at least what a filter does, and whether it selects no more. None when routers cannot select it by
-/// protocol at all: it would be anything to the target.
-///
-/// This takes over what routers everywhere have: protocol, ports and lengths. Whatever else the filter asks for makes the
-/// rule wider, and then it only limits.
-fn lowered(request: &v1::FilterRequest, destination: Prefix) -> Option<(FlowRule, bool)> {
-    let rule = Rule::try_from(request.rule.as_ref()?).ok()?;
-    let mut lowered = FlowRule::to(destination);
-    // Roles are what conversations say: no router knows them.
-    let mut exact = request.roles.is_empty() && rule.pattern.is_none() && rule.except.is_empty();
-    for constraint in rule.matches.constraints() {
-        let Constraint::Range { lane, lo, hi } = constraint else {
-            exact = false;
-            continue;
-        };
-        let range = vec![PortRange { first: lo, last: hi }];
-        match lane {
-            Lane::Protocol if lo == hi => lowered.protocols = vec![u8::try_from(lo).ok()?],
-            Lane::SrcPort => lowered.source_ports = range,
-            Lane::DstPort => lowered.destination_ports = range,
-            Lane::IpLength => lowered.lengths = range,
-            _ => exact = false,
-        }
-    }
-    let has_ports = [6, 17].iter().any(|protocol| lowered.protocols == [*protocol]);
-    if !has_ports {
-        // Of ICMP these lanes hold type and code.
-        exact &= lowered.source_ports.is_empty() && lowered.destination_ports.is_empty();
-        lowered.source_ports.clear();
-        lowered.destination_ports.clear();
-    }
-    (!lowered.protocols.is_empty()).then_some((lowered, exact))
+/// What a filter of the reflex selects, on which part of the prefix, whether it selects by more than a packet's headers, and
+/// how many packets it has matched. None when it takes nothing away, or is on something else.
+fn filtered(filter: &v1::Filter, prefix: Prefix) -> Option<(Rule, Prefix, bool, u64)> {
+    let request = FilterRequest::try_from(filter.request.as_ref()?).ok()?;
+    let target = match request.target.prefix {
+        Some(target) if prefix.covers(&target) => target,
+        Some(target) if !target.covers(&prefix) => return None,
+        _ => prefix,
+    };
+    // What passes some of what it matches selects more than the attack: then a rule may only limit, as one that is wider.
+    let by_role = match request.action {
+        filter::Action::Pass => return None,
+        filter::Action::Drop => !request.roles.is_empty() && request.roles != RoleSet::ALL,
+        filter::Action::Limit { .. } | filter::Action::Challenge { .. } | filter::Action::BlockSource { .. } => true,
+    };
+    Some((request.rule, target, by_role, filter.hits))
 }

@@ -107,7 +107,6 @@ pub struct DriverView {
 pub type Question = Box<dyn FnOnce(&dyn Knowledge) + Send>;
 
 /// One call of a service.
-#[expect(clippy::large_enum_variant, reason = "the channel is short, and its room is there anyway")]
 pub enum Ask {
     /// To be run on the core's knowledge.
     Query(Question),
@@ -143,7 +142,7 @@ pub enum Operation {
         /// Name of the zone that it protects.
         zone: String,
         /// What it is.
-        spec: Spec,
+        spec: Box<Spec>,
         /// Until its end.
         ttl: Duration,
         /// Why.

@@ -124,7 +124,7 @@ fn added(request: &v1::AddMitigationRequest, fields: &mut Fields) -> Option<Oper
     };
     let (target, filter) = filter?;
     let spec = Spec::Filter(FilterSpec { target: target.clone(), filters: vec![StoredFilter::of(&filter)] });
-    Some(Operation::Add { incident: incident?, zone: target.zone, spec, ttl: ttl?, reason: reason? })
+    Some(Operation::Add { incident: incident?, zone: target.zone, spec: Box::new(spec), ttl: ttl?, reason: reason? })
 }
 
 /// Reads it as the dataplane will: whatever that would refuse is refused here, by the name of the field.

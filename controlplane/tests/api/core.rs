@@ -247,7 +247,7 @@ fn done(records: &Records, actor: &Actor, operation: Operation) -> Result<(Outco
             Ok(told(Mitigation {
                 id,
                 driver: DriverName::dataplane(),
-                spec,
+                spec: *spec,
                 zone,
                 incident,
                 stage: None,
