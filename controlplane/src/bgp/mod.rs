@@ -1,6 +1,9 @@
 //! BGP: what Levee says to the routers upstream.
 //!
-//! [`flowspec`] are rules and actions as they are on the wire (RFC 8955, RFC 8956); [`lowering`] makes them of filters.
+//! [`flowspec`] are rules and actions as they are on the wire (RFC 8955, RFC 8956), [`lowering`] makes them of filters, the
+//! [`speaker`] tells them to peers.
 
 pub mod flowspec;
 pub mod lowering;
+pub mod route;
+pub mod speaker;

@@ -1,0 +1,207 @@
+//! One TCP connection to a peer, with the session on it and what the peer was told over it.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::connection::{Connection, Event, State};
+use super::export::{Policy, Withheld, export};
+use super::rib::Rib;
+use super::wire::{Announced, end_of_rib};
+use crate::bgp::route::{Destination, Family};
+use crate::ledger::MitigationId;
+
+/// Read at most so much before something else has its turn.
+const AT_ONCE: usize = 64 << 10;
+/// A peer that takes nothing for so long is given up, at least (RFC 9687).
+const LEAST_STALL: Duration = Duration::from_secs(20);
+
+/// A connection with its session.
+pub(super) struct Link {
+    stream: TcpStream,
+    pub(super) connection: Connection,
+    /// We have made it.
+    pub(super) ours: bool,
+    local: IpAddr,
+    /// What the peer was told: the UPDATE, and for which measure.
+    told: BTreeMap<Destination, (MitigationId, Vec<u8>)>,
+    /// What is to be told is not all written into `told` yet.
+    pub(super) is_behind: bool,
+    /// The version of what is written and may be on its way.
+    writing: u64,
+    /// End of RIB has been said.
+    pub(super) is_complete: bool,
+    /// When something could be sent last, or had to be.
+    progress: Duration,
+    pub(super) updates_sent: u64,
+}
+
+impl Link {
+    pub(super) fn new(stream: TcpStream, connection: Connection, ours: bool, now: Duration) -> io::Result<Self> {
+        let local = stream.local_addr()?.ip().to_canonical();
+        Ok(Self {
+            stream,
+            connection,
+            ours,
+            local,
+            told: BTreeMap::new(),
+            is_behind: false,
+            writing: 0,
+            is_complete: false,
+            progress: now,
+            updates_sent: 0,
+        })
+    }
+
+    /// Waits until something can be read, or written if there is something to write.
+    pub(super) async fn ready(&self) {
+        let interest =
+            if self.connection.wants_to_send() { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+        // An error shows when it is read.
+        let _ = self.stream.ready(interest).await;
+    }
+
+    /// When time alone is a reason to look at it.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        let stall = self.connection.wants_to_send().then(|| self.progress + self.patience());
+        self.connection.deadline().into_iter().chain(stall).min()
+    }
+
+    fn patience(&self) -> Duration {
+        LEAST_STALL.max(Duration::from_secs(u64::from(self.connection.negotiated().hold_time) * 2))
+    }
+
+    /// Reads and writes what can be.
+    pub(super) fn exchange(&mut self, now: Duration) -> Vec<Event> {
+        let mut events = self.read(now);
+        events.extend(self.connection.tick(now));
+        self.write(now, &mut events);
+        events
+    }
+
+    fn read(&mut self, now: Duration) -> Vec<Event> {
+        let mut events = Vec::new();
+        let mut buffer = [0; 16 << 10];
+        let mut read = 0;
+        while read < AT_ONCE && self.connection.state() != State::Closed {
+            match self.stream.try_read(&mut buffer) {
+                Ok(0) => self.connection.lost("the peer has closed it".to_owned(), &mut events),
+                Ok(count) => {
+                    read += count;
+                    events.extend(self.connection.received(buffer.get(..count).unwrap_or_default(), now));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => self.connection.lost(error.to_string(), &mut events),
+            }
+        }
+        events
+    }
+
+    /// Sends what the connection takes.
+    pub(super) fn write(&mut self, now: Duration, events: &mut Vec<Event>) {
+        if !self.connection.wants_to_send() {
+            self.progress = now;
+            return;
+        }
+        loop {
+            let out = self.connection.out();
+            if out.is_empty() {
+                break;
+            }
+            match self.stream.try_write(out) {
+                Ok(count) => {
+                    out.drain(..count);
+                    self.progress = now;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if now.saturating_sub(self.progress) >= self.patience() {
+                        let text = format!("the peer has taken nothing for {:?}", self.patience());
+                        self.connection.lost(text, events);
+                    }
+                    break;
+                }
+                Err(error) => {
+                    self.connection.lost(error.to_string(), events);
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The version up to which everything has been handed to TCP.
+    pub(super) fn told_version(&self) -> Option<u64> {
+        (!self.connection.wants_to_send() && !self.is_behind && self.connection.state() == State::Established)
+            .then_some(self.writing)
+    }
+
+    /// What the peer was told, and for which measure.
+    pub(super) fn routes(&self) -> BTreeMap<Destination, MitigationId> {
+        self.told.iter().map(|(destination, (id, _))| (destination.clone(), *id)).collect()
+    }
+
+    /// Everything of a family is to be told again.
+    pub(super) fn forget(&mut self, family: Family) {
+        self.told.retain(|destination, _| destination.family() != family);
+        self.is_behind = true;
+    }
+
+    /// Writes what has changed since the last time: first what is gone, then what is new or other. What is withheld, and why.
+    pub(super) fn tell(
+        &mut self,
+        rib: &Rib,
+        announcer: &str,
+        policy: &Policy,
+        as_external: bool,
+    ) -> BTreeMap<MitigationId, String> {
+        let negotiated = self.connection.negotiated().clone();
+        let announced =
+            Announced { local_as: policy.local_as, external: as_external, four_octet: negotiated.four_octet };
+        let mut withheld = BTreeMap::new();
+        let mut wanted = BTreeMap::new();
+        let mut candidates: Vec<_> = rib.chosen(announcer).into_iter().collect();
+        // Under a budget what is told already stays, then what was asked for first.
+        candidates.sort_by_key(|(destination, (id, _))| (!self.told.contains_key(*destination), *id));
+        for (destination, (id, spec)) in candidates {
+            let route = if wanted.len() < policy.max_routes {
+                export(spec, id, policy, &negotiated, self.local)
+            } else {
+                Err(Withheld::Budget(policy.max_routes))
+            };
+            match route {
+                Ok(route) => {
+                    wanted.insert(destination.clone(), (id, announced.announce(&route)));
+                }
+                Err(why) => {
+                    withheld.insert(id, why.to_string());
+                }
+            }
+        }
+        for destination in self.told.keys().filter(|destination| !wanted.contains_key(*destination)) {
+            self.connection.out().extend(Announced::withdraw(destination));
+            self.updates_sent += 1;
+        }
+        for (destination, (id, update)) in &wanted {
+            if self.told.get(destination).is_none_or(|(_, told)| told != update) {
+                self.connection.out().extend(update);
+                self.updates_sent += 1;
+            }
+            self.told.insert(destination.clone(), (*id, update.clone()));
+        }
+        self.told.retain(|destination, _| wanted.contains_key(destination));
+        self.writing = rib.version();
+        self.is_behind = false;
+        withheld
+    }
+
+    /// Says that everything has been told.
+    pub(super) fn complete(&mut self) {
+        for family in self.connection.negotiated().families.clone() {
+            self.connection.out().extend(end_of_rib(family));
+        }
+        self.is_complete = true;
+    }
+}

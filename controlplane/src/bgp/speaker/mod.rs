@@ -1,0 +1,312 @@
+//! Levee's own BGP speaker: it announces to routers upstream, and imports nothing.
+//!
+//! Everything that decides is without input and output: a [`connection`] is fed bytes and time, the [`rib`] holds what shall
+//! be announced, [`export`] says what one peer is told of it. Around them each peer has a task of its own, so that none waits
+//! for another. What is announced here lives and dies with this process, or at most as long as `retain_for` of a peer.
+
+pub mod connection;
+pub mod export;
+mod link;
+mod listener;
+mod peer;
+pub mod rib;
+mod settings;
+pub mod socket;
+mod status;
+pub mod wire;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+pub use settings::{PeerSettings, Settings};
+pub use status::Status;
+
+use crate::ledger::{MitigationId, Spec};
+use export::Withheld;
+use listener::{Expected, Listening};
+use peer::Peer;
+use rib::Rib;
+use wire::cease;
+
+/// What the peers share.
+struct Shared {
+    rib: Mutex<Rib>,
+    changed: watch::Sender<u64>,
+    started: Instant,
+}
+
+/// A speaker. Clones are the same one.
+#[derive(Clone)]
+pub struct Speaker {
+    shared: Arc<Shared>,
+    running: Arc<Mutex<Running>>,
+}
+
+#[derive(Default)]
+struct Running {
+    peers: BTreeMap<String, RunningPeer>,
+    listening: BTreeMap<SocketAddr, Listening>,
+    expiry: Option<JoinHandle<()>>,
+}
+
+struct RunningPeer {
+    settings: PeerSettings,
+    incoming: mpsc::Sender<tokio::net::TcpStream>,
+    stop: watch::Sender<Option<u8>>,
+    status: watch::Receiver<Status>,
+    task: JoinHandle<()>,
+}
+
+/// What the peers of an announcer say about one measure.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Peers that were told.
+    pub by: Vec<String>,
+    /// Peers that were not, and why.
+    pub not: Vec<(String, String)>,
+}
+
+/// One peer, for whoever looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerView {
+    /// As it is configured.
+    pub settings: PeerSettings,
+    /// How it is.
+    pub status: Status,
+}
+
+impl Default for Speaker {
+    fn default() -> Self {
+        let (changed, _) = watch::channel(0);
+        let shared = Shared { rib: Mutex::default(), changed, started: Instant::now() };
+        Self { shared: Arc::new(shared), running: Arc::default() }
+    }
+}
+
+impl std::fmt::Debug for Speaker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Speaker").field("peers", &self.running().peers.keys()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn rib(&self) -> MutexGuard<'_, Rib> {
+        // Each change is made at once: a panic elsewhere leaves nothing half done.
+        self.rib.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+impl Speaker {
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Becomes what the settings say. Sessions whose settings are as before are not touched. To be called within a runtime.
+    pub fn configure(&self, settings: &Settings) {
+        let mut running = self.running();
+        let stays = |known: &RunningPeer| settings.peers.contains(&known.settings);
+        let gone: Vec<String> =
+            running.peers.iter().filter(|(_, known)| !stays(known)).map(|(name, _)| name.clone()).collect();
+        for name in gone {
+            let again = settings.peers.iter().any(|peer| peer.name == name);
+            if let Some(known) = running.peers.remove(&name) {
+                let _ = known.stop.send(Some(if again { cease::CHANGED } else { cease::DECONFIGURED }));
+            }
+        }
+        for peer in &settings.peers {
+            if !running.peers.contains_key(&peer.name) {
+                let started = self.start(peer.clone());
+                running.peers.insert(peer.name.clone(), started);
+            }
+        }
+        let expected: Expected = running
+            .peers
+            .values()
+            .map(|peer| {
+                let key = peer.settings.protection.password.clone();
+                (peer.settings.address.ip(), (peer.incoming.clone(), key))
+            })
+            .collect();
+        running.listening.retain(|on, _| settings.listen.contains(on));
+        for on in &settings.listen {
+            match running.listening.get(on) {
+                Some(listening) => listening.expect(expected.clone()),
+                None => {
+                    let listening = Listening::new(*on, expected.clone());
+                    running.listening.insert(*on, listening);
+                }
+            }
+        }
+        if running.expiry.is_none() {
+            running.expiry = Some(tokio::spawn(expire(Arc::clone(&self.shared))));
+        }
+    }
+
+    fn start(&self, settings: PeerSettings) -> RunningPeer {
+        let (incoming, accepted) = mpsc::channel(4);
+        let (stop, stopped) = watch::channel(None);
+        let (status, watched) = watch::channel(Status::default());
+        let peer = Peer::new(settings.clone(), Arc::clone(&self.shared), accepted, stopped, status);
+        RunningPeer { settings, incoming, stop, status: watched, task: tokio::spawn(peer.run()) }
+    }
+
+    /// Announces a measure, or changes it, or moves its end, and waits until the peers of the announcer have been told, at
+    /// most for `patience`. Whoever cannot be told now is told as soon as that is possible.
+    ///
+    /// # Errors
+    /// When it cannot be announced at all.
+    pub async fn announce(
+        &self,
+        announcer: &str,
+        id: MitigationId,
+        spec: &Spec,
+        remaining: Duration,
+        patience: Duration,
+    ) -> Result<Told, Withheld> {
+        let version = {
+            let mut rib = self.shared.rib();
+            rib.announce(announcer, id, spec, self.shared.now() + remaining)?
+        };
+        self.shared.changed.send_replace(version);
+        self.settle(announcer, version, patience).await;
+        Ok(self.told(announcer, id))
+    }
+
+    /// Withdraws a measure. The peers that may have it still, and why.
+    pub async fn withdraw(&self, announcer: &str, id: MitigationId, patience: Duration) -> Vec<(String, String)> {
+        let version = self.shared.rib().withdraw(announcer, id);
+        self.shared.changed.send_replace(version);
+        self.settle(announcer, version, patience).await;
+        let now = self.shared.now();
+        let may_have_it = |peer: &PeerView| match (peer.status.is_established(), peer.status.retained_until) {
+            (true, _) if peer.status.told < version => Some("it does not take what it is sent".to_owned()),
+            (false, Some(until)) if until > now => {
+                let seconds = (until - now).as_secs() + 1;
+                Some(format!("the session is lost, and it keeps what it was told for {seconds} s (retain_for)"))
+            }
+            _ => None,
+        };
+        self.peers_of(announcer)
+            .iter()
+            .filter_map(|peer| Some((peer.settings.name.clone(), may_have_it(peer)?)))
+            .collect()
+    }
+
+    /// Waits until the peers that have a session have been told everything up to a version, or have lost it.
+    async fn settle(&self, announcer: &str, version: u64, patience: Duration) {
+        let watched: Vec<watch::Receiver<Status>> = {
+            let running = self.running();
+            let of = running.peers.values().filter(|peer| peer.settings.announcer == announcer);
+            of.map(|peer| peer.status.clone()).collect()
+        };
+        let all = async {
+            for mut status in watched {
+                // A peer that is gone has nothing to be waited for.
+                let _ = status.wait_for(|status| !status.is_established() || status.told >= version).await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, all).await;
+    }
+
+    /// Which peers have a measure.
+    pub fn told(&self, announcer: &str, id: MitigationId) -> Told {
+        let mut told = Told::default();
+        for peer in self.peers_of(announcer) {
+            let PeerView { settings, status } = peer;
+            if !status.is_established() {
+                let trouble = status.trouble();
+                told.not.push((settings.name, trouble));
+            } else if status.routes.values().any(|known| *known == id) {
+                told.by.push(settings.name);
+            } else {
+                let why = status.withheld.get(&id).cloned();
+                let why = why.unwrap_or_else(|| "another measure has its place, or it takes nothing".to_owned());
+                told.not.push((settings.name, why));
+            }
+        }
+        told
+    }
+
+    /// What of an announcer shall be in force, with the time that is left, and who has it.
+    pub fn observed(&self, announcer: &str) -> Vec<(MitigationId, Spec, Duration, Told)> {
+        let now = self.shared.now();
+        let entries: Vec<(MitigationId, Spec, Duration)> = {
+            let rib = self.shared.rib();
+            rib.of(announcer).map(|(id, entry)| (id, entry.spec.clone(), entry.until.saturating_sub(now))).collect()
+        };
+        let told = |(id, spec, left)| (id, spec, left, self.told(announcer, id));
+        entries.into_iter().map(told).collect()
+    }
+
+    /// The peers of an announcer.
+    pub fn peers_of(&self, announcer: &str) -> Vec<PeerView> {
+        let running = self.running();
+        let of = running.peers.values().filter(|peer| peer.settings.announcer == announcer);
+        of.map(PeerView::of).collect()
+    }
+
+    /// All peers.
+    pub fn peers(&self) -> Vec<PeerView> {
+        self.running().peers.values().map(PeerView::of).collect()
+    }
+
+    /// Ends all sessions, so that nothing stays at any peer, and waits until they have been told.
+    pub async fn stop(&self) {
+        let peers = {
+            let mut running = self.running();
+            running.listening.clear();
+            if let Some(expiry) = running.expiry.take() {
+                expiry.abort();
+            }
+            std::mem::take(&mut running.peers)
+        };
+        for peer in peers.values() {
+            let _ = peer.stop.send(Some(cease::SHUTDOWN));
+        }
+        for peer in peers.into_values() {
+            // One that has panicked has no session any more.
+            let _ = peer.task.await;
+        }
+    }
+}
+
+impl PeerView {
+    fn of(peer: &RunningPeer) -> Self {
+        Self { settings: peer.settings.clone(), status: peer.status.borrow().clone() }
+    }
+}
+
+/// Withdraws what has come to its end, whoever hangs.
+async fn expire(shared: Arc<Shared>) {
+    let mut changed = shared.changed.subscribe();
+    loop {
+        let next = shared.rib().next_end();
+        let sleep = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(tokio::time::Instant::from_std(shared.started + at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // The speaker is gone.
+            result = changed.changed() => if result.is_err() { return },
+            () = sleep => {
+                let mut rib = shared.rib();
+                if rib.expire(shared.now()) {
+                    let version = rib.version();
+                    drop(rib);
+                    shared.changed.send_replace(version);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Sockets with what BGP asks of them: MD5 signatures (RFC 2385), and the hop limit that nobody from afar can have (RFC 5082).
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd as _};
+
+use nix::libc;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::secret::Secret;
+
+/// How a session is protected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Protection {
+    /// The key of TCP's MD5 signatures.
+    pub password: Option<Secret>,
+    /// The peer is a neighbour: only packets that no router has forwarded are taken.
+    pub ttl_security: bool,
+}
+
+/// Longest key of a signature in bytes.
+pub const LONGEST_PASSWORD: usize = 80;
+
+/// `struct tcp_md5sig` of linux/tcp.h.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Signature {
+    address: [u8; 128],
+    flags: u8,
+    prefix_length: u8,
+    key_length: u16,
+    interface: i32,
+    key: [u8; LONGEST_PASSWORD],
+}
+
+/// Sent with, and asked for: nobody who is not on the same link can have it.
+const FROM_NEIGHBOURS: i32 = 255;
+
+/// Connects to a peer.
+///
+/// # Errors
+/// What the kernel says, in its words.
+pub async fn connect(from: Option<IpAddr>, to: SocketAddr, protection: &Protection) -> io::Result<TcpStream> {
+    let socket = socket(to.ip())?;
+    if let Some(from) = from {
+        socket.bind(SocketAddr::new(from, 0))?;
+    }
+    protect(&socket, to.ip(), protection)?;
+    let stream = socket.connect(to).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Listens. Peers with a password are to be told to [`sign`].
+///
+/// # Errors
+/// What the kernel says, in its words.
+pub fn listen(on: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(on.ip())?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(on)?;
+    // Our half of the handshake comes from here, and a peer that looks at hop limits looks at it too.
+    set_hop_limit(&socket, on.ip())?;
+    socket.listen(64)
+}
+
+/// What protects a session, on a connection that came in.
+///
+/// # Errors
+/// What the kernel says, in its words.
+pub fn accepted(stream: &TcpStream, protection: &Protection) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let peer = stream.peer_addr()?.ip();
+    if protection.ttl_security { only_neighbours(stream, peer) } else { Ok(()) }
+}
+
+/// From now on, packets of this address have to be signed with this key; none: they must not be signed.
+///
+/// # Errors
+/// What the kernel says, in its words.
+pub fn sign(socket: &impl AsFd, peer: IpAddr, key: Option<&Secret>) -> io::Result<()> {
+    let mut signature = Signature {
+        address: [0; 128],
+        flags: 0,
+        prefix_length: 0,
+        key_length: 0,
+        interface: 0,
+        key: [0; LONGEST_PASSWORD],
+    };
+    let (family, at, octets) = match peer {
+        IpAddr::V4(address) => (libc::AF_INET, 4, address.octets().to_vec()),
+        IpAddr::V6(address) => (libc::AF_INET6, 8, address.octets().to_vec()),
+    };
+    let family = u16::try_from(family).unwrap_or_default().to_ne_bytes();
+    let put = |place: &mut [u8], at: usize, bytes: &[u8]| {
+        place.iter_mut().skip(at).zip(bytes).for_each(|(place, byte)| *place = *byte);
+    };
+    put(&mut signature.address, 0, &family);
+    put(&mut signature.address, at, &octets);
+    if let Some(key) = key.map(trimmed) {
+        signature.key_length = u16::try_from(key.len()).unwrap_or(u16::MAX);
+        put(&mut signature.key, 0, key);
+    }
+    match set(socket, (libc::IPPROTO_TCP, libc::TCP_MD5SIG), &signature) {
+        // That what is not there cannot be taken away is no error.
+        Err(error) if key.is_none() && error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        result => result,
+    }
+}
+
+/// A password in a file ends with the line, which is no part of it.
+pub fn trimmed(key: &Secret) -> &[u8] {
+    key.bytes().trim_ascii_end()
+}
+
+fn socket(peer: IpAddr) -> io::Result<TcpSocket> {
+    if peer.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }
+}
+
+fn protect(socket: &TcpSocket, peer: IpAddr, protection: &Protection) -> io::Result<()> {
+    if protection.password.is_some() {
+        sign(socket, peer, protection.password.as_ref())?;
+    }
+    if protection.ttl_security { only_neighbours(socket, peer) } else { Ok(()) }
+}
+
+fn only_neighbours(socket: &impl AsFd, peer: IpAddr) -> io::Result<()> {
+    set_hop_limit(socket, peer)?;
+    if peer.is_ipv4() {
+        set(socket, (libc::IPPROTO_IP, libc::IP_MINTTL), &FROM_NEIGHBOURS)
+    } else {
+        set(socket, (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT), &FROM_NEIGHBOURS)
+    }
+}
+
+fn set_hop_limit(socket: &impl AsFd, address: IpAddr) -> io::Result<()> {
+    if address.is_ipv4() {
+        set(socket, (libc::IPPROTO_IP, libc::IP_TTL), &FROM_NEIGHBOURS)
+    } else {
+        set(socket, (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS), &FROM_NEIGHBOURS)
+    }
+}
+
+/// Sets an option that is a plain value.
+#[expect(unsafe_code, reason = "neither the standard library nor nix has these options")]
+fn set<T: Copy>(socket: &impl AsFd, (level, option): (i32, i32), value: &T) -> io::Result<()> {
+    let length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
+    let pointer = std::ptr::from_ref(value).cast();
+    // SAFETY: pointer and length are those of `value`, which lives until the kernel has copied it.
+    let result = unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, pointer, length) };
+    nix::errno::Errno::result(result)?;
+    Ok(())
+}

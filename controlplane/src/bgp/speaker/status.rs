@@ -1,0 +1,54 @@
+//! How a session is, for people, programs and drivers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::connection::{Negotiated, State};
+use crate::bgp::route::Destination;
+use crate::ledger::MitigationId;
+
+/// How a session is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// How far the best of its connections is; none while there is none.
+    pub state: Option<State>,
+    /// What both can do, while it is established.
+    pub negotiated: Option<Negotiated>,
+    /// When it was established or lost last, on the speaker's clock.
+    pub since: Duration,
+    /// How often it was established.
+    pub established: u64,
+    /// Why it ended or could not begin, the last time.
+    pub error: Option<String>,
+    /// Everything up to this version of what shall be announced has been handed to the peer's TCP.
+    pub told: u64,
+    /// What the peer was told, and for which measure.
+    pub routes: BTreeMap<Destination, MitigationId>,
+    /// What it was not told, and why.
+    pub withheld: BTreeMap<MitigationId, String>,
+    /// UPDATEs that were sent.
+    pub updates_sent: u64,
+    /// UPDATEs of the peer, of which nothing is imported.
+    pub updates_ignored: u64,
+    /// UPDATEs of the peer that were not right, and tolerated.
+    pub updates_malformed: u64,
+    /// Until then the peer may keep what it was told before the session was lost, on the speaker's clock.
+    pub retained_until: Option<Duration>,
+}
+
+impl Status {
+    /// Routes are being told.
+    pub fn is_established(&self) -> bool {
+        self.state == Some(State::Established)
+    }
+
+    /// What is wrong, in words for an operator.
+    pub fn trouble(&self) -> String {
+        match (&self.error, self.state) {
+            (_, Some(State::Established)) => "established".to_owned(),
+            (Some(error), _) => error.clone(),
+            (None, Some(_)) => "the session is being opened".to_owned(),
+            (None, None) => "no connection yet".to_owned(),
+        }
+    }
+}

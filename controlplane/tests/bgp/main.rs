@@ -1,0 +1,12 @@
+//! The embedded speaker against real daemons, on loopback addresses that each test has for itself. A daemon that is not
+//! installed is told and left out; `scripts/setup` installs all of them.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails where it stands")]
+
+mod bird;
+mod daemon;
+mod exabgp;
+mod frr;
+mod gobgp;
+mod speakers;
+mod world;
