@@ -1,86 +1,41 @@
 //! Times of the world as text: for people, and as the beginning of a file's name.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-const SECONDS_PER_DAY: u64 = 86_400;
+use jiff::Timestamp;
+use jiff::fmt::strtime;
+use jiff::tz::TimeZone;
+
+/// Bytes of a [`stamp`].
+const STAMP: usize = 20;
 
 /// A time as RFC 3339 has it, in nanoseconds.
 pub(super) fn rfc3339(time: SystemTime) -> String {
-    let Parts { year, month, day, hour, minute, second, nanos } = Parts::of(time);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+    format!("{:.9}", timestamp(time))
 }
 
 /// A time as a file's name has it, in milliseconds: names sort as times do.
 pub(super) fn stamp(time: SystemTime) -> String {
-    let Parts { year, month, day, hour, minute, second, nanos } = Parts::of(time);
-    format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}.{:03}Z", nanos / 1_000_000)
+    timestamp(time).strftime("%Y%m%dT%H%M%S%.3fZ").to_string()
 }
 
 /// The time at the beginning of a name that begins with [`stamp`].
 pub(super) fn parse_stamp(name: &str) -> Option<SystemTime> {
-    let digits = |from: usize, to: usize| {
-        let text = name.get(from..to)?;
-        text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u64>().ok())?
-    };
-    if name.get(8..9)? != "T" || name.get(15..16)? != "." || name.get(19..20)? != "Z" {
-        return None;
-    }
-    let (month, day) = (digits(4, 6)?, digits(6, 8)?);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return None;
-    }
-    let seconds = days(digits(0, 4)?, month, day)? * SECONDS_PER_DAY
-        + digits(9, 11)? * 3_600
-        + digits(11, 13)? * 60
-        + digits(13, 15)?;
-    UNIX_EPOCH.checked_add(Duration::from_secs(seconds) + Duration::from_millis(digits(16, 19)?))
+    let broken_down = strtime::parse("%Y%m%dT%H%M%S%.fZ", name.get(..STAMP)?).ok()?;
+    let zoned = broken_down.to_datetime().ok()?.to_zoned(TimeZone::UTC).ok()?;
+    // Those before 1970 are not ours.
+    Some(SystemTime::from(zoned.timestamp())).filter(|time| *time >= UNIX_EPOCH)
 }
 
-struct Parts {
-    year: u64,
-    month: u64,
-    day: u64,
-    hour: u64,
-    minute: u64,
-    second: u64,
-    nanos: u32,
-}
-
-impl Parts {
-    /// Times before 1970 are 1970.
-    fn of(time: SystemTime) -> Self {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let (days, second) = (since.as_secs() / SECONDS_PER_DAY, since.as_secs() % SECONDS_PER_DAY);
-        // Years that begin in March have their odd day at the end; 719 468 days lie between March of year 0 and 1970.
-        let from_march = days + 719_468;
-        let (era, of_era) = (from_march / 146_097, from_march % 146_097);
-        let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-        let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let month_from_march = (5 * of_year + 2) / 153;
-        let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-        Self {
-            year: era * 400 + year_of_era + u64::from(month <= 2),
-            month,
-            day,
-            hour: second / 3_600,
-            minute: second / 60 % 60,
-            second: second % 60,
-            nanos: since.subsec_nanos(),
-        }
-    }
-}
-
-/// Days from 1970 to a date.
-fn days(year: u64, month: u64, day: u64) -> Option<u64> {
-    let year = year.checked_sub(u64::from(month <= 2))?;
-    let (era, year_of_era) = (year / 400, year % 400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    (era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + of_year).checked_sub(719_468)
+/// Times before 1970 are 1970.
+fn timestamp(time: SystemTime) -> Timestamp {
+    Timestamp::try_from(time.max(UNIX_EPOCH)).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
