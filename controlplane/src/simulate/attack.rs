@@ -1,4 +1,5 @@
-//! The attacks of a replay's report (docs/reference/replay-report.md): what a runbook has to do with.
+//! What a runbook has to do with: the attacks of a replay's report (docs/reference/replay-report.md), or one that was recorded
+//! live, as `leveectl incidents show ID -o json` tells it.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -49,7 +50,11 @@ pub enum ReportError {
         reason: std::io::Error,
     },
     /// It is no report.
-    #[error("{} is not the report of a replay: {reason}; `levee-dataplane replay --report FILE` writes one", path.display())]
+    #[error(
+        "{} is not the report of a replay, and no incident: {reason}; `levee-dataplane replay --report FILE` writes the one, \
+         `leveectl incidents show ID -o json` the other",
+        path.display()
+    )]
     Format {
         /// As given.
         path: PathBuf,
@@ -64,6 +69,48 @@ const MAX_BYTES: u64 = 256 << 20;
 #[derive(Deserialize)]
 struct Written {
     incidents: Vec<WrittenIncident>,
+}
+
+/// A `levee.v1.IncidentStory`, of which this is needed.
+#[derive(Deserialize)]
+struct Story {
+    incident: Recorded,
+    timeline: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Recorded {
+    id: String,
+    target: RecordedTarget,
+    vectors: Vec<RecordedVector>,
+    opened_unix_ns: u64,
+    calm_unix_ns: Option<u64>,
+    closed_unix_ns: Option<u64>,
+    peak: Option<RecordedRates>,
+}
+
+#[derive(Deserialize)]
+struct RecordedTarget {
+    zone: String,
+    prefix: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RecordedVector {
+    vector: String,
+    confidence: f64,
+}
+
+#[derive(Deserialize)]
+struct RecordedRates {
+    pps: f64,
+    bps: f64,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    time_unix_ns: u64,
+    kind: String,
 }
 
 #[derive(Deserialize)]
@@ -105,18 +152,18 @@ impl Report {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
+        let value: serde_json::Value = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        if value.get("incident").is_some() {
+            let story: Story = serde_json::from_value(value).map_err(|error| error.to_string())?;
+            return Self::of(vec![recorded(story)?]);
+        }
+        // Read from the text, so that a mistake has a place.
+        drop(value);
         let written: Written = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         let mut attacks = Vec::with_capacity(written.incidents.len());
         for (index, incident) in written.incidents.into_iter().enumerate() {
             let number = index + 1;
             let target = incident.target.parse().map_err(|error| format!("incident {number}: {error}"))?;
-            let rates = [incident.peak_pps, incident.peak_bps];
-            if rates.iter().any(|rate| !rate.is_finite() || *rate < 0.0) {
-                return Err(format!("incident {number}: a rate cannot be {rates:?}"));
-            }
-            if incident.ended_at_ns.is_some_and(|end| end < incident.detected_at_ns) {
-                return Err(format!("incident {number} ends before it begins"));
-            }
             attacks.push(Attack {
                 target,
                 zone: incident.zone,
@@ -128,10 +175,48 @@ impl Report {
                 filtered: !incident.filters.is_empty(),
             });
         }
+        Self::of(attacks)
+    }
+
+    /// A report of these attacks.
+    fn of(attacks: Vec<Attack>) -> Result<Self, String> {
+        for (number, attack) in (1..).zip(&attacks) {
+            let rates = [attack.peak_pps, attack.peak_bps];
+            if rates.iter().any(|rate| !rate.is_finite() || *rate < 0.0) {
+                return Err(format!("incident {number}: a rate cannot be {rates:?}"));
+            }
+            if attack.ended_at_ns.is_some_and(|end| end < attack.detected_at_ns) {
+                return Err(format!("incident {number} ends before it begins"));
+            }
+        }
         let ends = attacks.iter().map(|attack| attack.ended_at_ns.unwrap_or(attack.detected_at_ns));
         let ends_at_ns = ends.max().unwrap_or(0);
         Ok(Self { attacks, ends_at_ns })
     }
+}
+
+/// The attack of an incident that was recorded.
+fn recorded(story: Story) -> Result<Attack, String> {
+    let Story { incident, timeline } = story;
+    let id = &incident.id;
+    let prefix = incident.target.prefix.as_deref();
+    let prefix = prefix.ok_or_else(|| format!("incident {id} is on a whole zone, and runbooks need a prefix"))?;
+    let target = prefix.parse().map_err(|error| format!("incident {id}: {error}"))?;
+    let peak = incident.peak.ok_or_else(|| format!("incident {id} has no peak: its rates were never measured"))?;
+    // The state says only of what is not closed since when it is calm.
+    let calm = timeline.iter().rev().find(|entry| entry.kind == "calm").map(|entry| entry.time_unix_ns);
+    let over = incident.calm_unix_ns.is_some() || incident.closed_unix_ns.is_some();
+    let ended_at_ns = if over { incident.calm_unix_ns.or(calm).or(incident.closed_unix_ns) } else { None };
+    Ok(Attack {
+        target,
+        zone: incident.target.zone,
+        vectors: incident.vectors.into_iter().map(|found| (found.vector, found.confidence)).collect(),
+        detected_at_ns: incident.opened_unix_ns,
+        ended_at_ns,
+        peak_pps: peak.pps,
+        peak_bps: peak.bps,
+        filtered: timeline.iter().any(|entry| entry.kind == "reflex"),
+    })
 }
 
 impl Attack {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use levee_api::config::ConfigError;
+use levee_api::config::{Config, ConfigError};
 use serde_json::{Value, json};
 
 use super::attack::Report;
@@ -14,15 +14,18 @@ use super::world::{Assumption, Assumptions, World};
 use crate::config_check::INVALID;
 use crate::runbook::{Failure, Runbooks};
 
-/// What a runbook would have done about the attacks of a replay.
+/// What a runbook would have done about the attacks of a replay, or about an incident that was recorded.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
     /// The configuration with the runbooks.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// What `levee-dataplane replay --report FILE` wrote.
+    /// What `levee-dataplane replay --report FILE` wrote, or `leveectl incidents show ID -o json`.
     #[arg(long, value_name = "FILE")]
     pub report: PathBuf,
+    /// Follow the runbook of this zone of the configuration, whichever zone the report names.
+    #[arg(long, value_name = "NAME")]
+    pub zone: Option<String>,
     /// A variable that has this value all the time, such as local.cpu=0.9. Can be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
     pub assume: Vec<Assumption>,
@@ -40,7 +43,7 @@ pub struct Arguments {
     pub lasts: Option<u64>,
 }
 
-/// 0 told, 78 the configuration is not valid, 1 something could not be read, 2 a stage is named that there is not.
+/// 0 told, 78 the configuration is not valid, 1 something could not be read, 2 a stage or a zone is named that there is not.
 pub fn run(arguments: &Arguments, as_json: bool) -> ExitCode {
     match text(arguments, as_json) {
         Ok(text) => {
@@ -60,7 +63,8 @@ fn text(arguments: &Arguments, as_json: bool) -> Result<String, (u8, String)> {
         let status = if matches!(error, ConfigError::Invalid(_)) { INVALID } else { 1 };
         (status, format!("{:?}", miette::Report::new(error)))
     })?;
-    let report = Report::load(&arguments.report).map_err(|error| (1, format!("leveectl: {error}")))?;
+    let mut report = Report::load(&arguments.report).map_err(|error| (1, format!("leveectl: {error}")))?;
+    settle_zones(&mut report, &config, arguments)?;
     let assumptions = Assumptions {
         values: arguments.assume.iter().map(|Assumption(variable, value)| (*variable, value.clone())).collect(),
         fails: arguments.fail.iter().cloned().collect::<BTreeMap<_, _>>(),
@@ -91,6 +95,22 @@ fn text(arguments: &Arguments, as_json: bool) -> Result<String, (u8, String)> {
         return Ok("the report has no incident: no runbook would have been followed\n".to_owned());
     }
     Ok(stories.iter().map(super::Story::text).collect::<Vec<_>>().join("\n"))
+}
+
+/// Each attack is in a zone of the configuration, or in the one that was given: else the built-in runbook would be followed,
+/// which nobody has written.
+fn settle_zones(report: &mut Report, config: &Config, arguments: &Arguments) -> Result<(), (u8, String)> {
+    if let Some(zone) = &arguments.zone {
+        report.attacks.iter_mut().for_each(|attack| attack.zone.clone_from(zone));
+    }
+    let is_known = |name: &str| config.zones.iter().any(|zone| zone.name == name);
+    let strange = arguments.zone.iter().chain(report.attacks.iter().map(|attack| &attack.zone));
+    let Some(strange) = strange.into_iter().find(|zone| !is_known(zone)) else { return Ok(()) };
+    let known: Vec<&str> = config.zones.iter().map(|zone| zone.name.as_str()).collect();
+    let (file, known) = (arguments.config.display(), known.join(", "));
+    let help = format!("it has: {known}; follow the runbook of one of them with --zone NAME");
+    let what = if arguments.zone.is_some() { "--zone is" } else { "the report is of the zone" };
+    Err((2, format!("leveectl: {what} {strange:?}, which {file} does not have; {help}")))
 }
 
 fn failing(text: &str) -> Result<(String, Failure), String> {

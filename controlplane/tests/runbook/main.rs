@@ -50,6 +50,45 @@ fn what_fails_is_followed_by_the_next_stage() {
 }
 
 #[test]
+fn an_incident_that_was_recorded_is_rehearsed_like_a_replay() {
+    let recorded = |more: &[&str]| {
+        let mut arguments = vec!["simulate", "--config", "levee.toml", "--report", "incident.json"];
+        arguments.extend(more);
+        leveectl(&arguments)
+    };
+    is_as_in("recorded.txt", &recorded(&[]));
+    is_as_in("recorded.json", &recorded(&["-o", "json", "--fail", "edge=error"]));
+    // Of one that goes on, the end is not known.
+    let folder = tempfile::tempdir().unwrap();
+    let story = std::fs::read_to_string(here().join("incident.json")).unwrap();
+    let mut story: serde_json::Value = serde_json::from_str(&story).unwrap();
+    let incident = story["incident"].as_object_mut().unwrap();
+    incident.remove("closed_unix_ns");
+    let open = folder.path().join("open.json");
+    std::fs::write(&open, story.to_string()).unwrap();
+    let lasts = ["simulate", "--config", "levee.toml", "--report", open.to_str().unwrap(), "--lasts", "20"];
+    let output = text(&leveectl(&lasts).stdout);
+    assert!(output.contains("20.0 s") && output.contains("the attack ends"), "{output}");
+}
+
+#[test]
+fn a_zone_that_the_configuration_does_not_have_is_told_and_can_be_chosen() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = std::fs::read_to_string(here().join("levee.toml")).unwrap().replace("\"customers\"", "\"shops\"");
+    let file = folder.path().join("levee.toml");
+    std::fs::write(&file, other).unwrap();
+    let file = file.to_str().unwrap();
+    let output = leveectl(&["simulate", "--config", file, "--report", "report.json"]);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(2), ""));
+    let told = text(&output.stderr);
+    assert!(told.contains("zone \"customers\"") && told.contains("it has: shops") && told.contains("--zone"), "{told}");
+    let output = leveectl(&["simulate", "--config", file, "--report", "report.json", "--zone", "shops"]);
+    assert!(text(&output.stdout).contains("in zone shops") && text(&output.stdout).contains("runbook small"));
+    let output = leveectl(&["simulate", "--config", file, "--report", "report.json", "--zone", "shop"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
 fn values_can_be_assumed() {
     let output = text(&simulate(&["--assume", "uplink.utilisation=0.1", "--assume", "local.cpu=0.2"]).stdout);
     assert!(output.contains("not entered: uplink.utilisation > 0.7 || local.cpu > 0.85\n"), "{output}");
