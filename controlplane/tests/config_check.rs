@@ -81,6 +81,19 @@ fn an_invalid_file_is_told_with_places_and_exits_78() {
 }
 
 #[test]
+fn variables_that_are_never_known_with_a_file_are_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("levee.toml");
+    let text = std::fs::read_to_string(configs().join("runbook-hosting.toml")).unwrap();
+    let capacity = text.lines().find(|line| line.starts_with("capacity = ")).unwrap();
+    std::fs::write(&path, text.replace(&format!("{capacity}\n"), "")).unwrap();
+    let output = check(&[path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let told = stderr(&output);
+    assert!(told.contains("asks for uplink.utilisation, which is never known: no wire has a capacity"), "{told}");
+}
+
+#[test]
 fn a_file_that_cannot_be_read_exits_1_and_wrong_usage_2() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing.toml");

@@ -6,9 +6,11 @@ use levee_api::config::{
     self, Action, Approval, BUILT_IN, BlackholeDirection, Capability, Config, ConfigError, Finding, FlowSpecAction,
     Invalid, Probe,
 };
+use levee_api::zone::Visibility;
 
 use super::condition::{Condition, Mistake};
 use super::reach::{self, Reach};
+use super::variable::Variable;
 use super::{Ask, Blindness, Runbook, Stage};
 
 /// The runbooks of a configuration, and the built-in one.
@@ -59,6 +61,9 @@ impl Runbooks {
         let readable = findings.is_empty();
         for (runbook, written) in list.iter().zip(&config.runbooks).filter(|_| readable) {
             dead_ends(runbook, written, &mut findings);
+        }
+        for (runbook, written) in list.iter().zip(&config.runbooks) {
+            findings.extend(never_known(runbook, written, config));
         }
         (Self { list, built_in: built_in() }, findings)
     }
@@ -183,6 +188,46 @@ fn blindness(action: &Action, config: &Config) -> Blindness {
         | Action::Webhook { .. }
         | Action::WaitForApproval(_) => Blindness::Sees,
     }
+}
+
+/// Variables that this configuration keeps from ever being known: a condition that waits for one waits in vain.
+fn never_known(runbook: &Runbook, written: &config::Runbook, config: &Config) -> Vec<Finding> {
+    let wires = &config.dataplane.wires;
+    let zones: Vec<_> = config.zones.iter().filter(|zone| zone.runbook.as_ref() == Some(&runbook.name)).collect();
+    let why = |variable: Variable| match variable {
+        Variable::UplinkUtilisation if wires.iter().all(|wire| wire.capacity_bps.is_none()) => {
+            Some(("no wire has a capacity", "give each [[dataplane.wire]] its `capacity`"))
+        }
+        Variable::UplinkCapacity if wires.iter().any(|wire| wire.capacity_bps.is_none()) || wires.is_empty() => {
+            Some(("not every wire has a capacity", "give each [[dataplane.wire]] its `capacity`"))
+        }
+        Variable::ZoneLinkCapacity if zones.iter().all(|zone| zone.link_capacity_bps.is_none()) => {
+            Some(("no zone that follows the runbook has one", "give the zone its `link_capacity`"))
+        }
+        Variable::LocalGoodputRatio
+            if !zones.is_empty() && zones.iter().all(|zone| zone.visibility == Visibility::Inbound) =>
+        {
+            Some(("what the zones send does not pass here", "ask for something else, or set `visibility` of the zone"))
+        }
+        _ => None,
+    };
+    let stages = runbook.stages.iter().zip(&written.stages);
+    let asked = stages.filter_map(|(stage, written)| Some((stage, stage.when.as_ref()?, written.when.as_ref()?)));
+    let findings = asked.flat_map(|(stage, when, place)| {
+        let unknown = when.variables().into_iter().filter_map(|variable| Some((variable, why(variable)?)));
+        let finding = |(variable, (why, help)): (Variable, (&str, &str))| Finding {
+            span: place.span(),
+            message: format!(
+                "the condition of stage {:?} asks for {}, which is never known: {why}",
+                stage.name,
+                variable.name()
+            ),
+            help: format!("{help}; until then the rest of the condition decides"),
+            is_error: false,
+        };
+        unknown.map(finding).collect::<Vec<_>>()
+    });
+    findings.collect()
 }
 
 /// A ladder never dead-ends: what acts must be reachable when everything before it has failed.
