@@ -1,6 +1,7 @@
 //! How the core does with many incidents and a long ledger: time to the first command, memory, time to start.
 //!
-//! Figures are printed with `--nocapture`; `scripts/test lives` prints those of an optimised build.
+//! Figures are printed with `--nocapture`; `scripts/test lives` prints those of an optimised build. With
+//! `LEVEE_WRITE_FIGURES=1` in the environment an optimised build writes them into docs/reference/control-plane-figures.md.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::net::Ipv4Addr;
@@ -95,6 +96,23 @@ fn opened(number: u32, pps: f64) -> contract::Event {
     }
 }
 
+/// Puts figures into the page, each in the row that begins so: only those of an optimised build, and only when asked.
+fn write_figures(figures: &[(&str, String)]) {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/control-plane-figures.md");
+    let text = std::fs::read_to_string(&page).unwrap();
+    let row = |line: &str| figures.iter().find(|(label, _)| line.starts_with(&format!("| {label} |")));
+    assert_eq!(text.lines().filter_map(row).count(), figures.len(), "rows of {}", page.display());
+    let asked = std::env::var_os("LEVEE_WRITE_FIGURES").is_some_and(|value| value == "1");
+    if cfg!(debug_assertions) || !asked {
+        return;
+    }
+    let line = |line: &str| match (row(line), line.trim_end_matches(" |").rsplit_once("| ")) {
+        (Some((_, figure)), Some((before, _))) => format!("{before}| {figure} |\n"),
+        _ => format!("{line}\n"),
+    };
+    std::fs::write(&page, text.lines().map(line).collect::<String>()).unwrap();
+}
+
 fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/statm").unwrap();
     status.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4_096
@@ -130,6 +148,13 @@ fn with_1000_open_incidents_the_first_command_of_a_stage_comes_within_20_ms() {
     times.sort();
     let (p50, p99, most) = (times[500], times[989], times[999]);
     println!("event to first command, durable, 1 000 to 2 000 open incidents: p50 {p50:?}, p99 {p99:?}, most {most:?}");
+    write_figures(&[
+        (
+            "from an event of the dataplane to the first command of a stage, with 1 000 to 2 000 open incidents, median",
+            format!("{p50:.1?}"),
+        ),
+        ("the same, 99 of 100", format!("{p99:.1?}")),
+    ]);
     // Not optimised, and beside other tests, this only catches what is far off.
     let (time, limit) = if cfg!(debug_assertions) { (p50, 500) } else { (p99, 20) };
     assert!(time < Duration::from_millis(limit), "{time:?}");
@@ -193,5 +218,10 @@ fn ten_thousand_open_incidents_and_a_hundred_thousand_ledger_entries_are_started
     println!(
         "10 000 open incidents, 100 000 ledger entries: started in {started:?}, {mebibytes} MiB resident at most, the reading included, a tick {tick:?}"
     );
+    write_figures(&[
+        ("start with 10 000 open incidents and 100 000 entries in the ledger", format!("{started:.1?}")),
+        ("memory with them, at most, the reading included", format!("{mebibytes} MiB")),
+        ("a tick, ten of which come each second, with them", format!("{tick:.1?}")),
+    ]);
     assert!(started < Duration::from_secs(120) && tick < Duration::from_secs(2), "{started:?} {tick:?}");
 }
