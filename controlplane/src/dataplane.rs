@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use levee_api::filter::Target;
 use levee_api::grpc::dataplane::v1 as contract;
 use levee_api::grpc::dataplane::v1::dataplane_client::DataplaneClient;
 use levee_api::grpc::{FilterRequest, VERSION, pieces, v1, zone_in_pieces};
@@ -115,6 +116,36 @@ impl Dataplane {
             Some(Outcome::Refused(refused)) => Err(DataplaneError::Refused(refused.reasons)),
             None => Err(DataplaneError::Nonsense("a commit without an outcome".to_owned())),
         }
+    }
+
+    /// Whether it can do something beyond the first minor version of the contract.
+    pub fn can(&self, capability: &str) -> bool {
+        self.identity.capabilities.iter().any(|known| known == capability)
+    }
+
+    /// Which part of a target's legitimate traffic filters like these would have hit; none: it does not know.
+    ///
+    /// # Errors
+    /// When the connection or the call fails.
+    pub async fn legitimate_share(
+        &mut self,
+        target: &Target,
+        filters: &[FilterRequest],
+    ) -> Result<Option<f64>, DataplaneError> {
+        let filters = filters.iter().map(Into::into).collect();
+        let request = contract::LegitimateShareRequest { target: Some(target.into()), filters };
+        let answer = self.client.legitimate_share(request).await.map_err(failed("LegitimateShare"))?;
+        Ok(answer.into_inner().share)
+    }
+
+    /// Has packets of a target captured, for so long at least; the name of the file once it is complete.
+    ///
+    /// # Errors
+    /// When the connection or the call fails, or there is no room.
+    pub async fn capture(&mut self, target: &Target, duration: Duration) -> Result<String, DataplaneError> {
+        let duration_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let request = contract::CaptureRequest { target: Some(target.into()), duration_ns };
+        Ok(self.client.capture(request).await.map_err(failed("Capture"))?.into_inner().file)
     }
 
     /// Everything in force.

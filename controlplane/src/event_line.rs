@@ -117,6 +117,8 @@ fn anomaly(told: &contract::Anomaly) -> Value {
         "dropped_pps": told.dropped_pps,
         "peak_pps": told.peak_pps,
         "peak_bps": told.peak_bps,
+        "goodput_ratio": told.goodput_ratio,
+        "sources": told.sources,
         "detected_at_ns": told.detected_at_ns,
     });
     with(target(told.target.as_ref()), details)

@@ -4,6 +4,7 @@
 //! carried out. Everything that can hang runs beside the loop, and comes back as an input.
 
 mod carry_out;
+mod legitimate;
 mod session;
 mod shell;
 

@@ -331,6 +331,15 @@ impl Tick {
                 let _ = reply.send(self.counters());
                 false
             }
+            Request::LegitimateShare { target, filters, reply } => {
+                let rules: Vec<_> = filters.iter().map(|filter| (filter.roles, &filter.rule)).collect();
+                let _ = reply.send(self.engine.detector.legitimate_share(&target, &rules));
+                false
+            }
+            Request::Capture { target, duration, reply } => {
+                self.captures.ask(target, duration, reply);
+                false
+            }
         }
     }
 
@@ -479,5 +488,10 @@ fn times_of(worker: u32, times: &WorkerTimes) -> Option<contract::WorkerTimes> {
         }
     };
     let (burst, transit) = (times.burst.quantiles()?, times.transit.quantiles()?);
-    Some(contract::WorkerTimes { worker, burst: Some(told(burst)), transit: Some(told(transit)) })
+    Some(contract::WorkerTimes {
+        worker,
+        burst: Some(told(burst)),
+        transit: Some(told(transit)),
+        busy_ns: Some(times.busy_ns()),
+    })
 }

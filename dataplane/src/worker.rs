@@ -205,6 +205,9 @@ pub struct Worker<J> {
     idle: Idle,
     stop: Arc<AtomicBool>,
     times: Arc<WorkerTimes>,
+    /// When the last burst was done, and whether a poll has found nothing since.
+    ended: Timestamp,
+    rested: bool,
     scratch: HeadScratch,
     verdicts: [Verdict; BURST],
     pending: Option<Pending>,
@@ -233,6 +236,8 @@ impl<J: Judge> Worker<J> {
             idle,
             stop,
             times: Arc::default(),
+            ended: Timestamp::ZERO,
+            rested: true,
             scratch: HeadScratch::default(),
             verdicts: [Verdict::Forward; BURST],
             pending: None,
@@ -298,6 +303,7 @@ impl<J: Judge> Worker<J> {
         // The last burst of a round waits for the next one only if that is sure to come at once.
         if !busy {
             self.finish_pending();
+            self.rested = true;
         }
         busy
     }
@@ -361,6 +367,10 @@ impl<J: Judge> Worker<J> {
         }
         self.rest.free();
         let ended = self.clock.now();
+        // What came after nothing had come, from when it came; else there was no time between.
+        let since = if self.rested { at } else { self.ended };
+        (self.ended, self.rested) = (ended, false);
+        self.times.at_work(ended.0.saturating_sub(since.0), judged as u64, BURST as u64);
         self.times.burst.count(ended.0.saturating_sub(begun.0), 1);
         self.times.transit.count(ended.0.saturating_sub(at.0), judged);
     }

@@ -11,7 +11,7 @@ pub use convert::{FieldError, FilterRequest, filter_in_force};
 pub use pieces::{MAX_PIECE_BYTES, pieces, zone_in_pieces};
 
 /// Version of the contract that this program speaks.
-pub const VERSION: dataplane::v1::Version = dataplane::v1::Version { major: 1, minor: 0 };
+pub const VERSION: dataplane::v1::Version = dataplane::v1::Version { major: 1, minor: 1 };
 
 /// All of the contract as a `google.protobuf.FileDescriptorSet`, comments included: for reflection and the reference.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -277,7 +277,9 @@ fn indented(text: &str) -> String {
 fn rates(rates: Option<&v1::Rates>) -> String {
     let Some(rates) = rates else { return "unknown".to_owned() };
     let dropped = rates.dropped_pps.map(|dropped| format!(", {} dropped", figures::pps(dropped))).unwrap_or_default();
-    format!("{}, {}{dropped}", figures::pps(rates.pps), figures::bps(rates.bps))
+    let goodput = rates.goodput_ratio.map(|ratio| format!(", goodput {:.0} %", ratio * 100.0)).unwrap_or_default();
+    let sources = rates.sources.map(|sources| format!(", at least {sources} sources")).unwrap_or_default();
+    format!("{}, {}{dropped}{goodput}{sources}", figures::pps(rates.pps), figures::bps(rates.bps))
 }
 
 fn state(state: v1::IncidentState) -> &'static str {

@@ -38,8 +38,8 @@ fn incident() -> v1::Incident {
             evidence: vec!["nobody inside asked".into(), "source port 53".into()],
             first_seen_unix_ns: OPENED + 40_000_000,
         }],
-        current: Some(v1::Rates { pps: 812_000.0, bps: 7.1e9, dropped_pps: Some(809_000.0) }),
-        peak: Some(v1::Rates { pps: 1_240_000.0, bps: 9.6e9, dropped_pps: None }),
+        current: Some(v1::Rates { pps: 812_000.0, bps: 7.1e9, dropped_pps: Some(809_000.0), ..Default::default() }),
+        peak: Some(v1::Rates { pps: 1_240_000.0, bps: 9.6e9, ..Default::default() }),
         opened_unix_ns: OPENED,
         runbook: Some(v1::RunbookProgress {
             runbook: "standard".into(),

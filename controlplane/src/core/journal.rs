@@ -81,6 +81,10 @@ impl Journal {
                     let result = Err(crate::notify::DeliveryError::Retryable { reason, retry_after: None });
                     durable.inputs.push(Input::Sent { id: message.id, result });
                 }
+                super::Command::Capture { incident, stage, change, .. } => {
+                    let result = Err(format!("not asked for, for it cannot be written down: {error}"));
+                    durable.inputs.push(Input::Captured { incident, stage, change, result });
+                }
                 command => durable.commands.push(command),
             }
         }

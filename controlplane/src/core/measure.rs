@@ -22,6 +22,8 @@ const SATURATED_AFTER: Duration = Duration::from_secs(3);
 pub(super) struct Meters {
     wires: BTreeMap<String, Wire>,
     zones: BTreeMap<String, Meter>,
+    /// Nanoseconds at work, by the number of the worker.
+    workers: BTreeMap<u32, Meter>,
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +111,11 @@ impl Meters {
         for zone in &counters.zones {
             self.zones.entry(zone.zone.clone()).or_default().take(now, zone.bytes);
         }
+        for worker in &counters.workers {
+            if let Some(busy_ns) = worker.busy_ns {
+                self.workers.entry(worker.worker).or_default().take(now, busy_ns);
+            }
+        }
     }
 
     fn uplink(&self, now: &Now) -> Uplink {
@@ -127,13 +134,19 @@ impl Meters {
         }
     }
 
+    /// Load of the busiest worker.
+    fn cpu(&self, now: &Now) -> Option<f64> {
+        let loads = self.workers.values().filter_map(|meter| meter.rate(now));
+        loads.reduce(f64::max).map(|busy_ns| (busy_ns / 1e9).clamp(0.0, 1.0))
+    }
+
     /// What the severity of an incident depends on.
     pub(super) fn effect(&self, incident: &Incident) -> Effect {
         let newest = self.wires.values().filter_map(|wire| wire.at).max_by_key(|at| at.monotonic);
         let uplink = newest.map_or_else(Uplink::default, |at| self.uplink(&at));
         Effect {
             witnessed: incident.severity >= Severity::Medium,
-            goodput_ratio: None,
+            goodput_ratio: incident.rates.goodput_ratio,
             uplink_utilisation: uplink.utilisation,
             uplink_saturated: uplink.saturated,
             zone_utilisation: None,
@@ -154,6 +167,10 @@ impl Meters {
             // Bytes that filters drop are not counted by target: only when they drop nothing it is known what passes.
             let residual = (incident.rates.dropped_pps == 0.0).then_some(incident.rates.bps);
             values.number(Variable::LocalResidualBps, residual);
+            values.number(Variable::LocalGoodputRatio, incident.rates.goodput_ratio);
+            #[expect(clippy::cast_precision_loss, reason = "2^53 sources are more than there are addresses in use")]
+            values.number(Variable::AttackSources, incident.rates.sources.map(|sources| sources as f64));
+            values.number(Variable::LocalCpu, self.cpu(now));
             let uplink = self.uplink(now);
             values.number(Variable::UplinkBps, uplink.bps);
             values.number(Variable::UplinkCapacity, uplink.capacity);

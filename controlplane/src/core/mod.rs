@@ -14,6 +14,8 @@ mod guard;
 mod journal;
 mod knowledge;
 mod measure;
+#[cfg(test)]
+mod measured_test;
 mod operator;
 mod specs;
 mod stages;
@@ -21,8 +23,10 @@ mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use levee_api::config::Config;
+use levee_api::filter::Target;
 use levee_api::grpc::dataplane::v1 as contract;
 
 use crate::actor::Actor;
@@ -106,6 +110,17 @@ pub enum Input {
         /// What it says.
         result: Result<(), DeliveryError>,
     },
+    /// The dataplane has begun a capture for a stage, or not.
+    Captured {
+        /// Of which incident.
+        incident: IncidentId,
+        /// Name of the stage.
+        stage: String,
+        /// Of the command.
+        change: u32,
+        /// Name of the file, or why there is none.
+        result: Result<String, String>,
+    },
     /// Somebody wants something.
     Change(Box<Asked>),
     /// The kill switch, from elsewhere than the API: a signal, a file.
@@ -155,6 +170,19 @@ pub enum Command {
     Order(Order),
     /// For a notifier.
     Send(Box<Message>),
+    /// Ask the dataplane to write packets down.
+    Capture {
+        /// For which incident.
+        incident: IncidentId,
+        /// Name of the stage.
+        stage: String,
+        /// Of the stage, to be said with the answer.
+        change: u32,
+        /// Whose packets.
+        target: Target,
+        /// For so long at least.
+        duration: Duration,
+    },
     /// Ask the dataplane for all that goes on.
     TakeSnapshot,
     /// Give the dataplane its policy anew: the kill switch was turned.
@@ -315,6 +343,9 @@ impl Core {
                 self.noticed(notices, now, &mut step);
             }
             Input::Sent { id, result } => self.sent(&id, result, now, &mut step),
+            Input::Captured { incident, stage, change, result } => {
+                self.captured(incident, &stage, change, result, now, &mut step);
+            }
             Input::Change(asked) => self.asked(*asked, now, &mut step),
             Input::KillSwitch { engage, by } => {
                 self.turn_kill_switch(engage, by, now, &mut step);

@@ -184,13 +184,10 @@ impl Core {
             // The dataplane's reflex has installed its filters long ago, and ends them itself.
             Action::Filter | Action::WaitForApproval(_) => return Some(Outcome::InForce),
             Action::Capture { duration } => {
-                let text = format!(
-                    "captures are taken by the dataplane while the attack lasts; {} were asked for",
-                    crate::figures::duration(*duration)
-                );
-                let note = Note::new(TimelineKind::Stage, text).stage(&stage.name);
-                self.incidents.note(id, now, note, &mut step.writes);
-                return Some(Outcome::InForce);
+                let change = self.progress.get(&id)?.stages.get(at)?.change();
+                let (stage, duration) = (stage.name.clone(), *duration);
+                step.commands.push(super::Command::Capture { incident: id, stage, change, target, duration });
+                return None;
             }
             Action::Notify { channels } => {
                 let text = "this is what the runbook says to tell you";
@@ -250,6 +247,26 @@ impl Core {
         } else {
             Some(Outcome::Failed(failure.map_or(Failure::Incapable, |(failure, _)| failure)))
         }
+    }
+
+    /// The dataplane has answered a stage that captures.
+    pub(super) fn captured(
+        &mut self,
+        id: IncidentId,
+        stage: &str,
+        change: u32,
+        result: Result<String, String>,
+        now: &Now,
+        step: &mut Step,
+    ) {
+        let stages = self.runbook(id).map(|runbook| &runbook.stages);
+        let Some(at) = stages.and_then(|stages| stages.iter().position(|known| known.name == stage)) else { return };
+        let (text, outcome) = match result {
+            Ok(file) => (format!("packets are written into the capture {file}"), Outcome::InForce),
+            Err(why) => (format!("no capture: {why}"), Outcome::Failed(Failure::Error)),
+        };
+        self.incidents.note(id, now, Note::new(TimelineKind::Stage, text).stage(stage), &mut step.writes);
+        self.drive(id, Input::Result { stage: at, change, outcome }, now, step);
     }
 
     pub(super) fn zone_mode(&self, zone: &str) -> Mode {

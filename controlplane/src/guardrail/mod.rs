@@ -6,6 +6,7 @@
 mod budget;
 mod protected;
 mod refusal;
+mod selection;
 mod shape;
 
 use std::net::IpAddr;
@@ -17,6 +18,7 @@ use levee_api::prefix::Prefix;
 pub use budget::{Asked, InForce};
 pub use protected::{Protected, resolvers};
 pub use refusal::Refusal;
+pub use selection::dropped;
 
 use crate::ledger::{Kind, Spec};
 
@@ -59,6 +61,15 @@ impl Guards {
         self.check_budget(spec, asked)?;
         self.check_share(asked.legitimate_share)?;
         self.check_people(spec, asked.people)
+    }
+
+    /// What a rule would have done to legitimate traffic: the dataplane is asked when it is carried out. `None`: it does not
+    /// know.
+    ///
+    /// # Errors
+    /// `max_legitimate_share`.
+    pub fn check_legitimate_share(&self, share: Option<f64>) -> Result<(), Refusal> {
+        self.check_share(share)
     }
 
     /// A deadline, and one that is near enough. For renewals too.

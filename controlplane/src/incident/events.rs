@@ -246,6 +246,8 @@ impl Incidents {
             incident.rates.pps = positive(anomaly.pps, incident.rates.pps);
             incident.rates.bps = positive(anomaly.bps, incident.rates.bps);
             incident.rates.dropped_pps = positive(anomaly.dropped_pps, incident.rates.dropped_pps);
+            incident.rates.goodput_ratio = anomaly.goodput_ratio.filter(|ratio| ratio.is_finite() && *ratio >= 0.0);
+            incident.rates.sources = anomaly.sources;
             let peak = &mut incident.peak;
             let highest =
                 |rates: [f64; 2], before| rates.into_iter().filter(|rate| rate.is_finite()).fold(before, f64::max);

@@ -131,6 +131,12 @@ pub struct Rates {
     pub bps: f64,
     /// Packets per second that filters drop.
     pub dropped_pps: f64,
+    /// What it sends, by what it sent in peace; none: not known.
+    #[serde(default)]
+    pub goodput_ratio: Option<f64>,
+    /// Different sources that were sampled; none: not counted.
+    #[serde(default)]
+    pub sources: Option<u64>,
 }
 
 /// The most of everything so far.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use super::legitimate::Legitimate;
 use crate::core::Input;
 use crate::driver::{Driver, DriverError, DriverName};
 use crate::ledger::Order;
@@ -29,11 +30,12 @@ impl Ways {
         drivers: Vec<Arc<dyn Driver>>,
         notifiers: Vec<Arc<dyn Notifier>>,
         inputs: mpsc::UnboundedSender<Input>,
+        legitimate: &Legitimate,
     ) -> Self {
         let queue = |driver: Arc<dyn Driver>| {
             let (sender, orders) = mpsc::channel(WAITING);
             let name = driver.name().clone();
-            tokio::spawn(drive(driver, orders, inputs.clone()));
+            tokio::spawn(drive(driver, orders, inputs.clone(), legitimate.clone()));
             (name, sender)
         };
         let drivers = drivers.into_iter().map(queue).collect();
@@ -84,9 +86,15 @@ impl Ways {
     }
 }
 
-async fn drive(driver: Arc<dyn Driver>, mut orders: mpsc::Receiver<Order>, inputs: mpsc::UnboundedSender<Input>) {
+async fn drive(
+    driver: Arc<dyn Driver>,
+    mut orders: mpsc::Receiver<Order>,
+    inputs: mpsc::UnboundedSender<Input>,
+    legitimate: Legitimate,
+) {
     while let Some(order) = orders.recv().await {
-        let answered = tokio::time::timeout(ANSWER_WITHIN, carry_out(driver.as_ref(), order.clone())).await;
+        let answered =
+            tokio::time::timeout(ANSWER_WITHIN, carry_out(driver.as_ref(), order.clone(), &legitimate)).await;
         let reason = || format!("no answer within {ANSWER_WITHIN:?}");
         let input =
             answered.unwrap_or_else(|_| failed(order, DriverError::Retryable { reason: reason(), retry_after: None }));
@@ -96,11 +104,14 @@ async fn drive(driver: Arc<dyn Driver>, mut orders: mpsc::Receiver<Order>, input
     }
 }
 
-async fn carry_out(driver: &dyn Driver, order: Order) -> Input {
+async fn carry_out(driver: &dyn Driver, order: Order, legitimate: &Legitimate) -> Input {
     match order {
         Order::Apply(operation) => {
             let crate::ledger::Operation { key, spec, tag, remaining, .. } = &operation;
-            let result = driver.apply(key, spec, tag, *remaining).await;
+            let result = match legitimate.check(spec).await {
+                Ok(()) => driver.apply(key, spec, tag, *remaining).await,
+                Err(refusal) => Err(DriverError::Refused(refusal)),
+            };
             Input::Applied { id: operation.id, key: operation.key, result }
         }
         Order::Withdraw(operation) => {

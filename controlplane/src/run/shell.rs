@@ -5,17 +5,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use levee_api::filter::Target;
 use levee_api::grpc::socket::Listener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::carry_out::Ways;
+use super::legitimate::Legitimate;
 use super::session::{Policy as DataplanePolicy, Session, Wish, together};
 use crate::actor::Actor;
 use crate::clock::Now;
 use crate::configuration::{InForce, ReloadError};
 use crate::core::{Asked, Command, Core, Input, Journal, Policy, Step};
+use crate::dataplane::Dataplane;
 use crate::driver::{self, Guard};
 use crate::event_file::EventFile;
 use crate::guardrail::Guards;
@@ -39,6 +42,9 @@ const MAINTAIN_EVERY: Duration = Duration::from_secs(600);
 const WAITING: usize = 4_096;
 /// Steps that follow from one another at once, at most: the rest comes with the next tick.
 const FOLLOWING: usize = 16;
+
+/// How long the dataplane may take to begin a capture.
+const CAPTURE_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the loop is made of.
 pub(super) struct Parts {
@@ -104,10 +110,10 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
     let Parts { path, in_force, mut store, events, clock } = parts;
     let contents = store.load().map_err(|error| error.to_string())?;
     let (answers, mut answered) = mpsc::unbounded_channel();
-    let (policy, ways) = configured(&in_force, answers.clone());
+    let (handle, end) = link::connect(Arc::new(in_force.config().clone()));
+    let (policy, ways) = configured(&in_force, answers.clone(), end.dataplane.subscribe());
     let now = clock.now();
     let core = Core::load(policy.clone(), contents, &now);
-    let (handle, end) = link::connect(Arc::clone(&policy.config));
     let (inputs, mut told) = mpsc::channel(WAITING);
     let (wishes, wished) = mpsc::channel(16);
     let monitor = core.kill_switch_is_engaged();
@@ -215,7 +221,11 @@ fn for_dataplane(policy: &Policy, monitor: bool) -> DataplanePolicy {
 }
 
 /// What a configuration makes of drivers, notifiers and guardrails.
-fn configured(in_force: &InForce, answers: mpsc::UnboundedSender<Input>) -> (Policy, Ways) {
+fn configured(
+    in_force: &InForce,
+    answers: mpsc::UnboundedSender<Input>,
+    dataplane: watch::Receiver<Option<Dataplane>>,
+) -> (Policy, Ways) {
     let config = Arc::new(in_force.config().clone());
     let (runbooks, _) = Runbooks::of(&config);
     let guards = Arc::new(Guards::new(&config, machine::depends_on()));
@@ -229,7 +239,8 @@ fn configured(in_force: &InForce, answers: mpsc::UnboundedSender<Input>) -> (Pol
     let notifiers = notify::configured(&config)
         .into_iter()
         .filter_map(|notifier| notifier.inspect_err(|error| tracing::error!("{error}; nothing is sent there")).ok());
-    let ways = Ways::new(drivers, notifiers.collect(), answers);
+    let legitimate = Legitimate { dataplane, config: Arc::clone(&config), guards: Arc::clone(&guards) };
+    let ways = Ways::new(drivers, notifiers.collect(), answers, &legitimate);
     (Policy { config, runbooks: Arc::new(runbooks), guards, drivers: capabilities }, ways)
 }
 
@@ -267,6 +278,9 @@ impl Shell {
             match command {
                 Command::Order(order) => self.ways.order(order),
                 Command::Send(message) => self.ways.send(*message),
+                Command::Capture { incident, stage, change, target, duration } => {
+                    self.capture(incident, stage, change, target, duration);
+                }
                 // A wish that waits already is as good.
                 Command::TakeSnapshot => drop(self.wishes.try_send(Wish::Snapshot)),
                 Command::Upload => self.upload(),
@@ -274,6 +288,24 @@ impl Shell {
             }
         }
         durable.inputs
+    }
+
+    /// Asks the dataplane beside the loop.
+    fn capture(&self, incident: IncidentId, stage: String, change: u32, target: Target, duration: Duration) {
+        let (dataplane, answers) = (self.end.dataplane.borrow().clone(), self.answers.clone());
+        tokio::spawn(async move {
+            let asked = async {
+                let mut dataplane = dataplane.ok_or_else(|| "the dataplane does not answer".to_owned())?;
+                if !dataplane.can("capture") {
+                    return Err("this dataplane is older and captures only by itself".to_owned());
+                }
+                dataplane.capture(&target, duration).await.map_err(|error| error.to_string())
+            };
+            let late = || Err(format!("the dataplane did not answer within {CAPTURE_WITHIN:?}"));
+            let result = tokio::time::timeout(CAPTURE_WITHIN, asked).await.unwrap_or_else(|_| late());
+            // The loop has ended: the stage is tried again after the next start.
+            let _ = answers.send(Input::Captured { incident, stage, change, result });
+        });
     }
 
     fn tick(&mut self) {
@@ -299,7 +331,7 @@ impl Shell {
     }
 
     fn configure(&mut self) {
-        let (policy, ways) = configured(&self.in_force, self.answers.clone());
+        let (policy, ways) = configured(&self.in_force, self.answers.clone(), self.end.dataplane.subscribe());
         self.ways = ways;
         self.end.config.send_replace(Arc::clone(&policy.config));
         self.step(Input::Configured(Box::new(policy)));
@@ -322,7 +354,8 @@ impl Shell {
                 Ok(Outcome::Reloaded { changes, hash: reloaded.hash.to_string(), confirm_by })
             }
             Err(error) => {
-                tracing::error!("the file is not taken, the policy before stays: {error}");
+                let why = if matches!(error, ReloadError::Config(_)) { "is not valid" } else { "cannot be taken" };
+                tracing::error!("the file has changed and {why}, the policy before stays: {error}");
                 Err(Refused::Precondition(format!("{error}: nothing has changed")))
             }
         }

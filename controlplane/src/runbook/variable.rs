@@ -72,11 +72,11 @@ variables! {
     AttackVectors "attack.vectors" List "Names of the [vectors](vectors.md) seen so far: `'dns-amplification' in attack.vectors`";
     AttackSeverity "attack.severity" Number "1 low: no witness yet; 2 medium: an attack that the box handles; 3 high: clean traffic suffers or the uplink fills; 4 critical: the uplink is full";
     AttackConfidence "attack.confidence" Number "From 0 to 1: that of the most certain vector";
-    AttackSources "attack.sources" Number "Distinct sources. Unknown when they were not counted";
+    AttackSources "attack.sources" Number "Distinct sources that were sampled since the attack began: there are at least so many. Unknown when none was";
     LocalDroppedRatio "local.dropped_ratio" Number "From 0 to 1: share of the packets towards the target that filters drop";
     LocalResidualBps "local.residual_bps" Number "Bits per second that reach the target behind all filters";
-    LocalCpu "local.cpu" Number "From 0 to 1: load of the dataplane's busiest worker";
-    LocalGoodputRatio "local.goodput_ratio" Number "What the target answers outbound now, divided by what it usually does at this hour; 1 is as usual. Unknown when outbound traffic is not seen";
+    LocalCpu "local.cpu" Number "From 0 to 1: load of the dataplane's busiest worker, estimated from how long it works and how full its bursts are";
+    LocalGoodputRatio "local.goodput_ratio" Number "Packets that the target sends now, divided by those of the hour before the attack; 1 is as usual. Answers to the attack count too. Unknown when what it sends does not pass here, or was not seen for a minute";
     UplinkBps "uplink.bps" Number "Bits per second that come in over the wires, mean of one second";
     UplinkCapacity "uplink.capacity" Number "Bits per second that the wires carry";
     UplinkUtilisation "uplink.utilisation" Number "`uplink.bps` divided by `uplink.capacity`, of the wire with the highest";

@@ -117,7 +117,7 @@ pub(crate) fn incident(id: u64, host: &str, after_s: u64) -> Incident {
         vectors: Vec::new(),
         roles: Vec::new(),
         anomalies: Vec::new(),
-        rates: Rates { pps: 900.0, bps: 432_000.0, dropped_pps: 700.0 },
+        rates: Rates { pps: 900.0, bps: 432_000.0, dropped_pps: 700.0, ..Rates::default() },
         peak: Peak { pps: 1_200.0, bps: 500_000.0 },
         hosts: Vec::new(),
         host_count: 0,

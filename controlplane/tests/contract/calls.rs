@@ -55,9 +55,32 @@ async fn another_major_version_is_refused_and_both_are_told() {
     let _world = place.start();
     let other = contract::Version { major: 9, minor: 3 };
     let error = Dataplane::connect_as(&place.socket(), other).await.unwrap_err().to_string();
-    assert!(error.contains("version 1.0") && error.contains("9.3"), "{error}");
+    assert!(error.contains("version 1.1") && error.contains("9.3"), "{error}");
     let newer = contract::Version { major: 1, minor: 7 };
     Dataplane::connect_as(&place.socket(), newer).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_rules_would_do_is_asked_and_captures_are_begun() {
+    let place = Place::new();
+    let _world = place.start();
+    let mut dataplane = Dataplane::connect(&place.socket()).await.unwrap();
+    assert!(dataplane.can("capture") && dataplane.can("legitimate-share") && !dataplane.can("fly"));
+    let filters = vec![filter("203.0.113.9", Duration::from_secs(1)); 3];
+    let target = filters[0].target.clone();
+    assert_eq!(dataplane.legitimate_share(&target, &filters).await.unwrap(), Some(0.3));
+    let too_many = vec![filters[0].clone(); 17];
+    let refused = dataplane.legitimate_share(&target, &too_many).await.unwrap_err().to_string();
+    assert!(refused.contains("at most 16"), "{refused}");
+    assert_eq!(dataplane.capture(&target, Duration::from_secs(9)).await.unwrap(), "web.pcapng");
+    let off = dataplane.capture(&target, Duration::ZERO).await.unwrap_err().to_string();
+    assert!(off.contains("switched off"), "{off}");
+    let whole = levee_api::filter::Target { prefix: None, ..target.clone() };
+    let refused = dataplane.capture(&whole, Duration::from_secs(9)).await.unwrap_err().to_string();
+    assert!(refused.contains("a whole zone is too much"), "{refused}");
+    let nowhere = levee_api::filter::Target { zone: "nowhere".to_owned(), ..target };
+    let refused = dataplane.capture(&nowhere, Duration::from_secs(9)).await.unwrap_err().to_string();
+    assert!(refused.contains("there is no zone \"nowhere\""), "{refused}");
 }
 
 #[tokio::test]

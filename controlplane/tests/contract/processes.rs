@@ -108,6 +108,63 @@ fn the_policy_of_the_file_is_handed_over_and_events_are_written() {
     assert_eq!(running.child.wait().unwrap().code(), Some(0));
 }
 
+/// What `leveectl` says; nothing while the control plane does not answer.
+fn leveectl(place: &Place, arguments: &[&str]) -> Option<Value> {
+    let socket = place.folder.path().join("controlplane.sock");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_leveectl"));
+    let output = command.args(arguments).args(["-o", "json", "--socket"]).arg(socket).output().unwrap();
+    serde_json::from_slice(&output.stdout).ok()
+}
+
+/// The first answer that is right: asked again as long as that may take.
+fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        match ask() {
+            Some(answer) => return answer,
+            None => assert!(Instant::now() < deadline, "{what}"),
+        }
+    }
+}
+
+#[test]
+fn a_stage_captures_and_a_rule_that_would_drop_clients_is_refused() {
+    let place = Place::new();
+    let world = place.start();
+    let path = configured(&place);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let text = text.replacen("name = \"web\"\n", "name = \"web\"\nrunbook = \"own\"\n", 1);
+    let runbook = "[[runbook]]\nname = \"own\"\n[[runbook.stage]]\nname = \"evidence\"\naction = { capture = { duration = \"9s\" } }\n";
+    std::fs::write(&path, format!("{text}{runbook}")).unwrap();
+    let running = control_plane(&path, "-");
+    running.event("snapshot");
+    world.change("203.0.113.9", Phase::Attack);
+    running.event("anomaly_opened");
+    let says = |story: &Value, text: &str| {
+        let timeline = story["timeline"].as_array().into_iter().flatten();
+        timeline.into_iter().any(|entry| entry["text"].as_str().is_some_and(|told| told.contains(text)))
+    };
+    let list = || leveectl(&place, &["incidents", "list"]);
+    let id = until("an incident", || Some(list()?["incidents"][0]["id"].as_str()?.to_owned()));
+    until("the capture", || leveectl(&place, &["incidents", "show", &id]).filter(|story| says(story, "web.pcapng")));
+
+    // The dataplane here says that every filter takes a tenth of what is legitimate; 0.05 are allowed.
+    let add = |action: &[&str]| {
+        let filter = ["mitigations", "add", "filter", "--zone", "web", "--target", "203.0.113.8", "--ttl", "5m"];
+        let rest = ["--match", "protocol=udp src_port=53", "--reason", "a test", "--role", "udp_open"];
+        let added = leveectl(&place, &[&filter[..], &rest[..], action].concat()).unwrap();
+        added["mitigation"]["id"].as_str().or(added["id"].as_str()).unwrap_or_else(|| panic!("{added}")).to_owned()
+    };
+    let (dropping, limiting) = (add(&[]), add(&["--action", "limit", "--pps", "100"]));
+    let mitigation = |id: &str| {
+        let all = leveectl(&place, &["mitigations", "list", "--all"])?;
+        all["mitigations"].as_array()?.iter().find(|one| one["id"] == id).cloned()
+    };
+    let refused = until("a refusal", || mitigation(&dropping).filter(|one| one["outcome"] == "refused"));
+    assert!(refused["error"].as_str().unwrap().contains("max_legitimate_share"), "{refused}");
+    until("a limit", || mitigation(&limiting).filter(|one| one["state"] == "MITIGATION_STATE_ACTIVE"));
+}
+
 #[test]
 fn a_dataplane_that_restarts_gets_its_policy_back() {
     let place = Place::new();

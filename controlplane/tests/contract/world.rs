@@ -15,6 +15,7 @@ use levee_api::lane::Lane;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
 use levee_dataplane::service::{Inlet, Listener, Outlet, Policy, Request, Service, Snapshot};
+use levee_engine::detect::detector::LegitimateShare;
 use levee_engine::detect::event::{Event, Phase, What};
 
 /// Two zones, one protected address.
@@ -161,6 +162,17 @@ impl Owner {
                     let (sequence, anomalies) = (outlet.sequence(), outlet.anomalies());
                     let counters = contract::CountersResponse::default();
                     let _ = reply.send(Snapshot { at: now, sequence, anomalies, filters, counters });
+                }
+                Request::LegitimateShare { filters, reply, .. } => {
+                    // As if every filter took a tenth of what is legitimate.
+                    let share = Some(filters.len() as f64 / 10.0);
+                    let _ = reply.send(LegitimateShare { share, samples: 500 });
+                }
+                Request::Capture { target, duration, reply } => {
+                    let _ = reply.send(match duration {
+                        Some(_) => Ok(format!("{}.pcapng", target.zone)),
+                        None => Err("captures are switched off".to_owned()),
+                    });
                 }
                 Request::Counters { reply } => {
                     let zone = contract::ZoneCounters { zone: "web".into(), packets: 5, bytes: 300, dropped: 2 };

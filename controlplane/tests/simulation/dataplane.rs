@@ -172,5 +172,7 @@ fn anomaly(id: u64, target: &Target, bps: f64) -> contract::Anomaly {
         peak_pps: bps / 8_000.0,
         peak_bps: bps,
         detected_at_ns: 0,
+        goodput_ratio: None,
+        sources: None,
     }
 }

@@ -469,6 +469,11 @@ impl World {
                 let due = self.at + delay(&mut self.chance, self.troubled);
                 self.answers.push((due, Input::Sent { id: message.id, result }));
             }
+            Command::Capture { incident, stage, change, target, .. } => {
+                let result = if self.connected { Ok(format!("{target}.pcapng")) } else { Err("gone".to_owned()) };
+                let due = self.at + delay(&mut self.chance, self.troubled);
+                self.answers.push((due, Input::Captured { incident, stage, change, result }));
+            }
             Command::TakeSnapshot if self.connected => {
                 let snapshot = self.dataplane.snapshot(&self.arriving());
                 self.dataplane.outbox.clear();

@@ -114,7 +114,8 @@ impl Engine {
             })
             .collect();
         let Settings { filters, learn_only, isa, .. } = settings;
-        let detector = Detector::new(plan, detector_ends, watch, filters, learn_only, isa, now);
+        let mut detector = Detector::new(plan, detector_ends, watch, filters, learn_only, isa, now);
+        detector.set_keyed(keyed);
         let sources = Arc::default();
         let (sets, described) = Default::default();
         let mut engine = Self {

@@ -93,8 +93,9 @@ impl Captures {
             What::Phase { target, role, to, .. } => {
                 let known = self.alarmed.contains_key(target);
                 self.alarmed.entry(target.clone()).or_default().insert(*role);
-                if !known {
-                    self.begin(target, event.at, moment);
+                if !known && !self.recordings.contains_key(target) {
+                    // Why there is none is told where it is found.
+                    let _ = self.begin(target, event.at, None, moment);
                 }
                 if let Some(recording) = self.recordings.get_mut(target) {
                     recording.add_role(*role);
@@ -112,8 +113,26 @@ impl Captures {
         if roles.is_empty() {
             self.alarmed.remove(target);
             self.read_rings(moment);
-            self.seal(target, None, moment);
+            if self.recordings.get(target).is_some_and(|recording| !recording.is_asked_for(moment.now)) {
+                self.seal(target, None, moment);
+            }
         }
+    }
+
+    /// Begins the capture that somebody asks for, or goes on for longer with the one that is being written: the name of its
+    /// file, once it is complete.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    pub fn ask(&mut self, target: &Target, duration: Option<Duration>, moment: Moment) -> Result<String, String> {
+        let most = self.setup.capture.incident_duration;
+        let until = moment.now + duration.map_or(most, |duration| duration.min(most));
+        if !self.recordings.contains_key(target) {
+            self.begin(target, moment.now, Some(until), moment)?;
+        }
+        let recording = self.recordings.get_mut(target).ok_or("nothing could be written")?;
+        recording.ask_for(until);
+        Ok(recording.file_name())
     }
 
     /// Takes over what the workers have captured since.
@@ -148,10 +167,20 @@ impl Captures {
     }
 
     /// The capture of a target: first what the rings hold of it.
-    fn begin(&mut self, target: &Target, at: Timestamp, moment: Moment) {
-        let Some(prefix) = target.prefix.filter(|_| self.setup.capture.is_on() && !self.rings.is_empty()) else {
-            return;
+    /// `asked`: until when somebody wants it.
+    fn begin(
+        &mut self,
+        target: &Target,
+        at: Timestamp,
+        asked: Option<Timestamp>,
+        moment: Moment,
+    ) -> Result<(), String> {
+        let Some(prefix) = target.prefix else {
+            return Err("a capture is of a prefix, not of a whole zone".to_owned());
         };
+        if !self.setup.capture.is_on() || self.rings.is_empty() {
+            return Err("captures are switched off: see [dataplane.capture]".to_owned());
+        }
         self.read_rings(moment);
         if self.recordings.is_empty() {
             // Nobody has read on.
@@ -160,16 +189,24 @@ impl Captures {
         let description = Recording::describe(&prefix, &target.zone, &self.setup, moment);
         match self.store.create(&prefix, moment.wall, self.setup.capture.incident_bytes, &description) {
             Ok(begun) => {
-                let recording = Recording::new(prefix, begun, description, &self.setup, at, moment);
+                let mut recording = Recording::new(prefix, begun, description, &self.setup, at, moment);
+                if let Some(until) = asked {
+                    recording.ask_for(until);
+                }
                 self.recordings.insert(target.clone(), recording);
                 let history = self.rings.iter().flat_map(Ring::history).collect();
                 self.deliver(history, std::slice::from_ref(target), moment);
+                Ok(())
             }
             Err(error @ CreateError::Full { .. }) => {
                 Counts::add(&self.counts.refused, 1);
                 tracing::info!("no capture of {prefix}: {error}");
+                Err(error.to_string())
             }
-            Err(CreateError::File(error)) => self.fail(&error),
+            Err(CreateError::File(error)) => {
+                self.fail(&error);
+                Err(error.to_string())
+            }
         }
     }
 
@@ -177,6 +214,7 @@ impl Captures {
     fn deliver(&mut self, mut seen: Vec<Seen>, targets: &[Target], moment: Moment) {
         seen.sort_by_key(|seen| seen.record.at);
         for target in targets {
+            let is_alarmed = self.alarmed.contains_key(target);
             let Some(recording) = self.recordings.get_mut(target) else { continue };
             let prefix = recording.prefix;
             let written = seen
@@ -184,9 +222,11 @@ impl Captures {
                 .filter(|seen| prefix.contains(seen.address))
                 .try_for_each(|seen| recording.add(&seen.record, &seen.layers, &self.filters))
                 .and_then(|()| recording.flush());
+            let over = !is_alarmed && !recording.is_asked_for(moment.now);
             match (written, recording.end(moment.now)) {
                 (Err(reason), _) => self.abandon(target, reason, moment),
                 (Ok(()), Some(end)) => self.seal(target, Some(end), moment),
+                (Ok(()), None) if over => self.seal(target, None, moment),
                 (Ok(()), None) => {}
             }
         }

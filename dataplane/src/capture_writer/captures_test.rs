@@ -144,6 +144,32 @@ fn filter(id: u64) -> Filter {
 }
 
 #[test]
+fn what_somebody_asks_for_is_captured_as_long_as_that_and_with_what_was_before() {
+    let mut site = Site::new(|_| {});
+    let target = Target { zone: "web".into(), prefix: Some("203.0.113.10/32".parse().unwrap()) };
+    site.packet(0, 90, 1, |_| {});
+    let name = site.captures.ask(&target, Some(Duration::from_millis(500)), moment(100)).unwrap();
+    site.packet(0, 200, 2, |_| {});
+    // An alarm that comes and goes meanwhile neither begins another nor ends this one.
+    site.phase(250, "203.0.113.10/32", Role::UdpOpen, Phase::Watch);
+    site.phase(300, "203.0.113.10/32", Role::UdpOpen, Phase::Normal);
+    site.packet(1, 400, 3, |_| {});
+    site.read(410);
+    assert_eq!(site.captures.ask(&target, Some(Duration::from_millis(600)), moment(450)).unwrap(), name, "the same");
+    site.read(1_040);
+    assert_eq!(site.files(".pcapng"), [] as [PathBuf; 0]);
+    site.read(1_060);
+    let (packets, description) = site.only();
+    assert_eq!((packets, description.asked, description.truncated), (vec![1, 2, 3], true, None));
+    assert!(site.files(".pcapng")[0].ends_with(&name), "{name}");
+
+    let zone = Target { prefix: None, ..target.clone() };
+    assert!(site.captures.ask(&zone, None, moment(2_000)).unwrap_err().contains("whole zone"));
+    let mut off = Site::new(|capture| capture.enabled = false);
+    assert!(off.captures.ask(&target, None, moment(0)).unwrap_err().contains("switched off"));
+}
+
+#[test]
 fn a_capture_begins_before_the_anomaly_and_ends_with_it() {
     let mut site = Site::new(|_| {});
     for number in 0..10 {

@@ -25,6 +25,9 @@ pub struct Description {
     pub vectors: Vec<String>,
     /// There was evidence besides the rate; false: it was only watched.
     pub attack: bool,
+    /// Somebody has asked for it, for as long as it says or longer.
+    #[serde(default)]
+    pub asked: bool,
     /// Packets in the file.
     pub packets: u64,
     /// Packets from before the anomaly was found.

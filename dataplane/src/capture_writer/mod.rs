@@ -20,15 +20,18 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use levee_api::config::Capture;
+use levee_api::filter::Target;
 use levee_engine::capture::{Consumer, Settings, Tap};
 use levee_engine::detect::event::{Event, What};
 use levee_engine::pipeline::Pipeline;
 use levee_engine::time::Timestamp;
+
+use tokio::sync::oneshot;
 
 use captures::Captures;
 
@@ -98,10 +101,20 @@ impl Counts {
     }
 }
 
+/// What the thread is told.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are events")]
+enum Told {
+    /// What the detector has found.
+    Event(Event),
+    /// What somebody wants.
+    Asked { target: Target, duration: Option<Duration>, reply: oneshot::Sender<Result<String, String>> },
+}
+
 /// The running thread. When it is dropped, what is being captured is sealed.
 #[derive(Debug)]
 pub struct CaptureWriter {
-    events: Option<SyncSender<Event>>,
+    events: Option<SyncSender<Told>>,
     thread: Option<JoinHandle<()>>,
     counts: Arc<Counts>,
     missed: bool,
@@ -137,7 +150,7 @@ impl CaptureWriter {
             return;
         }
         let Some(events) = &self.events else { return };
-        let missed = events.try_send(event.clone()).is_err();
+        let missed = events.try_send(Told::Event(event.clone())).is_err();
         if missed {
             Counts::add(&self.counts.missed_events, 1);
         }
@@ -145,6 +158,20 @@ impl CaptureWriter {
             tracing::warn!("captures are incomplete: the disk does not keep up with the detector");
         }
         self.missed = missed;
+    }
+
+    /// Has packets of a target captured for so long, or for as long as those of an incident; the answer is the name of the
+    /// file, which has it once it is complete, or why there is none. Never waits.
+    pub fn ask(&self, target: Target, duration: Option<Duration>, reply: oneshot::Sender<Result<String, String>>) {
+        let Some(events) = &self.events else { return };
+        let told = match events.try_send(Told::Asked { target, duration, reply }) {
+            Ok(()) => return,
+            Err(TrySendError::Full(told) | TrySendError::Disconnected(told)) => told,
+        };
+        if let Told::Asked { reply, .. } = told {
+            // Who has hung up needs no answer.
+            let _ = reply.send(Err("the disk does not keep up with the detector: ask again".to_owned()));
+        }
     }
 
     /// What became of captures so far.
@@ -174,12 +201,15 @@ impl Drop for CaptureWriter {
     }
 }
 
-fn run(mut captures: Captures, events: &Receiver<Event>, moment: impl Fn() -> Moment) {
+fn run(mut captures: Captures, events: &Receiver<Told>, moment: impl Fn() -> Moment) {
     let mut swept = Instant::now();
     loop {
         let wait = if captures.is_recording() { READ_EVERY } else { SWEEP_EVERY };
         match events.recv_timeout(wait) {
-            Ok(event) => captures.observe(&event, moment()),
+            Ok(Told::Event(event)) => captures.observe(&event, moment()),
+            Ok(Told::Asked { target, duration, reply }) => {
+                let _ = reply.send(captures.ask(&target, duration, moment()));
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }

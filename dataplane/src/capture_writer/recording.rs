@@ -43,6 +43,8 @@ pub(super) struct Recording {
     zero: Duration,
     truncate_addresses: bool,
     full: Option<Truncated>,
+    /// Until when somebody wants it, whatever becomes of the alarm.
+    asked_until: Option<Timestamp>,
 }
 
 impl Recording {
@@ -100,7 +102,25 @@ impl Recording {
             zero,
             truncate_addresses: setup.capture.truncate_addresses,
             full: None,
+            asked_until: None,
         }
+    }
+
+    /// Somebody wants it until then at least.
+    pub(super) fn ask_for(&mut self, until: Timestamp) {
+        self.description.asked = true;
+        self.asked_until = self.asked_until.max(Some(until));
+        self.until = self.until.max(until);
+    }
+
+    /// True while somebody wants it.
+    pub(super) fn is_asked_for(&self, now: Timestamp) -> bool {
+        self.asked_until.is_some_and(|until| now <= until)
+    }
+
+    /// Name of its file, once it is complete.
+    pub(super) fn file_name(&self) -> String {
+        self.begun.file_name()
     }
 
     /// Adds a packet, unless the budget is used up.

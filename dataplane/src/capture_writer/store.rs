@@ -70,6 +70,13 @@ pub struct Begun {
     pub file: File,
 }
 
+impl Begun {
+    /// Name of its file, once it is complete.
+    pub fn file_name(&self) -> String {
+        format!("{}{CAPTURE}", self.stem)
+    }
+}
+
 impl Store {
     /// Looks at what there is: seals what a crash left unsealed, and deletes what is too old or too much.
     pub fn open(folder: PathBuf, quota: u64, retention: Duration, wall: SystemTime) -> Self {

@@ -31,6 +31,8 @@ struct Open {
     dropped_pps: f64,
     peak_pps: f64,
     peak_bps: f64,
+    goodput_ratio: Option<f64>,
+    sources: Option<u64>,
 }
 
 impl Anomalies {
@@ -64,8 +66,9 @@ impl Anomalies {
                 open.vectors.insert(*role, vectors.clone());
                 Some(Told::AnomalyUpdated(open.told(target)))
             }
-            What::Rates { target, pps, bps, dropped_pps } => {
+            What::Rates { target, pps, bps, dropped_pps, goodput_ratio, sources } => {
                 let open = self.open.get_mut(target)?;
+                (open.goodput_ratio, open.sources) = (*goodput_ratio, *sources);
                 (open.pps, open.bps, open.dropped_pps) = (*pps, *bps, *dropped_pps);
                 (open.peak_pps, open.peak_bps) = (open.peak_pps.max(*pps), open.peak_bps.max(*bps));
                 Some(Told::AnomalyUpdated(open.told(target)))
@@ -150,6 +153,8 @@ impl Open {
             peak_pps: self.peak_pps,
             peak_bps: self.peak_bps,
             detected_at_ns: self.detected_at.0,
+            goodput_ratio: self.goodput_ratio,
+            sources: self.sources,
         }
     }
 }

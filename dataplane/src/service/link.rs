@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use levee_api::filter::Filter;
+use levee_api::filter::{Filter, Target};
 use levee_api::grpc::FilterRequest;
 use levee_api::grpc::dataplane::v1 as contract;
 use levee_api::prefix::Prefix;
 use levee_api::time::Timestamp;
 use levee_api::zone::{Mode, Zone};
+use levee_engine::detect::detector::LegitimateShare;
 use levee_engine::detect::event::Event;
 use tokio::sync::{mpsc, oneshot};
 
@@ -96,6 +97,24 @@ pub enum Request {
     Counters {
         /// Since the start.
         reply: Reply<contract::CountersResponse>,
+    },
+    /// Tell what filters would have done to legitimate traffic.
+    LegitimateShare {
+        /// Whose traffic.
+        target: Prefix,
+        /// The filters.
+        filters: Vec<FilterRequest>,
+        /// As far as it is known.
+        reply: Reply<LegitimateShare>,
+    },
+    /// Write a capture.
+    Capture {
+        /// Of whom.
+        target: Target,
+        /// At least so long; none: as long as that of an incident.
+        duration: Option<Duration>,
+        /// Its file, or why there is none.
+        reply: Reply<Result<String, String>>,
     },
 }
 

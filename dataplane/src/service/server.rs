@@ -8,10 +8,12 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use levee_api::config::Config;
+use levee_api::filter::Target;
 use levee_api::grpc::dataplane::v1 as contract;
 use levee_api::grpc::dataplane::v1::dataplane_server::{Dataplane, DataplaneServer};
 use levee_api::grpc::socket::{Connection, Doorkeeper, Listener};
-use levee_api::grpc::{FieldError, FilterRequest, VERSION, filter_in_force, pieces, zone_in_pieces};
+use levee_api::grpc::{FieldError, FilterRequest, VERSION, filter_in_force, pieces, v1, zone_in_pieces};
+use levee_api::prefix::Prefix;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
@@ -28,6 +30,10 @@ const MAX_MESSAGE_BYTES: usize = (1 << 20) + (64 << 10);
 const CONNECTIONS: usize = 32;
 /// Events handed to a client at once.
 const BATCH: usize = 256;
+/// What this dataplane can do beyond the first minor version.
+const CAPABILITIES: [&str; 2] = ["legitimate-share", "capture"];
+/// Filters of which it is asked at once what they would have done.
+const MOST_ASKED: usize = 16;
 /// Requests whose answer is remembered, for clients that ask again.
 const REMEMBERED: usize = 64;
 
@@ -114,7 +120,7 @@ impl Server {
             identity: contract::HandshakeResponse {
                 version: Some(VERSION),
                 boot_id: boot_id.clone(),
-                capabilities: Vec::new(),
+                capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
                 config_hash: config.hash.to_string(),
                 appliance: config.appliance.name.clone(),
                 generation: 0,
@@ -228,11 +234,7 @@ impl Server {
                 "filters: {given} given, from 1 to {MAX_FILTERS} are possible"
             )));
         }
-        let filters = request.filters.iter().enumerate().map(|(index, message)| {
-            FilterRequest::try_from(message).map_err(|error| error.within(format_args!("filters[{index}]")))
-        });
-        let filters =
-            filters.collect::<Result<Vec<_>, FieldError>>().map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let filters = filters(&request.filters)?;
         policy::admit(&filters, &state.policy, &self.limits).map_err(refused)?;
         let ids = self.ask(|reply| link::Request::Install { filters, reply }).await?.map_err(refused)?;
         remember(&mut state.installed, (request.request_id, ids.clone()));
@@ -257,6 +259,34 @@ impl Server {
         let contract::RemoveFiltersRequest { owner, ids } = request;
         let _state = self.state.lock().await;
         self.ask(|reply| link::Request::Remove { owner, ids, reply }).await
+    }
+
+    async fn legitimate_share(
+        &self,
+        request: contract::LegitimateShareRequest,
+    ) -> Result<contract::LegitimateShareResponse, Status> {
+        let target = prefix_of(request.target.as_ref())?;
+        if request.filters.len() > MOST_ASKED {
+            let given = request.filters.len();
+            return Err(Status::invalid_argument(format!("filters: {given} given, at most {MOST_ASKED} are possible")));
+        }
+        let filters = filters(&request.filters)?;
+        let found = self.ask(|reply| link::Request::LegitimateShare { target, filters, reply }).await?;
+        Ok(contract::LegitimateShareResponse { share: found.share, samples: found.samples.into() })
+    }
+
+    async fn capture(&self, request: contract::CaptureRequest) -> Result<contract::CaptureResponse, Status> {
+        prefix_of(request.target.as_ref())?;
+        let target = target_of(request.target.as_ref())?;
+        let zone = target.zone.clone();
+        if !self.state.lock().await.policy.zones.iter().any(|known| known.name == zone) {
+            return Err(Status::invalid_argument(format!("target: there is no zone {zone:?}")));
+        }
+        let duration = Some(Duration::from_nanos(request.duration_ns)).filter(|duration| !duration.is_zero());
+        match self.ask(|reply| link::Request::Capture { target, duration, reply }).await? {
+            Ok(file) => Ok(contract::CaptureResponse { file }),
+            Err(why) => Err(Status::failed_precondition(why)),
+        }
     }
 
     async fn snapshot(&self) -> Result<Vec<contract::SnapshotPart>, Status> {
@@ -339,6 +369,23 @@ fn remember<T>(answers: &mut VecDeque<(String, T)>, answer: (String, T)) {
         answers.pop_front();
     }
     answers.push_back(answer);
+}
+
+fn filters(messages: &[v1::FilterRequest]) -> Result<Vec<FilterRequest>, Status> {
+    let filters = messages.iter().enumerate().map(|(index, message)| {
+        FilterRequest::try_from(message).map_err(|error| error.within(format_args!("filters[{index}]")))
+    });
+    filters.collect::<Result<Vec<_>, FieldError>>().map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
+fn target_of(message: Option<&v1::Target>) -> Result<Target, Status> {
+    let message = message.ok_or_else(|| Status::invalid_argument("target: say which"))?;
+    Target::try_from(message).map_err(|error| Status::invalid_argument(error.within("target").to_string()))
+}
+
+fn prefix_of(message: Option<&v1::Target>) -> Result<Prefix, Status> {
+    let prefix = target_of(message)?.prefix;
+    prefix.ok_or_else(|| Status::invalid_argument("target.prefix: a whole zone is too much, say which part of it"))
 }
 
 fn told(counts: Option<contract::Counts>) -> String {
@@ -474,5 +521,20 @@ impl Dataplane for Calls {
         let request = request.into_inner();
         let removed = self.detached(|server| async move { server.remove(request).await }).await?;
         Ok(Response::new(contract::RemoveFiltersResponse { removed }))
+    }
+
+    async fn legitimate_share(
+        &self,
+        request: Request<contract::LegitimateShareRequest>,
+    ) -> Result<Response<contract::LegitimateShareResponse>, Status> {
+        self.0.legitimate_share(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn capture(
+        &self,
+        request: Request<contract::CaptureRequest>,
+    ) -> Result<Response<contract::CaptureResponse>, Status> {
+        let request = request.into_inner();
+        self.detached(|server| async move { server.capture(request).await }).await.map(Response::new)
     }
 }

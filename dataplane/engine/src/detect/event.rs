@@ -98,6 +98,10 @@ pub enum What {
         bps: f64,
         /// Packets per second that filters drop.
         dropped_pps: f64,
+        /// Packets that the target sends, by what it sent in peace during the hour before; none: not known, or not seen.
+        goodput_ratio: Option<f64>,
+        /// Different sources that were sampled since the attack began; none: nothing was.
+        sources: Option<u64>,
     },
     /// Host targets became part of a prefix target: carpet bombing.
     Merged {

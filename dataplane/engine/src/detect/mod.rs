@@ -3,10 +3,11 @@
 //! [`detector`] runs the tick; [`node`] are the targets and [`track`] the state of one role there, judged by
 //! [`threshold`] (learned with care: [`late`], [`growth`], [`hours`]) and [`witness`] (against [`habits`], of each of the [`services`], by what [`followed`], and by who sends it: [`sources`]);
 //! [`measures`] are the filters in force; [`extract`] finds signatures in samples, checked against the [`reservoir`], which only
-//! [`proofs`] open during an attack; [`classify`] gives the attack its name.
+//! [`proofs`] open during an attack; [`classify`] gives the attack its name, and [`distinct`] counts who sends it.
 
 pub mod classify;
 pub mod detector;
+pub mod distinct;
 pub mod event;
 pub mod extract;
 pub mod followed;

@@ -13,6 +13,7 @@ use levee_api::prefix::Prefix;
 use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
 
+use crate::detect::distinct::Distinct;
 use crate::detect::event::Phase;
 use crate::detect::followed::Followed;
 use crate::detect::late::Late;
@@ -73,6 +74,10 @@ pub struct Node {
     pub peace: Peace,
     /// Packets and bytes and drops since the last report of rates.
     pub since_report: Load,
+    /// Packets per second that it sends while it is attacked, smoothed over some seconds.
+    pub sending: Option<f32>,
+    /// Who attacks it.
+    pub sources: Option<Box<Distinct>>,
     /// Its computed slot, if it is a host that has one.
     pub slot: Option<u32>,
     /// It is on the list of those that are looked at without traffic.
@@ -133,6 +138,8 @@ pub struct Load {
     pub bytes: u64,
     /// Dropped by filters.
     pub dropped: u64,
+    /// Packets from inside.
+    pub outbound: u64,
 }
 
 impl Load {
@@ -140,6 +147,7 @@ impl Load {
     pub fn add(&mut self, delta: &Totals) {
         self.packets += u64::from(delta.packets);
         self.bytes += u64::from(delta.bytes);
+        self.outbound += u64::from(delta.outbound);
         self.dropped += delta.dropped.iter().chain([&delta.blocked]).map(|dropped| u64::from(*dropped)).sum::<u64>();
     }
 }
@@ -152,6 +160,8 @@ pub struct Peace {
     pub packets: f32,
     /// Packets per role.
     pub roles: [f32; COUNTED_ROLES],
+    /// Packets from inside and seconds of peace, over about an hour.
+    outbound: (f32, f32),
     slots: [Slot; 2],
     since: Timestamp,
 }
@@ -160,11 +170,16 @@ pub struct Peace {
 struct Slot {
     packets: f32,
     roles: [f32; COUNTED_ROLES],
+    outbound: f32,
+    seconds: f32,
     disturbed: bool,
 }
 
 const PEACE_SLOT: Duration = Duration::from_secs(1);
 const PEACE_MEMORY_S: f32 = 60.0;
+const OUTBOUND_MEMORY_S: f32 = 3_600.0;
+/// What a target usually sends is not known from less time and fewer packets.
+const ENOUGH_OUTBOUND: (f32, f32) = (200.0, 60.0);
 
 impl Peace {
     /// Adds a tick. `calm`: no role of the target is alarmed.
@@ -179,16 +194,26 @@ impl Peace {
                 for (sum, more) in self.roles.iter_mut().zip(&older.roles) {
                     *sum = *sum * keep + more;
                 }
+                let keep = (-older.seconds / OUTBOUND_MEMORY_S).exp();
+                let (packets, seconds) = self.outbound;
+                self.outbound = (packets * keep + older.outbound, seconds * keep + older.seconds);
             }
-            self.slots = [newer, Slot::default()];
+            self.slots = [Slot { seconds: elapsed.as_secs_f32(), ..newer }, Slot::default()];
             self.since = now;
         }
         let [_, newest] = &mut self.slots;
         newest.disturbed |= !calm;
         newest.packets += as_f32(delta.packets);
+        newest.outbound += as_f32(delta.outbound);
         for (sum, more) in newest.roles.iter_mut().zip(&delta.roles) {
             *sum += as_f32(*more);
         }
+    }
+
+    /// Packets per second that are usually sent from inside; none: not known.
+    pub fn outbound_pps(&self) -> Option<f32> {
+        let ((packets, seconds), (enough, long)) = (self.outbound, ENOUGH_OUTBOUND);
+        (packets >= enough && seconds >= long).then(|| packets / seconds)
     }
 
     /// Packets of a role.
@@ -377,6 +402,8 @@ impl Nodes {
             last_traffic: now,
             peace: Peace { since: now, ..Peace::default() },
             since_report: Load::default(),
+            sending: None,
+            sources: None,
             slot: None,
             hot: false,
             marked: false,

@@ -124,6 +124,7 @@ impl Detector {
             // Rates are told from here on: what went before belongs to no second of the attack.
             node.since_report = Load::default();
             node.since_report.add(&delta);
+            (node.sending, node.sources) = (None, None);
         }
         let changed = !merged.is_empty() || !changes.is_empty();
         for role in merged {

@@ -12,6 +12,7 @@ mod collect;
 mod established;
 mod evidence;
 mod judge;
+mod legitimate;
 mod memory;
 mod report;
 mod sight;
@@ -39,8 +40,10 @@ use crate::detect::zone::ZoneState;
 use crate::isa::Isa;
 use crate::link::{DetectorEnd, Watch};
 use crate::target::counters::{Reading, Totals};
+use crate::target::keyed::Keyed;
 use crate::target::plan::Plan;
 
+pub use legitimate::LegitimateShare;
 use task::TaskKey;
 pub use task::{Outcome, Task};
 
@@ -120,6 +123,8 @@ pub struct Detector {
     events: Vec<Event>,
     /// What the counters of filters stood at when these were installed.
     hits_before: HashMap<u64, u64>,
+    /// Hashes what an attacker may choose.
+    keyed: Keyed,
 }
 
 /// One worker, as the detector sees it.
@@ -183,6 +188,7 @@ impl Detector {
             origin: Duration::ZERO,
             events: Vec::new(),
             hits_before: HashMap::new(),
+            keyed: Keyed::new((0, 0)),
         }
     }
 
@@ -222,6 +228,11 @@ impl Detector {
         }
         self.last_tick = now;
         self.tell_changes(now);
+    }
+
+    /// Sets the secret of this boot, by which sources are counted.
+    pub fn set_keyed(&mut self, keyed: Keyed) {
+        self.keyed = keyed;
     }
 
     /// Says what the time is: `since_1970` at `now`. Without it, timestamps are times since 1970.

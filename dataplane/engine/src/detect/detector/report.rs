@@ -1,5 +1,6 @@
 //! What the detector tells: filters as they come and go, what an attack is, and its rates.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use levee_api::filter::Filter;
@@ -14,7 +15,10 @@ use crate::detect::event::{Phase, What};
 use crate::detect::measures::Placed;
 use crate::detect::node::NodeId;
 use crate::link::Lost;
+use crate::target::plan::source_address;
 
+/// What a target sends is smoothed over about so many seconds: of few packets a second of it is chance.
+const SENDING_OVER_S: f64 = 5.0;
 /// Filters told at once that are not in force everywhere.
 const MOST_LEFT_OUT: usize = 64;
 
@@ -93,17 +97,56 @@ impl Detector {
         let load = std::mem::take(&mut node.since_report);
         let attacked: Vec<Role> = Role::ALL.into_iter().filter(|role| node.phase(*role) == Phase::Attack).collect();
         if attacked.is_empty() {
+            // Between two pulses it is still the same attack.
+            if Role::ALL.into_iter().all(|role| node.phase(role) != Phase::Hold) {
+                node.sources = None;
+            }
+            node.sending = None;
             return;
         }
+        let per_second = |count: u64| as_f64(count) / seconds;
+        let usual = node.peace.outbound_pps().map(f64::from);
+        let sending = node.sending.map(f64::from).or(usual).map(|before| {
+            let weight = 1.0 - (-seconds / SENDING_OVER_S).exp();
+            before + (per_second(load.outbound) - before) * weight
+        });
+        node.sending = sending.map(as_f32);
+        let sees_inside = self.zones.get(usize::from(node.zone)).is_some_and(|zone| zone.sees_inside);
+        let goodput_ratio = usual.zip(sending).filter(|_| sees_inside).map(|(usual, sending)| sending / usual);
+        self.count_sources(id, &attacked, now);
+        let sources = self.nodes.get(id).and_then(|node| node.sources.as_ref()).map(|sources| sources.count());
         if let Some(target) = self.target(id) {
-            let per_second = |count: u64| as_f64(count) / seconds;
             let (pps, bps) = (per_second(load.packets), per_second(load.bytes) * 8.0);
-            self.tell(What::Rates { target, pps, bps, dropped_pps: per_second(load.dropped) }, now);
+            let dropped_pps = per_second(load.dropped);
+            self.tell(What::Rates { target, pps, bps, dropped_pps, goodput_ratio, sources }, now);
         }
         for role in attacked {
             self.classify(id, role, now);
         }
     }
+
+    /// Counts who was sampled of an attack since the last time.
+    fn count_sources(&mut self, id: NodeId, attacked: &[Role], now: Timestamp) {
+        let keyed = self.keyed;
+        let samples = attacked.iter().flat_map(|role| self.attack_samples(id, *role, now, false));
+        let keys: Vec<u64> = samples.map(|sample| keyed.number(number(source_address(&sample.lanes)))).collect();
+        let Some(node) = self.nodes.get_mut(id).filter(|_| !keys.is_empty()) else { return };
+        let sources = node.sources.get_or_insert_default();
+        keys.into_iter().for_each(|key| sources.note(key));
+    }
+}
+
+/// An address as a number; those of IPv4 are among those of IPv6 that are mapped (RFC 4291, section 2.5.5.2).
+const fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "a rate")]
+const fn as_f32(rate: f64) -> f32 {
+    rate as f32
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates for people")]
