@@ -1,8 +1,8 @@
-//! Writes classic pcap files with nanosecond time stamps (draft-ietf-opsawg-pcap), Ethernet.
+//! Writes, and counts what is in, classic pcap files with nanosecond time stamps (draft-ietf-opsawg-pcap), Ethernet.
 
 use std::{
     fs::File,
-    io::{self, BufWriter, Write},
+    io::{self, BufReader, BufWriter, Read, Write},
     path::Path,
 };
 
@@ -54,6 +54,46 @@ impl<W: Write> Capture<W> {
     }
 }
 
+/// How much is in a capture, as it was on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes, without FCS.
+    pub bytes: u64,
+}
+
+impl Size {
+    /// Of a capture that a machine of this byte order has written, with nanoseconds.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        Self::read(BufReader::new(File::open(path)?))
+    }
+
+    fn read(mut input: impl Read) -> io::Result<Self> {
+        let invalid =
+            || io::Error::new(io::ErrorKind::InvalidData, "not a pcap file with nanoseconds, or one cut short");
+        let mut header = [0; 24];
+        input.read_exact(&mut header)?;
+        if header.first_chunk() != Some(&MAGIC.to_le_bytes()) {
+            return Err(invalid());
+        }
+        let mut size = Self::default();
+        let mut record = [0; 16];
+        loop {
+            match input.read(record.get_mut(..1).unwrap_or_default())? {
+                0 => return Ok(size),
+                _ => input.read_exact(record.get_mut(1..).unwrap_or_default())?,
+            }
+            let [.., captured, length] = record.as_chunks().0 else { return Err(invalid()) };
+            let [captured, length] = [captured, length].map(|field| u64::from(u32::from_le_bytes(*field)));
+            if io::copy(&mut input.by_ref().take(captured), &mut io::sink())? < captured {
+                return Err(invalid());
+            }
+            size = Self { packets: size.packets + 1, bytes: size.bytes + length };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -70,6 +110,20 @@ mod tests {
         ]
         .concat();
         assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn what_was_written_is_counted() {
+        let mut capture = Capture::new(Vec::new()).unwrap();
+        for length in [60, 1500] {
+            capture.write(0, &vec![7; length]).unwrap();
+        }
+        let bytes = capture.finish().unwrap();
+        assert_eq!(Size::read(&*bytes).unwrap(), Size { packets: 2, bytes: 1560 });
+        assert_eq!(Size::read(&bytes[..24]).unwrap(), Size::default());
+        for cut in [3, 30, bytes.len() - 1] {
+            assert!(Size::read(&bytes[..cut]).is_err(), "cut after {cut} bytes");
+        }
     }
 
     #[test]
