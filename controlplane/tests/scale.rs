@@ -131,16 +131,16 @@ fn with_1000_open_incidents_the_first_command_of_a_stage_comes_within_20_ms() {
     connected(&mut core);
     let quiet: Vec<_> = (0..1_000).map(|number| opened(number, 1_000.0)).collect();
     let step = core.step(&now(100), Input::Events(quiet));
-    journal.commit(&mut store, step);
+    journal.commit(&mut store, step, &now(100));
     let mut times = Vec::new();
     for number in 1_000..2_000_u32 {
         let at = now(u64::from(number) * 100);
         // What goes on meanwhile is not counted, and has its effect on what is.
         let step = core.step(&at, Input::Tick);
-        journal.commit(&mut store, step);
+        journal.commit(&mut store, step, &at);
         let before = Instant::now();
         let step = core.step(&at, Input::Events(vec![opened(number, 500_000.0)]));
-        let durable = journal.commit(&mut store, step);
+        let durable = journal.commit(&mut store, step, &at);
         times.push(before.elapsed());
         let ordered = durable.commands.iter().any(|command| matches!(command, Command::Order(Order::Apply(_))));
         assert!(ordered, "incident {number}: {:?}", durable.commands);
@@ -200,7 +200,7 @@ fn ten_thousand_open_incidents_and_a_hundred_thousand_ledger_entries_are_started
     connected(&mut core);
     let quiet: Vec<_> = (0..10_000).map(|number| opened(number, 1_000.0)).collect();
     let step = core.step(&now(100), Input::Events(quiet));
-    journal.commit(&mut store, step);
+    journal.commit(&mut store, step, &now(100));
     assert_eq!(core.incidents().open_count(), 10_000);
     drop((core, entries, store));
     let before = Instant::now();

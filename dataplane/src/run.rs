@@ -23,7 +23,7 @@ use crate::dpdk;
 use crate::dpdk::clock::Clock;
 use crate::dpdk::eal::{self, Eal};
 use crate::dpdk::thread::{self, SpawnError};
-use crate::kill_switch::KillSwitch;
+use crate::kill_switch::{Found, KillSwitch};
 use crate::privileges::{self, PrivilegeError};
 use crate::service::{BindError, Listener, Service};
 use crate::source_files::{self, SourceFiles};
@@ -207,7 +207,7 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
             }
             if signal == SIGUSR1 {
                 if let Err(error) = engage.engage() {
-                    tracing::error!("SIGUSR1: the kill switch cannot be engaged: {error}; make its file as root");
+                    tracing::error!("SIGUSR1: the kill switch is engaged, and not yet for the next start: {error}");
                 }
                 continue;
             }
@@ -231,20 +231,11 @@ pub fn run(arguments: &Arguments) -> Result<(), RunError> {
 
 /// Whether the dataplane is to start without doing anything to packets.
 fn is_engaged(kill_switch: &KillSwitch) -> bool {
-    match kill_switch.look() {
-        Ok(None) => false,
-        Ok(Some(path)) => {
-            tracing::error!(
-                "the kill switch is engaged by {}: nothing is dropped until the file is gone",
-                path.display()
-            );
-            true
-        }
-        Err(error) => {
-            tracing::error!("cannot look for the kill switch, taken as released: {error}");
-            false
-        }
+    let Found { engaged, why } = kill_switch.at_start();
+    if let Some(why) = why {
+        tracing::error!("the kill switch is engaged by {why}: nothing is dropped until it is released");
     }
+    engaged
 }
 
 /// The threads that decide. Ended in this order when dropped: nobody asks any more, then what was learned is written.

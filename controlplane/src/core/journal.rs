@@ -1,6 +1,9 @@
 //! Durable first, then done: what stands between the core and the store.
 
+use std::time::Duration;
+
 use super::{Command, Health, Input, Reply, Step};
+use crate::clock::Now;
 use crate::driver::DriverError;
 use crate::ledger::Order;
 use crate::server::link::Refused;
@@ -9,12 +12,22 @@ use crate::store::{Store, StoreError, Write};
 /// Most writes that are kept while the store takes none: above that the oldest lines of timelines and messages are given up,
 /// never mitigations, ids or the kill switch.
 const MOST_WAITING: usize = 100_000;
+/// A store that takes nothing is asked again no more often than this: while somebody else holds its lock each attempt waits
+/// for it, and the loop has events and operators to serve meanwhile.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Writes that the store has not taken yet, the oldest first.
 #[derive(Debug, Default)]
 pub struct Journal {
     waiting: Vec<Write>,
-    failing: bool,
+    failing: Option<Failing>,
+}
+
+/// The last attempt that failed.
+#[derive(Debug)]
+struct Failing {
+    error: StoreError,
+    at: Now,
 }
 
 /// What may be done now.
@@ -32,27 +45,38 @@ pub struct Durable {
 
 impl Journal {
     /// Stores what a step wrote. While the store takes nothing, what only ends mitigations goes on: its intent was stored
-    /// when it began, and a restart would end it again. Nothing else is begun.
-    pub fn commit(&mut self, store: &mut dyn Store, step: Step) -> Durable {
+    /// when it began, and a restart would end it again. Nothing else is begun. It is tried again with whatever is written
+    /// next, at most once a second.
+    pub fn commit(&mut self, store: &mut dyn Store, step: Step, now: &Now) -> Durable {
         let Step { writes, commands, replies } = step;
         self.waiting.extend(writes);
         if self.waiting.is_empty() {
             return Durable { commands, replies, ..Durable::default() };
         }
+        if let Some(failing) = &self.failing
+            && now.since(&failing.at) < AGAIN_AFTER
+        {
+            let error = failing.error.clone();
+            return self.go_on_without(&error, commands, replies);
+        }
         match store.commit(&self.waiting) {
             Ok(()) => {
                 let stored = std::mem::take(&mut self.waiting);
-                let inputs = if self.failing { vec![Input::Store(Health::Good)] } else { Vec::new() };
-                self.failing = false;
+                let inputs = if self.failing.is_some() { vec![Input::Store(Health::Good)] } else { Vec::new() };
+                self.failing = None;
                 Durable { commands, replies, inputs, stored }
             }
-            Err(error) => self.go_on_without(&error, commands, replies),
+            Err(error) => {
+                let durable = self.go_on_without(&error, commands, replies);
+                self.failing = Some(Failing { error, at: *now });
+                durable
+            }
         }
     }
 
     /// True while the store takes nothing.
     pub const fn is_failing(&self) -> bool {
-        self.failing
+        self.failing.is_some()
     }
 
     fn go_on_without(&mut self, error: &StoreError, commands: Vec<Command>, replies: Vec<Reply>) -> Durable {
@@ -64,11 +88,10 @@ impl Journal {
         });
         let mut durable = Durable::default();
         // Told once: each time would be one more step, which would fail again.
-        if !self.failing {
+        if self.failing.is_none() {
             durable.commands.push(Command::Log(format!("{error}; nothing new is begun until that is over")));
             durable.inputs.push(Input::Store(Health::Failing(error.to_string())));
         }
-        self.failing = true;
         for command in commands {
             match command {
                 Command::Order(Order::Apply(operation)) => {
@@ -100,5 +123,57 @@ impl Journal {
             ..reply
         }));
         durable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use levee_api::time::Timestamp;
+
+    use super::*;
+    use crate::ledger::Id;
+    use crate::store::Contents;
+
+    /// Held by somebody else for so many attempts.
+    struct Held {
+        attempts: u32,
+        held: u32,
+    }
+
+    impl Store for Held {
+        fn load(&mut self) -> Result<Contents, StoreError> {
+            Ok(Contents::default())
+        }
+
+        fn commit(&mut self, _: &[Write]) -> Result<(), StoreError> {
+            self.attempts += 1;
+            if self.attempts > self.held { Ok(()) } else { Err(StoreError::Busy("somebody looks into it".into())) }
+        }
+    }
+
+    fn at(milliseconds: u64) -> Now {
+        Now { monotonic: Timestamp(milliseconds * 1_000_000), ..Now::default() }
+    }
+
+    fn step(id: u64) -> Step {
+        Step { writes: vec![Write::PutNextId(Id(id))], ..Step::default() }
+    }
+
+    #[test]
+    fn a_store_that_takes_nothing_is_asked_again_at_most_once_a_second_and_then_given_everything() {
+        let (mut journal, mut store) = (Journal::default(), Held { attempts: 0, held: 3 });
+        // Ten steps a second for four seconds.
+        let mut stored = Vec::new();
+        for tenth in 0..40 {
+            stored.extend(journal.commit(&mut store, step(tenth), &at(tenth * 100)).stored);
+            if tenth <= 30 {
+                assert_eq!(u64::from(store.attempts), tenth / 10 + 1, "attempts within {tenth} steps");
+            }
+            assert_eq!(journal.is_failing(), tenth < 30, "step {tenth}");
+            if tenth == 30 {
+                assert_eq!(stored.len(), 31, "what waited and what came with it");
+            }
+        }
+        assert_eq!(stored, (0..40).map(|id| Write::PutNextId(Id(id))).collect::<Vec<_>>());
     }
 }

@@ -253,7 +253,7 @@ impl Shell {
             for input in std::mem::take(&mut inputs) {
                 let now = self.clock.now();
                 let step = self.core.step(&now, input);
-                following.extend(self.carry_out(step));
+                following.extend(self.carry_out(step, &now));
             }
             if following.is_empty() {
                 return;
@@ -265,8 +265,8 @@ impl Shell {
         }
     }
 
-    fn carry_out(&mut self, step: Step) -> Vec<Input> {
-        let durable = self.journal.commit(&mut self.store, step);
+    fn carry_out(&mut self, step: Step, now: &Now) -> Vec<Input> {
+        let durable = self.journal.commit(&mut self.store, step, now);
         self.end.tell(&durable.stored);
         for reply in durable.replies {
             if let Some(waiting) = self.waiting.remove(&reply.ticket) {

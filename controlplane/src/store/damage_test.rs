@@ -295,3 +295,18 @@ fn on_a_full_disk_the_ballast_makes_room_then_commits_fail_and_then_work_again()
     assert_eq!(fs::metadata(folder.join("ballast")).unwrap().len(), 64 << 20);
     assert_eq!(store.load().unwrap().mitigations.len() as u64, id + 1);
 }
+
+#[test]
+fn a_program_that_holds_the_file_does_not_hold_up_the_one_that_writes_to_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = SqliteStore::open(folder.path(), NOON).unwrap();
+    let other = Connection::open(file(folder.path())).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let before = std::time::Instant::now();
+    let error = store.commit(&[Write::PutMitigation(mitigation(1, State::Active))]).unwrap_err();
+    assert!(before.elapsed() < Duration::from_secs(2), "{:?}", before.elapsed());
+    assert!(matches!(&error, StoreError::Busy(text) if text.contains("end the program")), "{error}");
+    assert_eq!(store.load().unwrap(), Default::default(), "reading goes on");
+    other.execute_batch("ROLLBACK").unwrap();
+    store.commit(&[Write::PutMitigation(mitigation(1, State::Active))]).unwrap();
+}

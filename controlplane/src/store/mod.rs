@@ -28,6 +28,9 @@ pub enum StoreError {
     /// Another process has it.
     #[error("the store is in use by another process: {0}")]
     Locked(String),
+    /// Another program is writing to the file.
+    #[error("the store is held by another program: {0}")]
+    Busy(String),
     /// What is there cannot be understood.
     #[error("the store is damaged: {0}")]
     Damaged(String),

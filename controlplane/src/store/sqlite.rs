@@ -30,6 +30,10 @@ pub(super) const FILE: &str = "store.sqlite";
 
 /// A disk with less than this left is full, whatever name the error has that SQLite makes of it.
 const FULL_BELOW: u64 = 1 << 20;
+/// At the start an operator who looks into the file with another program is waited for.
+const BUSY_AT_START: Duration = Duration::from_secs(5);
+/// Later the loop of the control plane waits for no more than this: what was not stored is stored with the next attempt.
+const BUSY: Duration = Duration::from_millis(50);
 
 /// The store on disk, open.
 #[derive(Debug)]
@@ -89,6 +93,7 @@ impl SqliteStore {
             opened => opened,
         };
         let (connection, beginning) = opened?;
+        connection.busy_timeout(BUSY).map_err(|error| store_error(folder, &error))?;
         tell(&beginning);
         let store = Self { connection, folder: folder.to_owned(), ballast, _lock: lock };
         store.put_down_ballast();
@@ -304,8 +309,7 @@ fn open_file(path: &Path) -> Result<Connection, OpenError> {
         | OpenFlags::SQLITE_OPEN_NOFOLLOW
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-    // An operator who looks into the file with another program may hold it for a moment.
-    connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    connection.busy_timeout(BUSY_AT_START).map_err(failed)?;
     // Whose file it is, before anything in it changes.
     schema::version(&connection).map_err(|error| match error {
         SchemaError::Sqlite(error) => failed(error),
@@ -358,6 +362,8 @@ pub(super) fn store_error(folder: &Path, error: &rusqlite::Error) -> StoreError 
         StoreError::Full(text)
     } else if is_damage(error) {
         StoreError::Damaged(text)
+    } else if matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) {
+        StoreError::Busy(format!("{text}; end the program that has it open for writing"))
     } else {
         StoreError::Failed(text)
     }

@@ -256,3 +256,39 @@ fn a_file_that_is_not_valid_ends_the_start_with_78() {
     running.log("did you mean `mode`?");
     assert_eq!(running.child.wait().unwrap().code(), Some(78));
 }
+
+#[test]
+fn a_store_that_somebody_holds_keeps_neither_events_nor_operators_waiting() {
+    let place = Place::new();
+    let world = place.start();
+    let running = control_plane(&configured(&place), "-");
+    running.event("snapshot");
+    let store = rusqlite::Connection::open(place.folder.path().join("controlplane/store.sqlite")).unwrap();
+    store.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let status = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leveectl"));
+        command.arg("--socket").arg(place.folder.path().join("controlplane.sock")).arg("status");
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Ten commits would have waited five seconds each.
+    let begun = Instant::now();
+    for host in 10..20 {
+        world.change(&format!("203.0.113.{host}"), Phase::Attack);
+        running.event("anomaly_opened");
+        status();
+    }
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    running.log("nothing new is begun until that is over");
+    assert!(status().contains("the store takes nothing"), "{}", status());
+    store.execute_batch("ROLLBACK").unwrap();
+    while status().contains("the store takes nothing") {
+        assert!(begun.elapsed() < DEADLINE, "{}", status());
+    }
+    running.signal(Signal::SIGKILL);
+    drop(running);
+    let incidents: i64 =
+        store.query_row("SELECT count(*) FROM record WHERE kind = 'incident'", [], |row| row.get(0)).unwrap();
+    assert_eq!(incidents, 10, "what could not be stored was stored when it could");
+}

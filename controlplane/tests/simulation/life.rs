@@ -383,7 +383,7 @@ impl World {
             }
         }
         let Some(process) = &mut self.process else { return Ok(()) };
-        let durable = process.journal.commit(&mut process.store, step);
+        let durable = process.journal.commit(&mut process.store, step, &now);
         if self.disk.has_crashed() {
             // The process ended within the commit: nobody carries its commands out.
             self.crash();
