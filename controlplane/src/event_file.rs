@@ -1,24 +1,41 @@
 //! Where the events go, and how far they have come: the file is the memory of its own position.
+//!
+//! What is no regular file (standard output, a pipe, a device) may have a reader who does not read, and writing to it would
+//! hold up whoever writes. A thread of its own writes there, and lines that it has no room for are left out and counted.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::event_line;
 
 /// Where event lines are written.
 pub struct EventFile {
-    out: Box<dyn Write + Send>,
+    out: Out,
     name: String,
     position: Option<(String, u64)>,
     in_trouble: bool,
 }
 
+enum Out {
+    /// At once: it is there when it was written.
+    File(File),
+    /// By a thread.
+    Reader { texts: Option<SyncSender<String>>, written: Receiver<()>, left_out: u64 },
+}
+
 /// How far back a position is looked for: far more than any line.
 const TAIL_BYTES: u64 = 1 << 20;
+/// Writes that a reader may be behind.
+const WAITING: usize = 4_096;
+/// How long a reader may take for the last lines when everything ends.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 impl EventFile {
     /// `-` is standard output, anything else a file to append to.
@@ -26,12 +43,12 @@ impl EventFile {
     /// # Errors
     /// When the file cannot be read and written.
     pub fn open(name: &str) -> io::Result<Self> {
-        let (out, position): (Box<dyn Write + Send>, _) = if name == "-" {
-            (Box::new(io::stdout()), None)
+        let (file, position) = if name == "-" {
+            (File::from(io::stdout().as_fd().try_clone_to_owned()?), None)
         } else {
-            let (file, position) = open_at_end(Path::new(name))?;
-            (Box::new(file), position)
+            open_at_end(Path::new(name))?
         };
+        let out = if name != "-" && file.metadata()?.is_file() { Out::File(file) } else { Out::of_reader(file, name)? };
         Ok(Self { out, name: name.to_owned(), position, in_trouble: false })
     }
 
@@ -47,7 +64,7 @@ impl EventFile {
             text.push_str(&line.to_string());
             text.push('\n');
         }
-        match self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) {
+        match self.out.write(text, lines.len()) {
             Ok(()) => {
                 self.in_trouble = false;
                 let last = lines.last().and_then(|line| event_line::position(&line.to_string()));
@@ -63,18 +80,80 @@ impl EventFile {
     }
 }
 
+impl Out {
+    fn of_reader(mut file: File, name: &str) -> io::Result<Self> {
+        let (texts, given) = sync_channel::<String>(WAITING);
+        let (done, written) = sync_channel(1);
+        let name = name.to_owned();
+        std::thread::Builder::new().name("levee-events".to_owned()).spawn(move || {
+            let mut in_trouble = false;
+            for text in given {
+                let outcome = file.write_all(text.as_bytes());
+                if let (Err(error), false) = (&outcome, in_trouble) {
+                    tracing::error!(%error, file = name, "events cannot be written and are lost");
+                }
+                in_trouble = outcome.is_err();
+            }
+            // Who waits for it may have gone.
+            let _ = done.send(());
+        })?;
+        Ok(Self::Reader { texts: Some(texts), written, left_out: 0 })
+    }
+
+    fn write(&mut self, mut text: String, lines: usize) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.write_all(text.as_bytes()),
+            Self::Reader { texts, left_out, .. } => {
+                let Some(texts) = texts else { return Ok(()) };
+                // The reader learns what he has missed.
+                if *left_out > 0 {
+                    text.insert_str(0, &format!("{}\n", json!({ "event": "lines_left_out", "lines": *left_out })));
+                }
+                match texts.try_send(text) {
+                    Ok(()) => {
+                        *left_out = 0;
+                        Ok(())
+                    }
+                    Err(refused) => {
+                        *left_out = left_out.saturating_add(u64::try_from(lines).unwrap_or(u64::MAX));
+                        let why = match refused {
+                            TrySendError::Full(_) => "nobody reads them",
+                            TrySendError::Disconnected(_) => "the thread that writes has ended",
+                        };
+                        Err(io::Error::other(why))
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Out {
+    fn drop(&mut self) {
+        if let Self::Reader { texts, written, .. } = self {
+            drop(texts.take());
+            if written.recv_timeout(LAST_LINES) == Err(RecvTimeoutError::Timeout) {
+                tracing::warn!("the last events were not read by anybody");
+            }
+        }
+    }
+}
+
 /// A process that was killed may have left half a line: it is ended, and the position is that of a whole one.
 fn open_at_end(path: &Path) -> io::Result<(File, Option<(String, u64)>)> {
     let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path)?;
+    // Pipes and devices have no length and no past, and any number may write to them.
+    if !file.metadata()?.is_file() {
+        return Ok((file, None));
+    }
     // Two that append to one file would write every event twice.
-    if file.metadata()?.is_file() {
+    {
         file.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => io::Error::other("another process writes to it; stop it, or name another file"),
             TryLockError::Error(error) => error,
         })?;
     }
     let length = file.seek(SeekFrom::End(0))?;
-    // Pipes and devices have no length and no past.
     if length == 0 {
         return Ok((file, None));
     }
@@ -127,5 +206,50 @@ mod tests {
         drop(first);
         EventFile::open(name).unwrap();
         let _both = [EventFile::open("/dev/null").unwrap(), EventFile::open("/dev/null").unwrap()];
+    }
+
+    #[test]
+    fn a_reader_who_does_not_read_holds_up_nobody_and_learns_what_he_has_missed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        // Reading and writing: opening one end only would wait for the other.
+        let mut reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let mut file = EventFile::open(path.to_str().unwrap()).unwrap();
+        // Far more than a pipe and the queue have room for.
+        let line = json!({ "event": "gap", "boot_id": "a", "sequence": 7, "text": "x".repeat(500) });
+        let begun = std::time::Instant::now();
+        for _ in 0..3 * WAITING {
+            file.write(std::slice::from_ref(&line));
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
+        assert!(file.in_trouble);
+        let reading = std::thread::spawn(move || {
+            let mut text = String::new();
+            let mut piece = [0; 65_536];
+            while !text.contains("lines_left_out") {
+                let length = reader.read(&mut piece).unwrap();
+                text.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+            }
+            // The rest, so that the thread can end.
+            while !text.contains("the last") {
+                let length = reader.read(&mut piece).unwrap();
+                text.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+            }
+            text
+        });
+        while file.in_trouble {
+            file.write(std::slice::from_ref(&line));
+            std::thread::yield_now();
+        }
+        let mut written = false;
+        while !written {
+            file.write(&[json!({ "event": "the last" })]);
+            written = !file.in_trouble;
+        }
+        let text = reading.join().unwrap();
+        let told = text.lines().find(|line| line.contains("lines_left_out")).unwrap();
+        let told: Value = serde_json::from_str(told).unwrap();
+        assert!(told["lines"].as_u64().unwrap() >= WAITING as u64, "{told}");
     }
 }

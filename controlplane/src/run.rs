@@ -11,7 +11,7 @@ mod shell;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use levee_api::config::{Config, ConfigError};
 
@@ -21,6 +21,9 @@ use crate::event_file::EventFile;
 use crate::runbook::Runbooks;
 use crate::store::SqliteStore;
 use crate::system_clock::SystemClock;
+
+/// How long what runs beside the loop may take when that has ended.
+const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT. 0 when told to stop, 78 when the file is not valid, 1 when it cannot start.
 pub fn run(config: &Path, events: &str) -> ExitCode {
@@ -53,7 +56,10 @@ fn start(path: &Path, events: &str) -> Result<(), String> {
     let events = EventFile::open(events).map_err(|error| format!("cannot write events to {events}: {error}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
-    runtime.block_on(shell::run(shell::Parts { path: path.to_owned(), in_force, store, events, clock }))
+    let ended = runtime.block_on(shell::run(shell::Parts { path: path.to_owned(), in_force, store, events, clock }));
+    // A directory service that does not answer, or a copy of the store that is half made, is not waited for.
+    runtime.shutdown_timeout(LAST_WORK);
+    ended
 }
 
 fn warn_of(config: &Config) {

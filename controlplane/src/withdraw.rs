@@ -5,7 +5,7 @@
 //! `withdraw-all` ends everything, by the ledger and by our owner tag, and engages the kill switch, so that a control plane
 //! that is started afterwards starts nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -37,7 +37,7 @@ pub struct Report {
 /// Ends what is past its deadline. 0 when nothing of that is left, 1 when something is, 78 for a bad configuration.
 pub fn sweep(config: &Path) -> ExitCode {
     conclude(with_config(config, |config, runtime, now| {
-        let drivers = configured(config, &no_guard());
+        let drivers = configured(config, &no_guard(), &BTreeSet::new());
         let mut store = match SqliteStore::open(&config.appliance.state_dir.join("controlplane"), SystemTime::now()) {
             Ok((store, _)) => store,
             // Who runs ends its mitigations itself.
@@ -55,7 +55,7 @@ pub fn sweep(config: &Path) -> ExitCode {
 /// Ends everything. 0 when nothing of ours is left, 1 when something may be, 78 for a bad configuration.
 pub fn withdraw_all(config: &Path) -> ExitCode {
     conclude(with_config(config, |config, runtime, now| {
-        let drivers = configured(config, &no_guard());
+        let drivers = configured(config, &no_guard(), &BTreeSet::new());
         let mut store = match SqliteStore::open(&config.appliance.state_dir.join("controlplane"), SystemTime::now()) {
             Ok((store, _)) => Some(store),
             Err(StoreError::Locked(by)) => {
@@ -148,7 +148,12 @@ pub async fn withdraw_all_with(
     now: &Now,
 ) -> Report {
     let mut report = Report::default();
-    let engaged = KillSwitch { engaged: true, by: Actor::levee("withdraw-all"), at: *now };
+    let engaged = KillSwitch {
+        engaged: true,
+        by: Actor::levee("withdraw-all"),
+        at: *now,
+        reason: "levee-controlplane withdraw-all".to_owned(),
+    };
     match store.as_mut().map(|store| store.commit(&[Write::PutKillSwitch(engaged)])) {
         Some(Ok(())) => {}
         Some(Err(error)) => report.left.push(format!(
@@ -172,7 +177,10 @@ pub async fn withdraw_all_with(
         match driver.observe().await {
             Ok(found) => {
                 for observed in found {
-                    match withdraw(driver.as_ref(), appliance, observed.id, &observed.spec).await {
+                    let known = contents.mitigations.get(&observed.id);
+                    let of_today = || OwnerTag { appliance: appliance.to_owned(), id: observed.id };
+                    let tag = known.map_or_else(of_today, |known| known.tag(appliance));
+                    match withdraw(driver.as_ref(), tag, &observed.spec).await {
                         Ok(()) if report.withdrawn.contains(&observed.id) => {}
                         Ok(()) => report.withdrawn.push(observed.id),
                         Err(error) => {
@@ -205,7 +213,7 @@ async fn end(
             report.left.push(left(format!("there is no driver {:?} in the configuration", mitigation.driver.0)));
             return;
         };
-        if let Err(error) = withdraw(driver.as_ref(), appliance, mitigation.id, &mitigation.spec).await {
+        if let Err(error) = withdraw(driver.as_ref(), mitigation.tag(appliance), &mitigation.spec).await {
             report.left.push(left(error));
             return;
         }
@@ -224,7 +232,7 @@ async fn end(
     }
 }
 
-async fn withdraw(driver: &dyn Driver, appliance: &str, id: MitigationId, spec: &Spec) -> Result<(), String> {
-    let (key, tag) = (OperationKey(format!("{KEY}/{id}")), OwnerTag { appliance: appliance.to_owned(), id });
+async fn withdraw(driver: &dyn Driver, tag: OwnerTag, spec: &Spec) -> Result<(), String> {
+    let key = OperationKey(format!("{KEY}/{}", tag.id));
     driver.withdraw(&key, spec, &tag).await.map_err(|error| error.to_string())
 }

@@ -42,6 +42,8 @@ fn mitigation(id: u64, ends: u64) -> Mitigation {
         failures: 0,
         retry_at: None,
         error: None,
+        appliance: None,
+        unproven: false,
     }
 }
 

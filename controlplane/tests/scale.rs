@@ -184,6 +184,8 @@ fn ended(id: u64, at: &Now) -> Mitigation {
         failures: 0,
         retry_at: None,
         error: None,
+        appliance: None,
+        unproven: false,
     }
 }
 

@@ -10,7 +10,7 @@ use levee_engine::engine::Engine;
 use levee_engine::target::plan::Plan;
 
 use crate::in_force;
-use crate::service::{Policy, Refusal, Reply};
+use crate::service::{NotInstalled, Policy, Refusal, Reply};
 
 /// Filters that one part ends or installs.
 const PART: usize = 256;
@@ -32,7 +32,7 @@ pub enum Done {
     /// Another policy.
     Replaced(Policy, Reply<Result<(), Refusal>>),
     /// Further filters.
-    Installed(Reply<Result<Vec<u64>, Refusal>>),
+    Installed(Reply<Result<Vec<u64>, NotInstalled>>),
     /// An end of filters.
     Removed(Reply<u64>),
     /// An end of all filters, for nobody who waits.

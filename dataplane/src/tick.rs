@@ -29,7 +29,7 @@ use crate::dpdk::clock::Clock;
 use crate::dpdk::port::PortCounters;
 use crate::in_force::{self, InForce};
 use crate::kill_switch::{self, Watched};
-use crate::service::{Inlet, Outlet, Policy, Refusal, Request, Snapshot};
+use crate::service::{Inlet, NotInstalled, Outlet, Policy, Refusal, Request, Snapshot};
 use crate::source_files::{self, SourceFiles};
 use crate::start::since_1970;
 use crate::times::{Quantiles, WorkerTimes};
@@ -309,7 +309,7 @@ impl Tick {
                 self.begin(ending, installing, plan, Done::Replaced(policy, reply), now)
             }
             Request::Install { reply, .. } if self.stopped => {
-                let _ = reply.send(Err(vec![STOPPED.to_owned()]));
+                let _ = reply.send(Err(NotInstalled::Refused(vec![STOPPED.to_owned()])));
                 false
             }
             Request::Install { filters, reply } => self.begin(Vec::new(), filters, None, Done::Installed(reply), now),
@@ -361,7 +361,7 @@ impl Tick {
                 let refusal = vec![full.to_string()];
                 match done {
                     Done::Replaced(_, reply) => drop(reply.send(Err(refusal))),
-                    Done::Installed(reply) => drop(reply.send(Err(refusal))),
+                    Done::Installed(reply) => drop(reply.send(Err(NotInstalled::NoRoom(refusal)))),
                     Done::Removed(reply) => drop(reply.send(0)),
                     Done::Stopped => {}
                 }
@@ -377,7 +377,7 @@ impl Tick {
         match change.done {
             Done::Removed(reply) => drop(reply.send(ended)),
             Done::Stopped => tracing::warn!("{ended} filters of the control plane were withdrawn"),
-            Done::Installed(reply) => drop(reply.send(installed)),
+            Done::Installed(reply) => drop(reply.send(installed.map_err(NotInstalled::NoRoom))),
             Done::Replaced(_, reply) if installed.is_err() => drop(reply.send(installed.map(drop))),
             Done::Replaced(policy, reply) => {
                 self.sources.protect(policy.protected.clone());

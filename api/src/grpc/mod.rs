@@ -4,6 +4,7 @@
 //! promises, and its error names the field. See `proto/` for what each message means.
 
 mod convert;
+mod identity;
 mod pieces;
 pub mod socket;
 

@@ -1,20 +1,22 @@
 //! The unix sockets of both planes: who owns them, who may connect, and how many at once.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use nix::unistd::{Gid, Group, Uid, User, chown};
+use nix::unistd::{Group, Uid, chown};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::unix::UCred;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::Connected;
+
+use super::identity::Identities;
+pub use super::identity::Identity;
 
 /// The group whose members may connect.
 const GROUP: &str = "levee";
@@ -126,16 +128,80 @@ fn is_dead(path: &Path) -> bool {
 }
 
 /// Accepts those who may connect, for ever.
+///
+/// Nobody can keep the others out: a peer who says nothing is hung up on, an ordinary user has a part of the places, and a
+/// part of them is left for root and the user of this process.
 #[derive(Debug)]
 pub struct Doorkeeper {
     listener: tokio::net::UnixListener,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
+    identities: Identities,
+    /// Who was told that he has too many.
+    told: Mutex<BTreeSet<u32>>,
+    greeting_within: Duration,
+}
+
+/// How long a peer may take to say the first thing: the preface of HTTP/2 (RFC 9113, section 3.4).
+const GREETING_WITHIN: Duration = Duration::from_secs(10);
+/// Bytes of that.
+const PREFACE: usize = 24;
+
+/// Connections at once.
+#[derive(Debug)]
+struct Places {
+    most: usize,
+    taken: Mutex<BTreeMap<u32, usize>>,
+}
+
+impl Places {
+    /// Who may do everything anyway has all places, others a quarter of them each, and three together.
+    fn take(self: &Arc<Self>, uid: u32) -> Option<Place> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = taken.values().sum();
+        let of_user = taken.entry(uid).or_default();
+        let (most, most_of_user) = if is_privileged(uid) {
+            (self.most, self.most)
+        } else {
+            (self.most - self.most / 4, (self.most / 4).max(1))
+        };
+        if all >= most || *of_user >= most_of_user {
+            return None;
+        }
+        *of_user += 1;
+        Some(Place { of: Arc::clone(self), uid })
+    }
+}
+
+/// One place, given back when dropped.
+#[derive(Debug)]
+struct Place {
+    of: Arc<Places>,
+    uid: u32,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.of.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_user) = taken.get_mut(&self.uid) {
+            *of_user -= 1;
+            if *of_user == 0 {
+                taken.remove(&self.uid);
+            }
+        }
+    }
 }
 
 impl Doorkeeper {
-    /// Lets in so many at once; more wait in the backlog.
+    /// Lets in so many at once; more are hung up on.
     pub fn at(listener: tokio::net::UnixListener, connections: usize) -> Self {
-        Self { listener, places: Arc::new(Semaphore::new(connections)) }
+        let places = Arc::new(Places { most: connections, taken: Mutex::default() });
+        Self {
+            listener,
+            places,
+            identities: Identities::default(),
+            told: Mutex::default(),
+            greeting_within: GREETING_WITHIN,
+        }
     }
 
     /// The next connection.
@@ -144,43 +210,52 @@ impl Doorkeeper {
     /// When the system has no descriptor left.
     pub async fn admit(&self) -> io::Result<Connection> {
         loop {
-            let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
             let (stream, _) = self.listener.accept().await?;
-            match stream.peer_cred() {
-                Ok(peer) if may_connect(&peer) => {
-                    let peer = Peer { uid: peer.uid(), gid: peer.gid(), pid: peer.pid() };
-                    return Ok(Connection { stream, peer, _place: place });
+            let peer = match stream.peer_cred() {
+                Ok(peer) => peer,
+                Err(error) => {
+                    tracing::warn!(%error, "refused: the peer's credentials are not known");
+                    continue;
                 }
-                Ok(peer) => {
-                    tracing::warn!(uid = peer.uid(), gid = peer.gid(), "refused: not root, not of group {GROUP}")
+            };
+            let (uid, gid) = (peer.uid(), peer.gid());
+            // The places first: they cost nothing to look at.
+            let Some(place) = self.places.take(uid) else {
+                if self.tell_once(uid) {
+                    tracing::warn!(uid, "refused: there are too many connections of this user, or of all");
                 }
-                Err(error) => tracing::warn!(%error, "refused: the peer's credentials are not known"),
+                continue;
+            };
+            self.forget_told(uid);
+            let identity = self.identities.of(uid, gid).await;
+            if is_privileged(uid) || identity.groups.contains(GROUP) {
+                let peer = Peer { uid, gid, pid: peer.pid(), identity };
+                let silent = Some(Silent { deadline: Box::pin(tokio::time::sleep(self.greeting_within)), heard: 0 });
+                return Ok(Connection { stream, peer, silent, _place: place });
             }
+            tracing::warn!(uid, gid, "refused: not root, not of group {GROUP}");
         }
+    }
+
+    fn tell_once(&self, uid: u32) -> bool {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(uid)
+    }
+
+    fn forget_told(&self, uid: u32) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
     }
 }
 
-fn may_connect(peer: &UCred) -> bool {
-    let uid = Uid::from_raw(peer.uid());
-    uid.is_root() || uid == Uid::effective() || is_member(peer.uid(), peer.gid(), GROUP)
-}
-
-/// Whether a user is of a group: by the group that his process has, or by the list of members.
-pub fn is_member(uid: u32, gid: u32, group: &str) -> bool {
-    let Some(group) = Group::from_name(group).ok().flatten() else { return false };
-    let named = || {
-        let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
-        user.is_some_and(|user| group.mem.contains(&user.name) || user.gid == group.gid)
-    };
-    group.gid == Gid::from_raw(gid) || named()
+fn is_privileged(uid: u32) -> bool {
+    uid == 0 || uid == Uid::effective().as_raw()
 }
 
 fn group() -> Option<Group> {
     Group::from_name(GROUP).ok().flatten()
 }
 
-/// Who is at the other end, as the kernel says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who is at the other end, as the kernel says, and as the machine calls him.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// User.
     pub uid: u32,
@@ -188,6 +263,8 @@ pub struct Peer {
     pub gid: u32,
     /// Process, if the kernel knows it.
     pub pid: Option<i32>,
+    /// His names.
+    pub identity: Arc<Identity>,
 }
 
 /// A connection and the place it takes up.
@@ -195,20 +272,38 @@ pub struct Peer {
 pub struct Connection {
     stream: tokio::net::UnixStream,
     peer: Peer,
-    _place: OwnedSemaphorePermit,
+    /// Until the peer has said the first thing.
+    silent: Option<Silent>,
+    _place: Place,
+}
+
+#[derive(Debug)]
+struct Silent {
+    deadline: Pin<Box<tokio::time::Sleep>>,
+    heard: usize,
 }
 
 impl Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        self.peer
+        self.peer.clone()
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_read(context, buffer)
+        let connection = self.get_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut connection.stream).poll_read(context, buffer);
+        let Some(silent) = &mut connection.silent else { return read };
+        silent.heard += buffer.filled().len() - before;
+        if silent.heard >= PREFACE {
+            connection.silent = None;
+        } else if read.is_pending() && silent.deadline.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
     }
 }
 
@@ -265,5 +360,48 @@ mod tests {
         fs::write(&path, "keep me").unwrap();
         assert!(matches!(Listener::bind(&path), Err(BindError::NotASocket(_))));
         assert_eq!(fs::read_to_string(&path).unwrap(), "keep me");
+    }
+
+    #[test]
+    fn a_user_has_a_part_of_the_places_and_root_always_finds_one() {
+        let places = Arc::new(Places { most: 64, taken: Mutex::default() });
+        let mut held = Vec::new();
+        for uid in 1_000..1_010 {
+            let of_user: Vec<Place> = std::iter::from_fn(|| places.take(uid)).collect();
+            assert!(of_user.len() <= 16, "{}", of_user.len());
+            held.extend(of_user);
+        }
+        assert_eq!(held.len(), 48, "together they have three quarters");
+        let root: Vec<Place> = std::iter::from_fn(|| places.take(0)).collect();
+        assert_eq!(root.len(), 16);
+        held.truncate(40);
+        assert!(places.take(2_000).is_none(), "root's count too");
+        drop(root);
+        assert!(places.take(2_000).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_connects_and_says_nothing_is_hung_up_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/api.sock");
+        let listener = Listener::bind(&path).unwrap();
+        let short = Duration::from_millis(200);
+        let doorkeeper = Doorkeeper { greeting_within: short, ..Doorkeeper::at(listener.for_tokio().unwrap(), 4) };
+        for said in ["", "PRI * HTTP/2.0"] {
+            let client = tokio::net::UnixStream::connect(&path);
+            let (client, connection) = tokio::join!(client, doorkeeper.admit());
+            let (mut client, mut connection) = (client.unwrap(), connection.unwrap());
+            tokio::io::AsyncWriteExt::write_all(&mut client, said.as_bytes()).await.unwrap();
+            let mut heard = Vec::new();
+            let error = tokio::io::AsyncReadExt::read_to_end(&mut connection, &mut heard).await.unwrap_err();
+            assert_eq!((error.kind(), heard.as_slice()), (io::ErrorKind::TimedOut, said.as_bytes()));
+        }
+        // Who has greeted may think as long as he likes.
+        let (client, connection) = tokio::join!(tokio::net::UnixStream::connect(&path), doorkeeper.admit());
+        let (mut client, mut connection) = (client.unwrap(), connection.unwrap());
+        tokio::io::AsyncWriteExt::write_all(&mut client, &[b'x'; PREFACE]).await.unwrap();
+        tokio::io::AsyncReadExt::read_exact(&mut connection, &mut [0; PREFACE]).await.unwrap();
+        let later = tokio::time::timeout(short * 5, tokio::io::AsyncReadExt::read_u8(&mut connection)).await;
+        assert!(later.is_err(), "{later:?}");
     }
 }

@@ -58,7 +58,8 @@ fn told(status: &v1::Status, now: u64) -> String {
     }
     if let Some(switch) = status.kill_switch.as_ref().filter(|switch| switch.on) {
         let since = switch.since_unix_ns.map(moment).unwrap_or_default();
-        line("KILL SWITCH", &format!("on since {since}, by {}", switch.by));
+        let why = if switch.reason.is_empty() { String::new() } else { format!(": {}", switch.reason) };
+        line("KILL SWITCH", &format!("on since {since}, by {}{why}", switch.by));
     }
     let dataplane = status.dataplane.clone().unwrap_or_default();
     if dataplane.connected {

@@ -143,6 +143,7 @@ impl Core {
             self.position_stored = self.position.clone();
             step.writes.push(Write::PutPosition(self.position.clone()));
         }
+        self.keep_within_caps(step);
         if self.tidied.is_none_or(|at| now.since(&at) >= TIDY_EVERY) {
             self.tidied = Some(*now);
             self.tidy(now, step);
@@ -187,7 +188,6 @@ impl Core {
             step.writes.push(Write::DeleteRunbook(id));
         }
         self.before.retain(|(incident, _), _| *incident != id);
-        self.people.retain(|(incident, _), _| *incident != id);
         self.evaluated.remove(&id);
         self.incidents.forget_timeline(id);
     }

@@ -28,7 +28,7 @@ impl Core {
             blackholes: count(Kind::Blackhole, false),
             diversions: count(Kind::Divert, true),
         };
-        let changes_last_minute = u32::try_from(self.ledger.recent_changes(now)).unwrap_or(u32::MAX);
+        let changes_last_minute = u32::try_from(self.ledger.recent_changes(driver, now)).unwrap_or(u32::MAX);
         let asked = Asked { ttl, in_force, changes_last_minute, legitimate_share: None, people };
         self.policy.guards.check(spec, &asked)
     }

@@ -78,9 +78,15 @@ impl Core {
         if let Health::Failing(why) = &self.health {
             troubles.push(format!("the store takes nothing: {why}"));
         }
+        if let Some(why) = &self.policy_refused {
+            let stopped =
+                if self.is_stopped() { " THE KILL SWITCH IS ON AND NOT IN FORCE THERE AS ASKED:" } else { "" };
+            troubles.push(format!("{stopped} {why}; it is tried again").trim_start().to_owned());
+        }
         if self.connected.is_none() {
             troubles.push("the dataplane does not answer: it goes on by itself, and nothing is known of it".to_owned());
         }
+        troubles.extend(self.forgotten_in_words());
         if self.incidents.left_out > 0 {
             troubles.push(format!("{} findings belong to no incident: too many are open", self.incidents.left_out));
         }

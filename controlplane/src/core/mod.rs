@@ -9,6 +9,8 @@
 //! [`Core::load`] goes on from what was stored: orders without an answer are given again with the same keys, and drivers
 //! are asked what of ours is in force.
 
+mod caps;
+mod configure;
 mod evaluate;
 mod guard;
 mod journal;
@@ -20,6 +22,9 @@ mod operator;
 mod specs;
 mod stages;
 mod told;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -76,6 +81,11 @@ pub enum Input {
     Snapshot(Box<Snapshot>),
     /// What it has counted.
     Counters(Box<contract::CountersResponse>),
+    /// What it makes of the policy that it was given.
+    Policy {
+        /// Why it keeps another one; none: it has taken it.
+        refused: Option<String>,
+    },
     /// A driver has answered an order to apply.
     Applied {
         /// Which mitigation.
@@ -123,6 +133,8 @@ pub enum Input {
     },
     /// Somebody wants something.
     Change(Box<Asked>),
+    /// Something that was asked for was done outside of this: the answer is to be kept and given.
+    Done(Box<Asked>, Box<Outcome>),
     /// The kill switch, from elsewhere than the API: a signal, a file.
     KillSwitch {
         /// True: stop everything.
@@ -222,13 +234,15 @@ pub struct Core {
     progress: BTreeMap<IncidentId, Progress>,
     /// By incident and position of the stage: what was measured before it came into force.
     before: BTreeMap<(IncidentId, usize), Before>,
-    /// Who has approved a stage.
-    people: BTreeMap<(IncidentId, usize), BTreeSet<String>>,
     meters: Meters,
     requests: BTreeMap<String, Request>,
     /// Messages that have ended and are kept for a while, with when that was.
     sent: BTreeMap<MessageId, Now>,
     kill_switch: Option<KillSwitch>,
+    /// Why the dataplane has another policy than it was given.
+    policy_refused: Option<String>,
+    /// The store came from a backup, and that is not written down as dealt with.
+    restored: bool,
     position: Position,
     position_stored: Position,
     /// The run of the dataplane that we talk to.
@@ -247,6 +261,8 @@ pub struct Core {
     stuck: BTreeMap<MitigationId, String>,
     results: BTreeMap<DriverName, DriverResults>,
     tidied: Option<Now>,
+    caps: caps::Caps,
+    forgotten: caps::Forgotten,
     now: Now,
 }
 
@@ -262,7 +278,7 @@ impl Core {
     /// Goes on from what was stored.
     pub fn load(policy: Policy, contents: Contents, now: &Now) -> Self {
         let incidents = Incidents::load(&contents, now);
-        let mut ledger = Ledger::load(&policy.config.appliance.name, contents.mitigations, now);
+        let mut ledger = Ledger::load(&policy.config.appliance.name, contents.mitigations, contents.restored, now);
         ledger.configure(policy.drivers.clone(), now);
         let mut progress = BTreeMap::new();
         for (id, state) in contents.runbooks {
@@ -298,11 +314,12 @@ impl Core {
             outbox,
             progress,
             before: BTreeMap::new(),
-            people: BTreeMap::new(),
             meters: Meters::default(),
             requests: contents.requests,
             sent,
             kill_switch: contents.kill_switch,
+            policy_refused: None,
+            restored: contents.restored,
             position_stored: position.clone(),
             position,
             connected: None,
@@ -316,6 +333,8 @@ impl Core {
             stuck: BTreeMap::new(),
             results: BTreeMap::new(),
             tidied: None,
+            caps: caps::Caps::default(),
+            forgotten: caps::Forgotten::default(),
             now: *now,
         }
     }
@@ -346,9 +365,11 @@ impl Core {
             Input::Captured { incident, stage, change, result } => {
                 self.captured(incident, &stage, change, result, now, &mut step);
             }
+            Input::Policy { refused } => self.policy_refused = refused,
             Input::Change(asked) => self.asked(*asked, now, &mut step),
+            Input::Done(asked, outcome) => self.done(&asked, *outcome, now, &mut step),
             Input::KillSwitch { engage, by } => {
-                self.turn_kill_switch(engage, by, now, &mut step);
+                self.turn_kill_switch(engage, by, "", now, &mut step);
             }
             Input::Store(health) => self.health = health,
             Input::Tick => self.tick(now, &mut step),
@@ -375,6 +396,10 @@ impl Core {
         self.concluded(concluded, step);
         self.incidents.write(now, &mut step.writes);
         self.ledger.write(&mut step.writes);
+        if std::mem::take(&mut self.restored) {
+            // With what it led to in the ledger, or not at all.
+            step.writes.push(Write::PutRestored(false));
+        }
         if self.next_id != self.next_id_stored {
             self.next_id_stored = self.next_id;
             step.writes.push(Write::PutNextId(Id(self.next_id)));
@@ -394,18 +419,6 @@ impl Core {
 
     fn is_stopped(&self) -> bool {
         self.kill_switch.as_ref().is_some_and(|switch| switch.engaged)
-    }
-
-    fn configure(&mut self, policy: Policy, now: &Now, step: &mut Step) {
-        if policy.drivers != self.policy.drivers {
-            self.ledger.configure(policy.drivers.clone(), now);
-        }
-        self.outbox.reconfigure(told::channels(&policy.config));
-        self.policy = policy;
-        let open: Vec<IncidentId> = self.incidents.open().collect();
-        for id in open {
-            self.follow_runbook(id, now, step);
-        }
     }
 
     /// Everything that has not ended and all that is known, for tests and checks.

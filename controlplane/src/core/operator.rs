@@ -22,12 +22,25 @@ impl Core {
     }
 
     fn answer(&mut self, asked: &Asked, now: &Now, step: &mut Step) -> Result<Outcome, Refused> {
+        if let Some(known) = self.before(asked)? {
+            return Ok(known);
+        }
+        let outcome = self.perform(asked, now, step)?;
+        self.keep_answer(asked, &outcome, now, step);
+        Ok(outcome)
+    }
+
+    /// What is to be said before anything is done: the answer that was given to the same request, if it was.
+    ///
+    /// # Errors
+    /// When the id was used for something else, or nothing can be written down now.
+    pub fn before(&self, asked: &Asked) -> Result<Option<Outcome>, Refused> {
         if let Some(known) = self.requests.get(&asked.request_id) {
             if known.digest != asked.digest {
                 return Err(Refused::IdTaken(asked.request_id.clone()));
             }
             let unreadable = |_| Refused::Unavailable("the answer to this request can no longer be read".to_owned());
-            return serde_json::from_str(&known.answer).map_err(unreadable);
+            return serde_json::from_str(&known.answer).map(Some).map_err(unreadable);
         }
         let only_ends = matches!(asked.operation, Operation::Withdraw { .. } | Operation::KillSwitch { on: true, .. });
         if let Health::Failing(why) = &self.health
@@ -37,10 +50,20 @@ impl Core {
             let text = format!("the store takes nothing ({why}): only withdrawals and the kill switch are possible");
             return Err(Refused::Unavailable(text));
         }
-        let outcome = self.perform(asked, now, step)?;
-        if !asked.validate_only
-            && let Ok(answer) = serde_json::to_string(&outcome)
-        {
+        Ok(None)
+    }
+
+    /// What was done elsewhere is answered, once that is durable.
+    pub(super) fn done(&mut self, asked: &Asked, outcome: Outcome, now: &Now, step: &mut Step) {
+        self.keep_answer(asked, &outcome, now, step);
+        step.replies.push(Reply { ticket: asked.ticket, result: Ok(outcome) });
+    }
+
+    fn keep_answer(&mut self, asked: &Asked, outcome: &Outcome, now: &Now, step: &mut Step) {
+        if asked.validate_only {
+            return;
+        }
+        if let Ok(answer) = serde_json::to_string(outcome) {
             let request = Request {
                 id: asked.request_id.clone(),
                 actor: asked.actor.clone(),
@@ -51,7 +74,6 @@ impl Core {
             self.requests.insert(request.id.clone(), request.clone());
             step.writes.push(Write::PutRequest(request));
         }
-        Ok(outcome)
     }
 
     fn perform(&mut self, asked: &Asked, now: &Now, step: &mut Step) -> Result<Outcome, Refused> {
@@ -92,9 +114,9 @@ impl Core {
             Operation::Decide { incident, stage, approve, reason } => {
                 self.decide(asked, (*incident, stage, *approve, reason), now, step)
             }
-            Operation::KillSwitch { on, .. } => {
+            Operation::KillSwitch { on, reason } => {
                 if *validate_only {
-                    let state = KillSwitch { engaged: *on, by: actor.clone(), at: *now };
+                    let state = KillSwitch { engaged: *on, by: actor.clone(), at: *now, reason: reason.clone() };
                     let withdrawing =
                         if *on { self.ledger.live().filter(|entry| entry.is_wanted()).count() } else { 0 };
                     return Ok(Outcome::KillSwitch {
@@ -102,8 +124,10 @@ impl Core {
                         withdrawing: u64::try_from(withdrawing).unwrap_or(u64::MAX),
                     });
                 }
-                let withdrawing = self.turn_kill_switch(*on, actor.clone(), now, step);
-                let state = KillSwitch { engaged: *on, by: actor.clone(), at: *now };
+                let withdrawing = self.turn_kill_switch(*on, actor.clone(), reason, now, step);
+                let said = || KillSwitch { engaged: *on, by: actor.clone(), at: *now, reason: reason.clone() };
+                // Who says it again is told who said it first.
+                let state = self.kill_switch.clone().unwrap_or_else(said);
                 Ok(Outcome::KillSwitch { state, withdrawing })
             }
             Operation::Reload { .. } | Operation::Confirm => {
@@ -199,9 +223,6 @@ impl Core {
                 .stage(stage)
                 .by(asked.actor.clone());
             self.incidents.note(incident, now, note, &mut step.writes);
-            if approve {
-                self.people.entry((incident, at)).or_default().insert(name.clone());
-            }
             self.drive(incident, Input::Answer { stage: at, by: name, yes: approve }, now, step);
             self.stirred.insert(incident);
         }
@@ -209,19 +230,26 @@ impl Core {
     }
 
     /// Stops everything, or lets go again. How many mitigations end.
-    pub(super) fn turn_kill_switch(&mut self, on: bool, by: Actor, now: &Now, step: &mut Step) -> u64 {
+    pub(super) fn turn_kill_switch(&mut self, on: bool, by: Actor, why: &str, now: &Now, step: &mut Step) -> u64 {
         if self.is_stopped() == on {
-            return 0;
+            if !on {
+                return 0;
+            }
+            // Whoever says it again has a reason to: what may have got lost on its way is sent once more.
+            step.commands.push(Command::Upload);
+            step.commands.push(Command::Log(format!("the kill switch is engaged already, and said again ({by})")));
+            return self.end_all(now);
         }
-        let state = KillSwitch { engaged: on, by: by.clone(), at: *now };
+        let state = KillSwitch { engaged: on, by: by.clone(), at: *now, reason: why.to_owned() };
         step.writes.push(Write::PutKillSwitch(state.clone()));
         self.kill_switch = Some(state);
         step.commands.push(Command::Upload);
         let text = if on { "the kill switch is engaged: everything ends" } else { "the kill switch is released" };
-        step.commands.push(Command::Log(format!("{text} ({by})")));
+        let because = if why.is_empty() { String::new() } else { format!(": {why}") };
+        step.commands.push(Command::Log(format!("{text} ({by}){because}")));
         let open: Vec<IncidentId> = self.incidents.open().collect();
         for id in &open {
-            let note = Note::new(TimelineKind::Interruption, text).by(by.clone());
+            let note = Note::new(TimelineKind::Interruption, format!("{text}{because}")).by(by.clone());
             self.incidents.note(*id, now, note, &mut step.writes);
         }
         if !on {
@@ -233,13 +261,18 @@ impl Core {
             }
             return 0;
         }
+        let ended = self.end_all(now);
+        for id in open {
+            self.end_runbook(id, true, now, step);
+        }
+        ended
+    }
+
+    fn end_all(&mut self, now: &Now) -> u64 {
         let wanted: Vec<MitigationId> =
             self.ledger.live().filter(|entry| entry.is_wanted()).map(|entry| entry.id).collect();
         for id in &wanted {
             self.ledger.end(*id, End::Killed, now);
-        }
-        for id in open {
-            self.end_runbook(id, true, now, step);
         }
         u64::try_from(wanted.len()).unwrap_or(u64::MAX)
     }

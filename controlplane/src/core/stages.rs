@@ -147,13 +147,18 @@ impl Core {
                     self.of_stage(id, &stage.name).filter(|entry| entry.is_wanted()).map(|entry| entry.id).collect();
                 let ttl = (*ttl).min(self.policy.config.guardrails.max_ttl);
                 for mitigation in wanted {
-                    self.ledger.renew(mitigation, ttl, now);
+                    let forbidden = self.ledger.get(mitigation).and_then(|entry| self.forbids(entry));
+                    if let Some((outcome, why)) = forbidden {
+                        self.tell_of(mitigation, format!("not renewed, and it ends: {why}"), now, step);
+                        self.ledger.end(mitigation, outcome, now);
+                    } else {
+                        self.ledger.renew(mitigation, ttl, now);
+                    }
                 }
                 None
             }
             Command::Leave { change, .. } => {
                 self.before.remove(&(id, at));
-                self.people.remove(&(id, at));
                 self.end_stages(id, Some(&stage.name), End::Retired, now);
                 let nothing_left = self.of_stage(id, &stage.name).next().is_none();
                 nothing_left.then_some((at, *change, Outcome::Ended))
@@ -213,7 +218,8 @@ impl Core {
             self.incidents.note(id, now, note, &mut step.writes);
         }
         let mut planned = 0_usize;
-        let people = self.people.get(&(id, at)).cloned().unwrap_or_default();
+        let people = self.progress.get(&id).and_then(|progress| progress.stages.get(at));
+        let people = people.map(|stage| stage.approvers.clone()).unwrap_or_default();
         let people: Vec<&str> = people.iter().map(String::as_str).collect();
         for (driver, spec) in plans {
             if let Err(refusal) = self.guard(&driver, &spec, ttl, &people, now) {
@@ -312,8 +318,8 @@ impl Core {
                     () if leaving => Outcome::Ended,
                     // In mode monitor nothing is done, and that counts as if it had been.
                     () if monitor => Outcome::InForce,
-                    () if entering => Outcome::Failed(self.why_failed(id, &stage.name)),
-                    () => Outcome::Ended,
+                    () if entering => Outcome::Failed(self.why_failed(id, &stage.name).unwrap_or(Failure::Error)),
+                    () => self.why_failed(id, &stage.name).map_or(Outcome::Ended, Outcome::Gone),
                 }
             } else if live.any(|entry| entry.is_wanted() && entry.evidence.is_some()) {
                 Outcome::InForce
@@ -327,12 +333,14 @@ impl Core {
         }
     }
 
-    fn why_failed(&self, id: IncidentId, stage: &str) -> Failure {
+    /// Why the last measure of a stage ended, if it was not to.
+    fn why_failed(&self, id: IncidentId, stage: &str) -> Option<Failure> {
         let of = self.ledger.of_incident(id).filter(|entry| entry.stage.as_deref() == Some(stage));
-        match of.last().and_then(|entry| entry.outcome) {
-            Some(End::Refused) => Failure::Refused,
-            Some(End::Incapable) => Failure::Incapable,
-            _ => Failure::Error,
+        match of.last().and_then(|entry| entry.outcome)? {
+            End::Refused => Some(Failure::Refused),
+            End::Incapable => Some(Failure::Incapable),
+            End::Failed => Some(Failure::Error),
+            _ => None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! there already is renewed, what is missing is installed, what is there and not wanted is removed. So the same operation
 //! again, after an answer that was lost or a restart of either side, changes nothing that is right.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,8 @@ pub type Guard = Arc<dyn Fn(&Spec, Duration) -> Result<(), Refusal> + Send + Syn
 pub struct Filters {
     name: DriverName,
     appliance: String,
+    /// Tags with an earlier name of the appliance: ours as well.
+    former: BTreeSet<OwnerTag>,
     socket: PathBuf,
     guard: Guard,
     /// Made when needed, and anew after an error.
@@ -49,10 +52,19 @@ impl Filters {
         Self {
             name: DriverName::dataplane(),
             appliance: appliance.to_owned(),
+            former: BTreeSet::new(),
             socket,
             guard,
             connection: Mutex::new(None),
         }
+    }
+
+    /// The same, which also tells of what carries these tags: those of an earlier name of the appliance. Others with that
+    /// name may be another appliance's by now.
+    #[must_use]
+    pub fn with_former(mut self, tags: &BTreeSet<OwnerTag>) -> Self {
+        self.former = tags.iter().filter(|tag| tag.appliance != self.appliance).cloned().collect();
+        self
     }
 
     /// Runs an operation on a connection, which is given up when it fails.
@@ -124,7 +136,7 @@ impl Filters {
 
     async fn found(&self) -> Result<Vec<Observed>, DriverError> {
         let snapshot = self.with(async |dataplane| dataplane.snapshot().await.map_err(driver_error)).await?;
-        observed(&snapshot, &self.appliance)
+        observed(&snapshot, |tag| tag.appliance == self.appliance || self.former.contains(tag))
     }
 }
 
@@ -219,11 +231,11 @@ fn owned(snapshot: &Snapshot, tag: &OwnerTag) -> Result<Vec<(u64, FilterRequest)
 }
 
 /// Everything with a tag of ours, mitigation by mitigation.
-fn observed(snapshot: &Snapshot, appliance: &str) -> Result<Vec<Observed>, DriverError> {
+fn observed(snapshot: &Snapshot, is_ours: impl Fn(&OwnerTag) -> bool) -> Result<Vec<Observed>, DriverError> {
     let mut found: Vec<Observed> = Vec::new();
     for message in snapshot.filters.iter().filter_map(|filter| filter.request.as_ref()) {
         let Ok(tag) = message.owner.parse::<OwnerTag>() else { continue };
-        if tag.appliance != appliance {
+        if !is_ours(&tag) {
             continue;
         }
         let request = read(message)?;

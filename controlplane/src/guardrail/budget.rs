@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Guards, Refusal, refusal};
-use crate::ledger::Spec;
+use crate::ledger::{Kind, Spec};
 
 /// A mitigation that is asked for, and what there is already.
 #[derive(Clone, Debug, Default)]
@@ -13,7 +13,8 @@ pub struct Asked<'a> {
     pub ttl: Duration,
     /// What may be in force at the same driver, this one not included.
     pub in_force: InForce,
-    /// Measures upstream that began or changed within the last minute, this one not included.
+    /// Measures at the same driver that began within the last minute, this one not included. Filters do not count: they
+    /// change no routing.
     pub changes_last_minute: u32,
     /// Share of the last minute's legitimate traffic towards the target that it would have hit; none: not known.
     pub legitimate_share: Option<f64>,
@@ -32,7 +33,26 @@ pub struct InForce {
     pub diversions: u32,
 }
 
+/// What a limit is counted of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Of each peer or provider.
+    Driver,
+    /// Of all together.
+    Everything,
+}
+
 impl Guards {
+    /// How many of a kind may be in force; none: the dataplane says itself what fits.
+    pub const fn most(&self, kind: Kind) -> Option<(Of, u32)> {
+        match kind {
+            Kind::Filter => None,
+            Kind::FlowSpec => Some((Of::Driver, self.rules.max_flowspec_rules)),
+            Kind::Blackhole => Some((Of::Driver, self.rules.max_blackholes)),
+            Kind::Divert => Some((Of::Everything, self.rules.max_diversions)),
+        }
+    }
+
     pub(super) fn check_budget(&self, spec: &Spec, asked: &Asked<'_>) -> Result<(), Refusal> {
         let rules = &self.rules;
         let (guardrail, used, limit) = match spec {

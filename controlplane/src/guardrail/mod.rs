@@ -15,7 +15,7 @@ use std::time::Duration;
 use levee_api::config::{Config, Guardrails};
 use levee_api::prefix::Prefix;
 
-pub use budget::{Asked, InForce};
+pub use budget::{Asked, InForce, Of};
 pub use protected::{Protected, resolvers};
 pub use refusal::Refusal;
 pub use selection::dropped;

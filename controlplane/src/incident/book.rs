@@ -18,6 +18,13 @@ use crate::store::{Contents, Write};
 pub const MAX_OPEN: usize = 20_000;
 /// Most entries of one timeline: an attack that flaps for a week stays readable.
 pub const MAX_ENTRIES: u32 = 2_000;
+/// Most entries of open incidents that are held in memory; each incident has room for [`ALWAYS`] all the same.
+const MAX_HELD: usize = 500_000;
+const ALWAYS: u32 = 16;
+/// Most hosts that are known to be part of one attack on a prefix, and of all of them. Beyond them every host of the prefix
+/// counts as part of it.
+const MAX_MERGED: usize = 4_096;
+const MAX_MERGED_IN_ALL: usize = 65_536;
 /// Most findings that one incident follows.
 pub(super) const MAX_ANOMALIES: usize = 64;
 /// Most filters of the dataplane that are remembered for one incident.
@@ -36,13 +43,25 @@ pub struct Incidents {
     pub(super) suspicions: Suspicions,
     /// Hosts that are part of an attack on a prefix.
     pub(super) by_host: BTreeMap<Target, IncidentId>,
+    /// How many of those each attack on a prefix has.
+    merged: BTreeMap<IncidentId, usize>,
+    /// Attacks on prefixes with more hosts than are known one by one.
+    crowded: BTreeSet<IncidentId>,
     /// Filters of the reflex in force, by the incident that they serve. Not stored: the dataplane is asked.
     pub(super) filters: BTreeMap<IncidentId, BTreeMap<u64, v1::Filter>>,
     timelines: BTreeMap<IncidentId, Vec<TimelineEntry>>,
+    /// Entries in `timelines`.
+    held: usize,
+    /// Entries of all incidents, here and in the store.
+    entries: u64,
     changed: BTreeSet<IncidentId>,
     rates_changed: BTreeMap<IncidentId, Now>,
     /// Findings that belong to no incident because too many were open, since the start.
     pub left_out: u64,
+    /// Hosts of attacks on prefixes that are not known one by one, since the start.
+    pub hosts_left_out: u64,
+    /// Entries of timelines that had no room in memory, since the start.
+    pub entries_not_held: u64,
     /// Events that could not be understood, since the start.
     pub malformed: u64,
 }
@@ -97,7 +116,11 @@ impl Incidents {
                 incidents.by_target.insert(incident.target.clone(), incident.id);
                 for host in &incident.hosts {
                     let host = Target { zone: incident.target.zone.clone(), prefix: Some(*host) };
-                    incidents.by_host.insert(host, incident.id);
+                    incidents.remember_host(host, incident.id);
+                }
+                // Those that were not kept by address are part of it still.
+                if incident.host_count > incident.hosts.len() as u64 {
+                    incidents.crowded.insert(incident.id);
                 }
             }
             for anomaly in &incident.anomalies {
@@ -111,7 +134,9 @@ impl Incidents {
         }
         for entry in contents.timeline.values().filter(|entry| incidents.open.contains(&entry.incident)) {
             incidents.timelines.entry(entry.incident).or_default().push(entry.clone());
+            incidents.held += 1;
         }
+        incidents.entries = incidents.all.values().map(|incident| u64::from(incident.next_entry)).sum();
         incidents
     }
 
@@ -140,6 +165,16 @@ impl Incidents {
         self.open.len()
     }
 
+    /// How many are closed.
+    pub fn closed_count(&self) -> usize {
+        self.all.len().saturating_sub(self.open.len())
+    }
+
+    /// Entries of all timelines, here and in the store.
+    pub const fn entry_count(&self) -> u64 {
+        self.entries
+    }
+
     /// The open one on exactly this target.
     pub fn on(&self, target: &Target) -> Option<IncidentId> {
         self.by_target.get(target).copied()
@@ -157,7 +192,32 @@ impl Incidents {
 
     /// The incident that a filter on this target serves.
     pub(super) fn serving(&self, target: &Target) -> Option<IncidentId> {
-        self.on(target).or_else(|| self.by_host.get(target).copied())
+        self.on(target).or_else(|| self.by_host.get(target).copied()).or_else(|| {
+            let host = target.prefix?;
+            let around = |id: &&IncidentId| {
+                self.get(**id).is_some_and(|incident| {
+                    let covers = incident.target.prefix.is_none_or(|prefix| prefix.covers(&host));
+                    incident.target.zone == target.zone && covers
+                })
+            };
+            self.crowded.iter().find(around).copied()
+        })
+    }
+
+    /// A host is part of an attack on a prefix; counted where there is no room to know it by its address.
+    pub(super) fn remember_host(&mut self, host: Target, prefix: IncidentId) {
+        let merged = self.merged.entry(prefix).or_default();
+        if *merged >= MAX_MERGED || self.by_host.len() >= MAX_MERGED_IN_ALL {
+            self.crowded.insert(prefix);
+            self.hosts_left_out = self.hosts_left_out.saturating_add(1);
+            return;
+        }
+        *merged += 1;
+        if let Some(before) = self.by_host.insert(host, prefix)
+            && let Some(merged) = self.merged.get_mut(&before)
+        {
+            *merged = merged.saturating_sub(1);
+        }
     }
 
     /// To be changed, and stored again.
@@ -232,7 +292,10 @@ impl Incidents {
         for anomaly in gone {
             self.by_anomaly.remove(&anomaly);
         }
-        self.by_host.retain(|_, incident| *incident != id);
+        if self.merged.remove(&id).is_some() {
+            self.by_host.retain(|_, incident| *incident != id);
+        }
+        self.crowded.remove(&id);
         self.filters.remove(&id);
     }
 
@@ -240,7 +303,9 @@ impl Incidents {
     pub fn note(&mut self, id: IncidentId, now: &Now, note: Note, writes: &mut Vec<Write>) {
         let Some(incident) = self.all.get_mut(&id) else { return };
         // The end is always told.
-        if incident.next_entry >= MAX_ENTRIES && note.kind != TimelineKind::Closed {
+        let crowded = self.held >= MAX_HELD && incident.next_entry >= ALWAYS;
+        if (incident.next_entry >= MAX_ENTRIES || crowded) && note.kind != TimelineKind::Closed {
+            self.entries_not_held = self.entries_not_held.saturating_add(u64::from(crowded));
             incident.entries_left_out = incident.entries_left_out.saturating_add(1);
             self.rates_changed.entry(id).or_insert(*now);
             return;
@@ -249,6 +314,8 @@ impl Incidents {
         let number = incident.next_entry;
         let entry = TimelineEntry { incident: id, number, at: *now, kind, text, actor, stage, mitigation };
         incident.next_entry = number.saturating_add(1);
+        self.entries = self.entries.saturating_add(1);
+        self.held += 1;
         self.changed.insert(id);
         self.timelines.entry(id).or_default().push(entry.clone());
         writes.push(Write::AppendTimeline(entry));
@@ -268,14 +335,22 @@ impl Incidents {
     /// Forgets the timeline of what is closed: the store has it.
     pub fn forget_timeline(&mut self, id: IncidentId) {
         if !self.open.contains(&id) {
-            self.timelines.remove(&id);
+            self.drop_timeline(id);
         }
+    }
+
+    fn drop_timeline(&mut self, id: IncidentId) {
+        let dropped = self.timelines.remove(&id).map_or(0, |entries| entries.len());
+        self.held = self.held.saturating_sub(dropped);
     }
 
     /// Forgets a closed incident, here and in the store.
     pub fn forget(&mut self, id: IncidentId, writes: &mut Vec<Write>) {
-        if !self.open.contains(&id) && self.all.remove(&id).is_some() {
-            self.timelines.remove(&id);
+        if !self.open.contains(&id)
+            && let Some(gone) = self.all.remove(&id)
+        {
+            self.entries = self.entries.saturating_sub(u64::from(gone.next_entry));
+            self.drop_timeline(id);
             self.changed.remove(&id);
             self.rates_changed.remove(&id);
             writes.push(Write::DeleteIncident(id));

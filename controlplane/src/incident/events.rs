@@ -352,7 +352,7 @@ impl Incidents {
         if self.by_host.get(&host) == Some(&prefix_id) {
             return changes;
         }
-        self.by_host.insert(host.clone(), prefix_id);
+        self.remember_host(host.clone(), prefix_id);
         if let Some(incident) = self.change(prefix_id) {
             incident.host_count = incident.host_count.saturating_add(1);
             if let Some(address) = host.prefix

@@ -218,3 +218,23 @@ fn a_flood_of_targets_is_counted_and_not_followed() {
     }
     assert_eq!((world.incidents.open_count(), world.incidents.left_out), (MAX_OPEN, 10));
 }
+
+#[test]
+fn hosts_beyond_what_can_be_known_by_address_are_part_of_the_attack_on_their_prefix_all_the_same() {
+    let mut world = World::new();
+    world.take(1, What::AnomalyOpened(anomaly(1, "203.0.0.0/16", 9e5)));
+    for host in 0..5_000_u32 {
+        world.take(2, merged(&format!("203.0.{}.{}", host / 256, host % 256), "203.0.0.0/16"));
+    }
+    assert_eq!((world.incidents.by_host.len(), world.incidents.hosts_left_out), (4_096, 5_000 - 4_096));
+    let known = world.take(3, What::AnomalyOpened(anomaly(2, "203.0.0.9", 9e5)));
+    let crowd = world.take(3, What::AnomalyOpened(anomaly(3, "203.0.19.100", 9e5)));
+    assert!(known.iter().chain(&crowd).all(|change| matches!(change, Change::Updated(_))), "{known:?} {crowd:?}");
+    assert_eq!(world.incidents.open_count(), 1);
+    // Somewhere else is another attack.
+    world.take(3, What::AnomalyOpened(anomaly(4, "203.1.0.9", 9e5)));
+    assert_eq!(world.incidents.open_count(), 2);
+    let first = world.incidents.open().next().unwrap();
+    world.incidents.close(first, &at(100), &mut Vec::new());
+    assert!(world.incidents.by_host.is_empty());
+}

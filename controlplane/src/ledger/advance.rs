@@ -49,6 +49,16 @@ impl Ledger {
             entry.failures = entry.failures.saturating_add(1);
             entry.error = Some(format!("no answer within {ANSWER_WITHIN:?}"));
         }
+        if entry.unproven && entry.is_wanted() {
+            let (driver, end) = (entry.driver.clone(), entry.deadline.monotonic);
+            if self.drivers.get(&driver).is_some_and(|watch| watch.capabilities.observe) {
+                // What the driver finds says whether it is in force still.
+                self.wake(id, end);
+            } else {
+                self.end(id, Outcome::Outdated, now);
+            }
+            return;
+        }
         if !entry.is_wanted() && !entry.touched {
             notices.push(self.conclude(id, now));
             return;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use levee_api::time::Timestamp;
 
 use super::entry::{Evidence, Id, IncidentId, Mitigation, MitigationId, Outcome, State};
-use super::spec::Spec;
+use super::spec::{Kind, Spec};
 use crate::actor::Actor;
 use crate::clock::{Deadline, Now};
 use crate::driver::{Capabilities, DriverName, OperationKey, OwnerTag};
@@ -19,6 +19,8 @@ use crate::store::Write;
 
 /// An answer that has not come for so long is not awaited any more.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// What changes are counted within.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// What is to be carried out. To be handed to a driver only after the writes of the same step are durable.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,12 +161,14 @@ pub struct Ledger {
     queue: BTreeSet<(Timestamp, MitigationId)>,
     queued: BTreeMap<MitigationId, Timestamp>,
     changed: BTreeSet<MitigationId>,
-    changes: VecDeque<Now>,
+    /// When measures upstream were begun, by driver, the oldest first.
+    changes: BTreeMap<DriverName, VecDeque<Now>>,
 }
 
 impl Ledger {
     /// What was stored. Deadlines are counted in this boot from now on, and nothing that was asked is believed answered.
-    pub fn load(appliance: &str, entries: BTreeMap<MitigationId, Mitigation>, now: &Now) -> Self {
+    /// `restored`: it comes from a backup, and what it holds to be in force may have ended since.
+    pub fn load(appliance: &str, entries: BTreeMap<MitigationId, Mitigation>, restored: bool, now: &Now) -> Self {
         let mut ledger = Self { appliance: appliance.to_owned(), entries, ..Self::default() };
         let live: Vec<MitigationId> =
             ledger.entries.values().filter(|entry| !entry.has_ended()).map(|entry| entry.id).collect();
@@ -179,13 +183,25 @@ impl Ledger {
                 let anchored = entry.deadline.anchored(now);
                 // A pause counts within one boot only.
                 let paused = entry.retry_at.is_some_and(|at| at.boot != now.boot);
-                if anchored != entry.deadline || paused {
+                let unproven = entry.unproven || restored && entry.is_wanted();
+                // Of a version that kept no name: it cannot have been another then.
+                let nameless = entry.appliance.is_none();
+                entry.appliance.get_or_insert_with(|| appliance.to_owned());
+                if anchored != entry.deadline || paused || unproven != entry.unproven || nameless {
                     entry.deadline = anchored;
-                    entry.retry_at = None;
+                    entry.retry_at = if paused { None } else { entry.retry_at };
+                    entry.unproven = unproven;
                     ledger.changed.insert(id);
                 }
             }
             ledger.wake(id, now.monotonic);
+        }
+        // A restart must not give the minute anew.
+        let begun = ledger.entries.values().filter(|entry| counts(&entry.spec) && now.since(&entry.created) < MINUTE);
+        let mut begun: Vec<(DriverName, Now)> = begun.map(|entry| (entry.driver.clone(), entry.created)).collect();
+        begun.sort_by_key(|(_, at)| (at.wall, at.monotonic));
+        for (driver, at) in begun {
+            ledger.changes.entry(driver).or_default().push_back(at);
         }
         ledger
     }
@@ -216,6 +232,11 @@ impl Ledger {
         self.live.keys().filter_map(|id| self.entries.get(id))
     }
 
+    /// How many have ended.
+    pub fn ended_count(&self) -> usize {
+        self.entries.len().saturating_sub(self.live.len())
+    }
+
     /// Those of an incident.
     pub fn of_incident(&self, incident: IncidentId) -> impl Iterator<Item = &Mitigation> {
         let ids = self.by_incident.get(&incident).into_iter().flatten();
@@ -227,12 +248,24 @@ impl Ledger {
         self.live.get(&id).is_some_and(|course| course.asked.is_some())
     }
 
-    /// Changes upstream within the last minute: what guardrails bound. Ends do not count.
-    pub fn recent_changes(&mut self, now: &Now) -> usize {
-        while self.changes.front().is_some_and(|at| now.since(at) >= Duration::from_secs(60)) {
-            self.changes.pop_front();
+    /// Changes at a peer within the last minute: what guardrails bound. Ends do not count, nor do filters: the dataplane is
+    /// no peer, and dampens nothing.
+    pub fn recent_changes(&mut self, driver: &DriverName, now: &Now) -> usize {
+        let Some(changes) = self.changes.get_mut(driver) else { return 0 };
+        while changes.front().is_some_and(|at| now.since(at) >= MINUTE) {
+            changes.pop_front();
         }
-        self.changes.len()
+        changes.len()
+    }
+
+    /// What all that has not ended carries outside.
+    pub fn tags(&self) -> BTreeSet<OwnerTag> {
+        self.live().map(|entry| entry.tag(&self.appliance)).collect()
+    }
+
+    /// The appliance has another name: what is begun from now on carries that.
+    pub fn rename(&mut self, appliance: &str) {
+        appliance.clone_into(&mut self.appliance);
     }
 
     /// What the receiver of a measure reported last that it takes, bits per second.
@@ -242,13 +275,15 @@ impl Ledger {
 
     /// Writes an intent down. It is ordered by the next [`Self::advance`].
     pub fn plan(&mut self, id: MitigationId, intent: Intent, now: &Now) {
-        let entry = draft(id, intent, now);
+        let entry = Mitigation { appliance: Some(self.appliance.clone()), ..draft(id, intent, now) };
+        if counts(&entry.spec) {
+            self.changes.entry(entry.driver.clone()).or_default().push_back(*now);
+        }
         if let Some(incident) = entry.incident {
             self.by_incident.entry(incident).or_default().insert(id);
         }
         self.entries.insert(id, entry);
         self.live.insert(id, Course::default());
-        self.changes.push_back(*now);
         self.touch(id, now);
     }
 
@@ -276,6 +311,7 @@ impl Ledger {
         entry.outcome = Some(outcome);
         entry.failures = 0;
         entry.retry_at = None;
+        entry.unproven = false;
         if let Some(course) = self.live.get_mut(&id) {
             course.withdrawn = false;
         }
@@ -329,7 +365,8 @@ impl Ledger {
     }
 
     pub(super) fn tag(&self, id: MitigationId) -> OwnerTag {
-        OwnerTag { appliance: self.appliance.clone(), id }
+        let of_today = || OwnerTag { appliance: self.appliance.clone(), id };
+        self.entries.get(&id).map_or_else(of_today, |entry| entry.tag(&self.appliance))
     }
 
     /// To be stored, and looked at now.
@@ -396,6 +433,8 @@ impl Ledger {
             failures: 0,
             retry_at: None,
             error: None,
+            appliance: None,
+            unproven: false,
         });
         entry.state = State::Withdrawing;
         entry.since = *now;
@@ -433,5 +472,12 @@ pub fn draft(id: MitigationId, intent: Intent, now: &Now) -> Mitigation {
         failures: 0,
         retry_at: None,
         error: None,
+        appliance: None,
+        unproven: false,
     }
+}
+
+/// Whether a measure changes routing somewhere.
+fn counts(spec: &Spec) -> bool {
+    spec.kind() != Kind::Filter
 }

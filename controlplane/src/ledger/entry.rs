@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::spec::Spec;
 use crate::actor::Actor;
 use crate::clock::{Deadline, Now};
-use crate::driver::DriverName;
+use crate::driver::{DriverName, OwnerTag};
 
 macro_rules! ids {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
@@ -98,6 +98,8 @@ pub enum Outcome {
     Incapable,
     /// It was found with our tag and without a line in the ledger.
     Orphaned,
+    /// Its line came back from a backup, and it was no longer in force.
+    Outdated,
 }
 
 /// A measure outside of this process, with everything that is needed to end it.
@@ -141,6 +143,13 @@ pub struct Mitigation {
     pub retry_at: Option<Now>,
     /// The last error, in words.
     pub error: Option<String>,
+    /// Name of the appliance in its owner tag, which it keeps when the appliance is given another name; none: written down
+    /// by a version that did not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub appliance: Option<String>,
+    /// The line is that of a backup: whether it is in force still is not known, and it is not brought into force again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unproven: bool,
 }
 
 impl Mitigation {
@@ -157,6 +166,11 @@ impl Mitigation {
     /// True while it shall be in force.
     pub fn is_wanted(&self) -> bool {
         matches!(self.state, State::Planned | State::Applying | State::Active)
+    }
+
+    /// What it carries outside; `appliance` is the name of today.
+    pub fn tag(&self, appliance: &str) -> OwnerTag {
+        OwnerTag { appliance: self.appliance.as_deref().unwrap_or(appliance).to_owned(), id: self.id }
     }
 
     /// Time until its end.
@@ -205,6 +219,7 @@ impl Outcome {
             Self::Refused => "refused",
             Self::Incapable => "incapable",
             Self::Orphaned => "orphaned",
+            Self::Outdated => "outdated",
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::book::{Ledger, Notice};
-use super::entry::{Mitigation, MitigationId, State};
+use super::entry::{Mitigation, MitigationId, Outcome, State};
 use crate::clock::Now;
 use crate::driver::{DriverError, DriverName, Observed};
 
@@ -70,6 +70,19 @@ impl Ledger {
     fn compare(&mut self, id: MitigationId, found: Option<&Observed>, now: &Now, notices: &mut Vec<Notice>) {
         let (Some(entry), Some(course)) = (self.entries.get_mut(&id), self.live.get_mut(&id)) else { return };
         course.taken_bps = found.and_then(|observed| observed.taken_bps);
+        if entry.unproven {
+            if found.is_some() {
+                // It goes on, and is made what the line says once more.
+                entry.unproven = false;
+                entry.touched = true;
+                entry.state = State::Applying;
+                self.touch(id, now);
+            } else {
+                entry.error = Some("its line came back from a backup, and it is not in force any more".to_owned());
+                self.end(id, Outcome::Outdated, now);
+            }
+            return;
+        }
         match (entry.state, found) {
             (State::Withdrawing, Some(_)) if course.withdrawn => {
                 // It says that it has ended it, and has not.

@@ -30,7 +30,7 @@ fn with_driver(mut ledger: Ledger, observe: bool, now: &Now) -> Ledger {
 }
 
 fn planned(observe: bool) -> Ledger {
-    let mut ledger = with_driver(Ledger::load("edge-1", [].into(), &at(0)), observe, &at(0));
+    let mut ledger = with_driver(Ledger::load("edge-1", [].into(), false, &at(0)), observe, &at(0));
     let intent = Intent {
         driver: driver(),
         spec: blackhole(),
@@ -99,7 +99,7 @@ fn after_a_restart_an_order_without_an_answer_is_given_again_under_the_same_key(
     let mut ledger = planned(true);
     let first = applied(&advance(&mut ledger, &at(0)).0).unwrap();
     let entries = ledger.iter().map(|entry| (entry.id, entry.clone())).collect();
-    let mut again = with_driver(Ledger::load("edge-1", entries, &at(5)), true, &at(5));
+    let mut again = with_driver(Ledger::load("edge-1", entries, false, &at(5)), true, &at(5));
     let second = applied(&advance(&mut again, &at(5)).0).unwrap();
     assert_eq!((first.key, first.tag), (second.key, second.tag));
     assert_eq!(second.remaining, TTL - Duration::from_secs(5));
@@ -187,4 +187,62 @@ fn a_sweep_takes_what_may_be_in_force_and_should_not_be() {
     let ledger = active();
     assert_eq!(past_end(ledger.iter(), &at(100)).count(), 0);
     assert_eq!(past_end(ledger.iter(), &at(300)).count(), 1);
+}
+
+#[test]
+fn a_tag_stays_what_it_was_when_the_appliance_is_renamed() {
+    let ledger = active();
+    let entries: std::collections::BTreeMap<_, _> = ledger.iter().map(|entry| (entry.id, entry.clone())).collect();
+    let mut renamed = with_driver(Ledger::load("edge-2", entries.clone(), false, &at(5)), true, &at(5));
+    renamed.end(ID, Outcome::Withdrawn, &at(6));
+    assert_eq!(withdrawn(&advance(&mut renamed, &at(6)).0).unwrap().tag.to_string(), "levee-edge-1-7");
+    // While running, too: what is begun from then on has the new name.
+    let mut running = active();
+    running.rename("edge-2");
+    let intent = Intent {
+        driver: driver(),
+        spec: blackhole(),
+        zone: "web".to_owned(),
+        incident: None,
+        stage: None,
+        asked_by: Actor::levee("test"),
+        reason: "test".to_owned(),
+        ttl: TTL,
+    };
+    running.plan(MitigationId(8), intent, &at(5));
+    let tags: Vec<String> = running.tags().iter().map(ToString::to_string).collect();
+    assert_eq!(tags, ["levee-edge-1-7", "levee-edge-2-8"]);
+    // Written down by a version that kept no name.
+    let mut old = entries;
+    old.values_mut().for_each(|entry| entry.appliance = None);
+    let mut old = Ledger::load("edge-1", old, false, &at(5));
+    old.rename("edge-2");
+    assert_eq!(old.tags().iter().map(ToString::to_string).collect::<Vec<_>>(), ["levee-edge-1-7"]);
+}
+
+#[test]
+fn changes_of_the_last_minute_are_counted_over_a_restart_by_driver_and_without_filters() {
+    let mut ledger = planned(true);
+    let filter = Intent {
+        driver: DriverName::dataplane(),
+        spec: Spec::Filter(FilterSpec {
+            target: levee_api::filter::Target { zone: "web".to_owned(), prefix: None },
+            filters: Vec::new(),
+        }),
+        zone: "web".to_owned(),
+        incident: None,
+        stage: None,
+        asked_by: Actor::levee("test"),
+        reason: "test".to_owned(),
+        ttl: TTL,
+    };
+    ledger.plan(MitigationId(8), filter, &at(1));
+    let entries: std::collections::BTreeMap<_, _> = ledger.iter().map(|entry| (entry.id, entry.clone())).collect();
+    let mut again = Ledger::load("edge-1", entries, false, &at(5));
+    for ledger in [&mut ledger, &mut again] {
+        assert_eq!(ledger.recent_changes(&driver(), &at(59)), 1);
+        assert_eq!(ledger.recent_changes(&DriverName::dataplane(), &at(59)), 0, "the dataplane is no peer");
+        assert_eq!(ledger.recent_changes(&DriverName("core-b".to_owned()), &at(59)), 0);
+        assert_eq!(ledger.recent_changes(&driver(), &at(60)), 0);
+    }
 }

@@ -8,14 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use levee_api::config::{Config, ContentHash};
+use levee_api::grpc::FilterRequest;
 use levee_api::grpc::dataplane::v1 as contract;
 use levee_api::grpc::dataplane::v1::event::What;
 use levee_api::prefix::Prefix;
 use levee_api::zone::{Mode, Zone};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::core::Input;
-use crate::dataplane::{Dataplane, DataplaneError, Generation};
+use crate::dataplane::{Dataplane, DataplaneError, Generation, Snapshot};
+use crate::driver::OwnerTag;
 use crate::event_file::EventFile;
 use crate::event_line;
 
@@ -25,6 +28,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often counters are read: rates are means of this.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
+/// Before a policy that the dataplane refuses is handed over again, doubled each time, and the longest: what it has no room
+/// for may have gone. With the kill switch on it is always the first.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_REFUSED_PAUSE: Duration = Duration::from_secs(300);
 /// Events that are taken at once.
 const BATCH: usize = 256;
 
@@ -57,6 +64,17 @@ pub(super) struct Session {
     pub(super) position: (String, u64),
     /// What we have put in force: of which run, which generation, from which text, watching only.
     pub(super) committed: Option<(String, u64, ContentHash, bool)>,
+    /// The dataplane has refused what it was given.
+    pub(super) refused: Option<Refused>,
+    /// The run of the dataplane that has no zones because it refuses them while the kill switch is on.
+    pub(super) emptied: Option<String>,
+}
+
+/// A policy that waits to be handed over again.
+pub(super) struct Refused {
+    again: Instant,
+    pause: Duration,
+    told: String,
 }
 
 impl Session {
@@ -132,13 +150,20 @@ impl Session {
                     if changed.is_err() {
                         return Ok(());
                     }
-                    let policy = self.policy.borrow_and_update().clone();
-                    self.upload(&mut dataplane, &policy).await?;
-                    // Filters of ours went with the generation before: the ledger looks what is missing.
-                    self.tell(Input::Connected { boot_id: dataplane.identity.boot_id.clone() }).await?;
+                    self.refused = None;
+                    self.hand_over(&mut dataplane).await?;
                 }
+                () = until(self.refused.as_ref()) => self.hand_over(&mut dataplane).await?,
             }
         }
+    }
+
+    /// Hands the policy over on a connection that lives.
+    async fn hand_over(&mut self, dataplane: &mut Dataplane) -> Result<(), DataplaneError> {
+        let policy = self.policy.borrow_and_update().clone();
+        self.upload(dataplane, &policy).await?;
+        // Filters may have come or gone beside the upload: the ledger looks what is missing.
+        self.tell(Input::Connected { boot_id: dataplane.identity.boot_id.clone() }).await
     }
 
     /// Writes an event down, and hands it on.
@@ -184,21 +209,82 @@ impl Session {
             &policy.config.zones
         };
         let protected = &policy.protected;
-        match dataplane.upload(Generation { zones, protected, filters: &[] }).await {
+        let kept = if policy.monitor { Vec::new() } else { kept(&dataplane.snapshot().await?, zones) };
+        let mut outcome = dataplane.upload(Generation { zones, protected, filters: &kept }).await;
+        if matches!(outcome, Err(DataplaneError::Refused(_))) && !kept.is_empty() {
+            // Perhaps for a filter that the new policy forbids: the ledger brings back what it does not.
+            outcome = dataplane.upload(Generation { zones, protected, filters: &[] }).await;
+        }
+        match outcome {
             Ok(generation) => {
-                tracing::info!(generation, zones = zones.len(), "the policy of the file is in force");
+                let filters = kept.len();
+                tracing::info!(generation, zones = zones.len(), filters, "the policy of the file is in force");
                 let boot_id = dataplane.identity.boot_id.clone();
                 self.committed = Some((boot_id, generation, policy.config.hash, policy.monitor));
-                Ok(())
+                (self.refused, self.emptied) = (None, None);
+                self.tell(Input::Policy { refused: None }).await
             }
+            // What the dataplane tells is wanted all the same.
             Err(error @ DataplaneError::Refused(_)) => {
-                // Trying again would be refused again; what the dataplane tells is wanted all the same.
-                tracing::error!("{error}");
-                Ok(())
+                let mut text = error.to_string();
+                if policy.monitor {
+                    text += self.empty(dataplane, protected).await?;
+                }
+                self.try_again_later(text.clone(), policy.monitor);
+                self.tell(Input::Policy { refused: Some(text) }).await
             }
             Err(error) => Err(error),
         }
     }
+
+    /// The kill switch is on, and zones that only watch are refused: without zones nothing is dropped either. What came of
+    /// it, in words.
+    async fn empty(&mut self, dataplane: &mut Dataplane, protected: &[Prefix]) -> Result<&'static str, DataplaneError> {
+        let boot_id = dataplane.identity.boot_id.clone();
+        if self.emptied.as_ref() != Some(&boot_id) {
+            match dataplane.upload(Generation { zones: &[], protected, filters: &[] }).await {
+                Ok(_) => self.emptied = Some(boot_id),
+                Err(DataplaneError::Refused(_)) => {
+                    return Ok(
+                        "; nor does it take a policy without zones: use its own kill switch (SIGUSR1, or its file)",
+                    );
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok("; it has been given no zones at all, so that nothing is dropped, and tells of no attacks")
+    }
+
+    fn try_again_later(&mut self, text: String, monitor: bool) {
+        let before = self.refused.take();
+        let pause = match &before {
+            Some(before) if !monitor => (before.pause * 2).min(LONGEST_REFUSED_PAUSE),
+            _ => REFUSED_PAUSE,
+        };
+        // The same trouble again and again is told once.
+        if before.is_none_or(|before| before.told != text) {
+            tracing::error!("{text}; it is handed over again until it is taken");
+        }
+        self.refused = Some(Refused { again: Instant::now() + pause, pause, told: text });
+    }
+}
+
+/// Until it is time to hand the policy over again; for ever when nothing was refused.
+async fn until(refused: Option<&Refused>) {
+    match refused {
+        Some(refused) => tokio::time::sleep_until(refused.again).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The filters in force that a mitigation of ours has asked for, which would go with the generation before. Not those of a
+/// zone that is gone.
+fn kept(snapshot: &Snapshot, zones: &[Zone]) -> Vec<FilterRequest> {
+    let messages = snapshot.filters.iter().filter_map(|filter| filter.request.as_ref());
+    let ours = messages.filter(|request| request.owner.parse::<OwnerTag>().is_ok());
+    // One that cannot be read or is about to end is the ledger's to look after.
+    let requests = ours.filter_map(|request| FilterRequest::try_from(request).ok());
+    requests.filter(|request| zones.iter().any(|zone| zone.name == request.target.zone)).collect()
 }
 
 /// Takes an input, and all events that wait behind it with it: one step and one commit for a flood.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use levee_api::filter::Target;
 use levee_api::grpc::socket::Listener;
@@ -19,7 +19,7 @@ use crate::clock::Now;
 use crate::configuration::{InForce, ReloadError};
 use crate::core::{Asked, Command, Core, Input, Journal, Policy, Step};
 use crate::dataplane::Dataplane;
-use crate::driver::{self, Guard};
+use crate::driver::{self, Guard, OwnerTag};
 use crate::event_file::EventFile;
 use crate::guardrail::Guards;
 use crate::incident::{Incident, TimelineEntry};
@@ -31,7 +31,7 @@ use crate::server::link::{
     self, ApprovalView, Ask, Change, DriverView, End, Knowledge, Operation, Outcome, Refused, StageView,
 };
 use crate::server::{About, CallCounters, CaptureFolder, metrics};
-use crate::store::{KillSwitch, SqliteStore, Store, StoreError};
+use crate::store::{KillSwitch, SqliteStore, Store, StoreError, take_if_due};
 use crate::system_clock::SystemClock;
 
 /// How often time alone is an input.
@@ -111,7 +111,9 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
     let contents = store.load().map_err(|error| error.to_string())?;
     let (answers, mut answered) = mpsc::unbounded_channel();
     let (handle, end) = link::connect(Arc::new(in_force.config().clone()));
-    let (policy, ways) = configured(&in_force, answers.clone(), end.dataplane.subscribe());
+    let name = &in_force.config().appliance.name;
+    let former = contents.mitigations.values().filter(|entry| !entry.has_ended()).map(|entry| entry.tag(name));
+    let (policy, ways) = configured(&in_force, former.collect(), answers.clone(), end.dataplane.subscribe());
     let now = clock.now();
     let core = Core::load(policy.clone(), contents, &now);
     let (inputs, mut told) = mpsc::channel(WAITING);
@@ -127,6 +129,8 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
         events,
         position: (position.boot_id.clone(), position.sequence),
         committed: None,
+        refused: None,
+        emptied: None,
     };
     let session = tokio::spawn(session.run());
     let servers = serve(&policy, handle, &path, &now).await?;
@@ -171,6 +175,7 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
             _ = maintain.tick() => {
                 shell.store.maintain();
                 shell.look_at_machine();
+                back_up(shell.store.folder().to_owned());
             }
         }
     }
@@ -178,6 +183,15 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
     session.abort();
     servers.iter().for_each(JoinHandle::abort);
     Ok(())
+}
+
+/// Takes the copy of the day if it is due, on a thread of its own: of a long store that takes a while.
+fn back_up(folder: PathBuf) {
+    tokio::task::spawn_blocking(move || match take_if_due(&folder, SystemTime::now()) {
+        Ok(Some(copy)) => tracing::info!("the store was copied to {}", copy.display()),
+        Ok(None) => {}
+        Err(error) => tracing::error!("the copy of the store that is due was not taken: {error}"),
+    });
 }
 
 /// The API and the metrics.
@@ -223,6 +237,7 @@ fn for_dataplane(policy: &Policy, monitor: bool) -> DataplanePolicy {
 /// What a configuration makes of drivers, notifiers and guardrails.
 fn configured(
     in_force: &InForce,
+    tags: BTreeSet<OwnerTag>,
     answers: mpsc::UnboundedSender<Input>,
     dataplane: watch::Receiver<Option<Dataplane>>,
 ) -> (Policy, Ways) {
@@ -234,7 +249,7 @@ fn configured(
         checked.check_spec(spec)?;
         checked.check_ttl(remaining)
     });
-    let drivers = driver::configured(&config, &guard);
+    let drivers = driver::configured(&config, &guard, &tags);
     let capabilities = drivers.iter().map(|driver| (driver.name().clone(), driver.capabilities())).collect();
     let notifiers = notify::configured(&config)
         .into_iter()
@@ -269,10 +284,7 @@ impl Shell {
         let durable = self.journal.commit(&mut self.store, step, now);
         self.end.tell(&durable.stored);
         for reply in durable.replies {
-            if let Some(waiting) = self.waiting.remove(&reply.ticket) {
-                // Who has hung up asks again with the same id.
-                let _ = waiting.send(reply.result);
-            }
+            self.reply(reply.ticket, reply.result);
         }
         for command in durable.commands {
             match command {
@@ -331,7 +343,8 @@ impl Shell {
     }
 
     fn configure(&mut self) {
-        let (policy, ways) = configured(&self.in_force, self.answers.clone(), self.end.dataplane.subscribe());
+        let (tags, dataplane) = (self.core.ledger().tags(), self.end.dataplane.subscribe());
+        let (policy, ways) = configured(&self.in_force, tags, self.answers.clone(), dataplane);
         self.ways = ways;
         self.end.config.send_replace(Arc::clone(&policy.config));
         self.step(Input::Configured(Box::new(policy)));
@@ -375,7 +388,31 @@ impl Shell {
             Ask::Change(change) => change,
         };
         let Change { actor, request_id, digest, validate_only, operation, reply } = change;
-        let answer = match operation {
+        self.tickets = self.tickets.saturating_add(1);
+        let asked = Asked { ticket: self.tickets, actor, request_id, digest, validate_only, operation };
+        self.waiting.insert(asked.ticket, reply);
+        if !matches!(asked.operation, Operation::Reload { .. } | Operation::Confirm) {
+            self.step(Input::Change(Box::new(asked)));
+            return;
+        }
+        // The file is read here, and the answer is kept by the core: asked again, nothing is read and nothing is confirmed.
+        let result = match self.core.before(&asked) {
+            Ok(None) => self.with_file(&asked.operation, validate_only),
+            Ok(Some(known)) => {
+                self.reply(asked.ticket, Ok(known));
+                return;
+            }
+            Err(refused) => Err(refused),
+        };
+        match result {
+            Ok(outcome) if !validate_only => self.step(Input::Done(Box::new(asked), Box::new(outcome))),
+            result => self.reply(asked.ticket, result),
+        }
+    }
+
+    /// What is asked of the configuration file.
+    fn with_file(&mut self, operation: &Operation, validate_only: bool) -> Result<Outcome, Refused> {
+        match operation {
             Operation::Reload { .. } if validate_only => match self.in_force.plan() {
                 Ok(plan) => Ok(Outcome::Reloaded {
                     changes: plan.changes.iter().map(ToString::to_string).collect(),
@@ -384,26 +421,23 @@ impl Shell {
                 }),
                 Err(error) => Err(Refused::Precondition(format!("{error}: nothing would change"))),
             },
-            Operation::Reload { confirm_within } => self.reload(confirm_within),
+            Operation::Reload { confirm_within } => self.reload(*confirm_within),
             Operation::Confirm if validate_only && self.in_force.confirm_by().is_some() => {
                 Ok(Outcome::Confirmed { hash: self.in_force.config().hash.to_string() })
             }
-            Operation::Confirm => match self.in_force.confirm() {
+            _ => match self.in_force.confirm() {
                 Ok(hash) => Ok(Outcome::Confirmed { hash: hash.to_string() }),
                 Err(error @ ReloadError::Record { .. }) => Err(Refused::Unavailable(error.to_string())),
                 Err(error) => Err(Refused::Precondition(error.to_string())),
             },
-            operation => {
-                self.tickets = self.tickets.saturating_add(1);
-                let ticket = self.tickets;
-                self.waiting.insert(ticket, reply);
-                let asked = Asked { ticket, actor, request_id, digest, validate_only, operation };
-                self.step(Input::Change(Box::new(asked)));
-                return;
-            }
-        };
-        // Who has hung up asks again with the same id.
-        let _ = reply.send(answer);
+        }
+    }
+
+    fn reply(&mut self, ticket: u64, result: Result<Outcome, Refused>) {
+        if let Some(waiting) = self.waiting.remove(&ticket) {
+            // Who has hung up asks again with the same id.
+            let _ = waiting.send(result);
+        }
     }
 }
 

@@ -77,8 +77,10 @@ pub enum Report {
 pub enum Outcome {
     /// It is in force, as commanded.
     InForce,
-    /// It is not, and that was verified.
+    /// It is not, and that was verified. Of a step up or down: what was in force before it still is.
     Failed(Failure),
+    /// What was in force was replaced by something that could not be brought into force: nothing is.
+    Gone(Failure),
     /// It was in force, and is not any more: left, expired, or ended by somebody else.
     Ended,
 }

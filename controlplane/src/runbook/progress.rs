@@ -48,6 +48,9 @@ pub struct StageProgress {
     pub(super) renewals: u32,
     /// Somebody has said yes, or nobody has said no in time, and that was to proceed.
     pub(super) approved: bool,
+    /// Who has said yes: guardrails ask for it whenever something is begun for the stage.
+    #[serde(default)]
+    pub approvers: Vec<String>,
     /// It is not entered before its condition has been false for a while: an operator has ended it.
     pub(super) barred: bool,
     /// Attempts to enter it that failed in a row.
@@ -210,6 +213,7 @@ impl StageProgress {
             given: None,
             renewals: 0,
             approved: false,
+            approvers: Vec::new(),
             barred: false,
             failures: 0,
             entries: 0,
@@ -238,6 +242,8 @@ impl StageProgress {
         match &self.state {
             StageState::Failed { .. } => true,
             StageState::Entering { since } => self.failures > 0 || now.since(since) >= PATIENCE,
+            // Only what was to be tried is in force: stepping up again was refused or did not work.
+            StageState::Probing { .. } => self.failures > 0,
             _ => false,
         }
     }

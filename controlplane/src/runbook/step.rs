@@ -132,7 +132,12 @@ impl<'a> Step<'a> {
                     return;
                 }
                 if state.verdict == Verdict::True || report == Report::Attack || above {
-                    self.step_to(at, since, true);
+                    // Stepping up that failed is tried again as entering is: the stages behind see it meanwhile.
+                    let waited = state.failures == 0
+                        || state.changed.is_none_or(|changed| now.since(&changed) >= pause(stage, state.failures));
+                    if waited {
+                        self.step_to(at, since, true);
+                    }
                 } else if calm {
                     self.leave(at, News::Leaving, false);
                 }
@@ -202,11 +207,14 @@ impl<'a> Step<'a> {
                 }
             }
             StageState::Failed { since, failure } => {
-                let doublings = state.failures.saturating_sub(1).min(16);
-                let wait = RETRY.max(stage.hold).saturating_mul(1 << doublings).min(LONGEST_RETRY);
-                let waited = now.since(since) >= wait && state.is_settled(stage, &now);
+                let waited = now.since(since) >= pause(stage, state.failures) && state.is_settled(stage, &now);
                 if failure.may_pass() && long_enough && waited && !state.barred {
-                    self.enter(at);
+                    // Nobody was asked: the runbook has wanted that since it was changed only.
+                    if stage.approve.is_some() && !state.approved {
+                        self.ask(at);
+                    } else {
+                        self.enter(at);
+                    }
                 }
             }
             _ => {}
@@ -335,12 +343,30 @@ impl<'a> Step<'a> {
                 state.failures = state.failures.saturating_add(1);
                 self.fail(at, failure);
             }
-            // Stepping failed: what is in force is what was, or nothing, and then it will be said that it has ended.
+            // Stepping down failed: what is in force is what was.
             (Outcome::Failed(_), StageState::Probing { since }) => {
                 state.tries = state.tries.saturating_add(1);
                 state.state = StageState::Active { since: *since };
             }
-            (Outcome::Failed(_) | Outcome::Ended, StageState::Leaving { harmful, .. }) => {
+            // Stepping up failed: less is in force than the stage is for, and the stages behind it have to know.
+            (Outcome::Failed(failure), StageState::Active { since }) => {
+                state.failures = state.failures.saturating_add(1);
+                state.state = StageState::Probing { since: *since };
+                self.tell(at, News::Failed(failure));
+            }
+            (Outcome::InForce, StageState::Active { .. }) => state.failures = 0,
+            (
+                Outcome::Gone(failure),
+                StageState::Entering { .. } | StageState::Active { .. } | StageState::Probing { .. },
+            ) => {
+                state.changed = Some(now);
+                let (failures, approved, approvers) =
+                    (state.failures.saturating_add(1), state.approved, std::mem::take(&mut state.approvers));
+                state.come_to_rest(now, false);
+                (state.failures, state.approved, state.approvers) = (failures, approved, approvers);
+                self.fail(at, failure);
+            }
+            (Outcome::Failed(_) | Outcome::Gone(_) | Outcome::Ended, StageState::Leaving { harmful, .. }) => {
                 let harmful = *harmful;
                 state.come_to_rest(now, harmful);
                 self.tell(at, if harmful { News::Failed(Failure::Harmful) } else { News::Left });
@@ -371,6 +397,7 @@ impl<'a> Step<'a> {
         if said.len() < usize::from(ask.people) {
             return;
         }
+        state.approvers = std::mem::take(said);
         state.approved = true;
         state.state = StageState::Idle;
         self.tell(at, News::Approved);
@@ -422,6 +449,12 @@ impl<'a> Step<'a> {
     }
 }
 
+/// Before what has failed so often in a row is tried again.
+fn pause(stage: &Stage, failures: u32) -> Duration {
+    let doublings = failures.saturating_sub(1).min(16);
+    RETRY.max(stage.hold).saturating_mul(1 << doublings).min(LONGEST_RETRY)
+}
+
 enum Judgement {
     Keep,
     StepDown,
@@ -443,6 +476,7 @@ impl StageProgress {
     fn come_to_rest(&mut self, now: Now, harmful: bool) {
         self.count_anew();
         self.approved = false;
+        self.approvers.clear();
         self.effective = None;
         self.given = None;
         self.state =
@@ -453,6 +487,7 @@ impl StageProgress {
     fn forget(&mut self) {
         self.failures = 0;
         self.approved = false;
+        self.approvers.clear();
         self.barred = false;
     }
 }

@@ -651,6 +651,115 @@ proptest! {
     }
 }
 
+/// Blackholes at the foot of the ladder: they are stepped down to see whether the attack goes on.
+fn stepping() -> Runbook {
+    runbook(
+        r#"
+        [[runbook]]
+        name = "stepping"
+        [[runbook.stage]]
+        name = "blackhole"
+        when = "uplink.utilisation > 0.7"
+        for = "1s"
+        action = { blackhole = { announcers = ["core"] } }
+        calm = "5s"
+        min_hold = "5s"
+        [[runbook.stage]]
+        name = "last"
+        when = "uplink.utilisation > 0.7 && stage.blackhole.failed"
+        for = "1s"
+        action = { flowspec = { announcers = ["core"], prefer = "drop" } }
+        [runbook.de_escalate]
+        probe = "10s"
+        "#,
+    )
+}
+
+#[test]
+fn a_step_up_that_is_refused_has_failed_for_the_stages_behind_it_and_is_tried_again() {
+    let runbook = stepping();
+    let mut incident = Incident::new(&runbook);
+    let (attack, calm) = (values(Some(true), Some(0.9)), values(Some(false), Some(0.1)));
+    incident.seconds(5, &attack, &[]);
+    while incident.state("blackhole") != "probing" {
+        incident.seconds(1, &calm, &[]);
+        assert!(incident.ms < 100_000, "{:?}", incident.progress);
+    }
+    // The attack goes on, and a guardrail refuses to go up again. Twice.
+    let mut refused = Vec::new();
+    while refused.len() < 2 {
+        incident.ms += 1_000;
+        assert!(incident.ms < 1_000_000, "{:?}", incident.progress);
+        for command in incident.step(Input::Measured { values: &attack, sights: &[] }) {
+            match command {
+                Command::StepUp { stage, change, .. } => {
+                    refused.push(incident.ms);
+                    incident.step(Input::Result { stage, change, outcome: Outcome::Failed(Failure::Refused) });
+                    assert_eq!(incident.state("blackhole"), "probing", "the rate limit is what is in force");
+                    assert!(incident.progress.views(&at(incident.ms))[0].failed);
+                }
+                command => incident.obey(vec![command]),
+            }
+        }
+    }
+    assert!(refused[1] - refused[0] >= 30_000, "at growing intervals: {refused:?}");
+    assert_eq!(incident.state("last"), "active", "the stage behind it takes over");
+    // Then it works.
+    incident.seconds(120, &attack, &[]);
+    assert_eq!(incident.state("blackhole"), "active");
+    assert!(!incident.progress.views(&at(incident.ms))[0].failed);
+}
+
+#[test]
+fn what_was_replaced_by_something_that_failed_has_failed() {
+    let runbook = stepping();
+    let mut incident = Incident::new(&runbook);
+    let attack = values(Some(true), Some(0.9));
+    incident.seconds(5, &attack, &[]);
+    assert_eq!(incident.state("blackhole"), "active");
+    let change = incident.progress.stages[0].change();
+    incident.step(Input::Result { stage: 0, change, outcome: Outcome::Gone(Failure::Error) });
+    assert_eq!(incident.state("blackhole"), "failed");
+    incident.seconds(5, &attack, &[]);
+    assert_eq!(incident.state("last"), "active");
+    incident.seconds(120, &attack, &[]);
+    assert_eq!(incident.state("blackhole"), "active", "and it is tried again");
+}
+
+#[test]
+fn a_failed_stage_that_needs_approval_since_a_reload_asks_before_it_is_tried_again() {
+    let runbook = stepping();
+    let mut incident = Incident::new(&runbook);
+    let attack = values(Some(true), Some(0.9));
+    incident.ms += 1_000;
+    for _ in 0..5 {
+        incident.ms += 1_000;
+        for command in incident.step(Input::Measured { values: &attack, sights: &[] }) {
+            if let Command::Enter { stage: 0, change, .. } = command {
+                incident.step(Input::Result { stage: 0, change, outcome: Outcome::Failed(Failure::Error) });
+            }
+        }
+    }
+    assert_eq!(incident.state("blackhole"), "failed");
+    let ask = Ask {
+        roles: vec![levee_api::config::ApprovalRole::Operator],
+        people: 1,
+        within: std::time::Duration::from_secs(3_600),
+        otherwise: levee_api::config::Otherwise::Skip,
+    };
+    let mut changed = runbook.clone();
+    changed.stages[0].approve = Some(ask);
+    let mut progress = incident.progress;
+    progress.adopt(&changed);
+    let mut incident = Incident { runbook: &changed, progress, ms: incident.ms, log: Vec::new() };
+    incident.seconds(120, &attack, &[]);
+    assert_eq!(incident.state("blackhole"), "waiting");
+    assert!(!incident.log.iter().any(|(_, command)| matches!(command, Command::Enter { stage: 0, .. })));
+    let commands = incident.step(Input::Answer { stage: 0, by: "ann", yes: true });
+    incident.obey(commands);
+    assert_eq!(incident.state("blackhole"), "active");
+}
+
 /// Files with conditions that are broken somewhere.
 const SHIPPED: [&str; 3] = [
     include_str!("../../../configs/runbook-hosting.toml"),

@@ -54,8 +54,7 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let method = request.uri().path().to_owned();
         let counters = Arc::clone(&self.counters);
-        match admitted(&method, request.extensions().get::<Peer>().copied(), &self.handle.config().controlplane.access)
-        {
+        match admitted(&method, request.extensions().get::<Peer>(), &self.handle.config().controlplane.access) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 let answer = self.inner.call(request);
@@ -76,7 +75,7 @@ where
     }
 }
 
-fn admitted(method: &str, peer: Option<Peer>, access: &Access) -> Result<Caller, Status> {
+fn admitted(method: &str, peer: Option<&Peer>, access: &Access) -> Result<Caller, Status> {
     let peer = peer.ok_or_else(|| Status::unauthenticated("it is not known who calls"))?;
     let needs = needed(method).ok_or_else(|| Status::unimplemented(format!("there is no method {method}")))?;
     let caller = Caller::at(peer, access);

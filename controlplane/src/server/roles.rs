@@ -7,7 +7,7 @@
 use std::fmt;
 
 use levee_api::config::Access;
-use levee_api::grpc::socket::{Peer, is_member};
+use levee_api::grpc::socket::Peer;
 
 use crate::actor::{Actor, Role};
 
@@ -76,15 +76,14 @@ impl Caller {
     /// Who is at the other end of the unix socket, with the highest role that `[controlplane.access]` gives him; none if
     /// it gives him none. Root and the control plane's own user, who could change the file and the store anyway, may do
     /// everything.
-    pub fn at(peer: Peer, access: &Access) -> Option<Self> {
-        let known = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(peer.uid)).ok().flatten();
-        let name = known.map_or_else(|| format!("uid {}", peer.uid), |user| user.name);
+    pub fn at(peer: &Peer, access: &Access) -> Option<Self> {
+        let name = peer.identity.name.clone().unwrap_or_else(|| format!("uid {}", peer.uid));
         if peer.uid == 0 || peer.uid == nix::unistd::Uid::effective().as_raw() {
             return Some(Self { name, role: Role::Admin, captures: true });
         }
         let is_listed = |list: &[String]| {
             list.iter().any(|one| match one.strip_prefix('@') {
-                Some(group) => is_member(peer.uid, peer.gid, group),
+                Some(group) => peer.identity.groups.contains(group),
                 None => *one == name,
             })
         };
@@ -132,6 +131,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use levee_api::grpc::DESCRIPTORS;
+    use levee_api::grpc::socket::Identity;
     use prost::Message as _;
 
     use super::*;
@@ -184,8 +184,9 @@ mod tests {
 
     #[test]
     fn the_file_says_who_has_which_role() {
-        let nobody = Peer { uid: 65_534, gid: 65_534, pid: None };
-        let root = Caller::at(Peer { uid: 0, gid: 0, pid: None }, &Access::default()).unwrap();
+        let peer = |uid, gid| Peer { uid, gid, pid: None, identity: Identity::look_up(uid, gid).into() };
+        let nobody = &peer(65_534, 65_534);
+        let root = Caller::at(&peer(0, 0), &Access::default()).unwrap();
         assert_eq!((root.role, root.captures), (Role::Admin, true));
         assert_eq!(Caller::at(nobody, &Access::default()), None, "neither listed nor of the group levee");
 

@@ -179,6 +179,7 @@ fn switch(state: Option<&crate::store::KillSwitch>) -> v1::KillSwitch {
         on: state.engaged,
         since_unix_ns: state.engaged.then_some(state.at.wall.0),
         by: state.by.to_string(),
+        reason: state.reason.clone(),
     }
 }
 

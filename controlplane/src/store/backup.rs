@@ -167,7 +167,7 @@ pub(super) fn put_in_place(backup: &Path, store: &Path) -> Result<(), BackupErro
     let draft = draft_of(store);
     remove_if_there(&draft)?;
     std::fs::copy(backup, &draft).map_err(io_error(&draft))?;
-    skip_ids(&draft)?;
+    skip_ids_and_mark(&draft)?;
     finish(&draft, store)
 }
 
@@ -177,13 +177,16 @@ pub(super) fn companions(store: &Path) -> [PathBuf; 2] {
 }
 
 /// Ids are part of owner tags and never given twice: those given since the copy was made are left out, more than a day
-/// has use for.
-fn skip_ids(draft: &Path) -> Result<(), BackupError> {
+/// has use for. And it says of itself that it is a copy, in the same file so that no crash parts the two: what it holds to
+/// be in force may have been withdrawn since, and must be looked for before anything is brought into force again.
+fn skip_ids_and_mark(draft: &Path) -> Result<(), BackupError> {
     const SKIPPED: i64 = 1_000_000;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let connection = Connection::open_with_flags(draft, flags).map_err(sqlite_error(draft))?;
     let sql = "UPDATE record SET value = CAST(CAST(value AS INTEGER) + ?1 AS TEXT) WHERE kind = ?2 AND key = ?3";
     connection.execute(sql, params![SKIPPED, row::NEXT_ID, row::ONLY]).map_err(sqlite_error(draft))?;
+    let sql = "INSERT OR REPLACE INTO record (kind, key, value) VALUES (?1, ?2, 'true')";
+    connection.execute(sql, params![row::RESTORED, row::ONLY]).map_err(sqlite_error(draft))?;
     connection.close().map_err(|(_, error)| sqlite_error(draft)(error))
 }
 

@@ -111,6 +111,8 @@ pub(super) fn mitigation(id: u64, state: State) -> Mitigation {
         failures: 0,
         retry_at: None,
         error: None,
+        appliance: None,
+        unproven: false,
     }
 }
 
@@ -162,7 +164,12 @@ fn what_was_committed_is_there_after_a_restart(place: &dyn Place) {
         ],
         vec![
             Write::PutPosition(Position { boot_id: "run".into(), sequence: u64::MAX }),
-            Write::PutKillSwitch(KillSwitch { engaged: true, by: Actor::levee("test"), at: now(9) }),
+            Write::PutKillSwitch(KillSwitch {
+                engaged: true,
+                by: Actor::levee("test"),
+                at: now(9),
+                reason: "because".into(),
+            }),
             Write::PutNextId(Id(3)),
         ],
     ];

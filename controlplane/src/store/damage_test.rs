@@ -310,3 +310,67 @@ fn a_program_that_holds_the_file_does_not_hold_up_the_one_that_writes_to_it() {
     other.execute_batch("ROLLBACK").unwrap();
     store.commit(&[Write::PutMitigation(mitigation(1, State::Active))]).unwrap();
 }
+
+fn turned(engaged: bool) -> Write {
+    let (by, at) = (crate::actor::Actor::levee("test"), crate::clock::Now::default());
+    Write::PutKillSwitch(super::KillSwitch { engaged, by, at, reason: "customers are cut off".into() })
+}
+
+#[test]
+fn a_store_that_is_lost_does_not_forget_the_kill_switch() {
+    for with_backup in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        left_behind(folder.path(), 3);
+        if with_backup {
+            take_if_due(folder.path(), NOON).unwrap().unwrap();
+        }
+        let engaged = || {
+            let (mut store, beginning) = SqliteStore::open(folder.path(), NOON).unwrap();
+            let switch = store.load().unwrap().kill_switch;
+            (beginning, switch.filter(|switch| switch.engaged).map(|switch| switch.reason))
+        };
+        SqliteStore::open(folder.path(), NOON).unwrap().0.commit(&[turned(true)]).unwrap();
+        fs::write(file(folder.path()), vec![0xa5; 70_000]).unwrap();
+        let (beginning, reason) = engaged();
+        assert_ne!(beginning, Beginning::Continued);
+        assert_eq!(reason.as_deref(), Some("customers are cut off"), "with a backup: {with_backup}");
+        SqliteStore::open(folder.path(), NOON).unwrap().0.commit(&[turned(false)]).unwrap();
+        assert_eq!(engaged(), (Beginning::Continued, None));
+        // What cannot be understood is not taken for released.
+        fs::write(folder.path().join("kill-switch.json"), "").unwrap();
+        assert!(engaged().1.unwrap().contains("cannot be understood"));
+        SqliteStore::open(folder.path(), NOON).unwrap().0.commit(&[turned(false)]).unwrap();
+        assert_eq!(engaged().1, None);
+    }
+}
+
+#[test]
+fn a_kill_switch_that_the_store_does_not_take_holds_over_a_restart_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut store, _) = SqliteStore::open(folder.path(), NOON).unwrap();
+    let other = Connection::open(file(folder.path())).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    store.commit(&[turned(true)]).unwrap_err();
+    drop((store, other));
+    let (mut store, _) = SqliteStore::open(folder.path(), NOON).unwrap();
+    assert!(store.load().unwrap().kill_switch.unwrap().engaged);
+}
+
+#[test]
+fn a_backup_that_takes_the_place_of_the_store_says_that_it_is_one_until_that_is_dealt_with() {
+    let folder = tempfile::tempdir().unwrap();
+    left_behind(folder.path(), 3);
+    let backup = take_if_due(folder.path(), NOON).unwrap().unwrap();
+    let restored = || SqliteStore::open(folder.path(), NOON).unwrap().0.load().unwrap().restored;
+    assert!(!restored());
+    for by_hand in [true, false] {
+        if by_hand {
+            restore(folder.path(), &backup, NOON).unwrap();
+        } else {
+            fs::write(file(folder.path()), vec![0xa5; 70_000]).unwrap();
+        }
+        assert!(restored() && restored(), "by hand: {by_hand}");
+        SqliteStore::open(folder.path(), NOON).unwrap().0.commit(&[Write::PutRestored(false)]).unwrap();
+        assert!(!restored());
+    }
+}

@@ -8,6 +8,7 @@ mod row;
 mod schema;
 mod sqlite;
 mod twin;
+mod witness;
 
 #[cfg(test)]
 mod behaviour;

@@ -43,6 +43,8 @@ pub enum Write {
     PutKillSwitch(KillSwitch),
     /// There is one: the next id that was not given yet.
     PutNextId(Id),
+    /// There is one: what is stored is that of a backup, and was not compared with what is in force.
+    PutRestored(bool),
 }
 
 /// Everything that is stored. Timelines are kept apart: they are read when somebody looks.
@@ -66,6 +68,8 @@ pub struct Contents {
     pub kill_switch: Option<KillSwitch>,
     /// The next id; none in a new store.
     pub next_id: Option<Id>,
+    /// It was put back from a backup: what has happened since is not known, and measures may have ended.
+    pub restored: bool,
 }
 
 /// Where the runbook of an incident stands, as the engine writes it down.
@@ -112,6 +116,9 @@ pub struct KillSwitch {
     pub by: Actor,
     /// When.
     pub at: Now,
+    /// Why, in words; empty when nobody said.
+    #[serde(default)]
+    pub reason: String,
 }
 
 impl Contents {
@@ -156,6 +163,7 @@ impl Contents {
             Write::PutPosition(position) => self.position = Some(position.clone()),
             Write::PutKillSwitch(kill_switch) => self.kill_switch = Some(kill_switch.clone()),
             Write::PutNextId(id) => self.next_id = Some(*id),
+            Write::PutRestored(restored) => self.restored = *restored,
         }
     }
 }

@@ -30,6 +30,7 @@ const REQUEST: &str = "request";
 const POSITION: &str = "position";
 const KILL_SWITCH: &str = "kill_switch";
 pub(super) const NEXT_ID: &str = "next_id";
+pub(super) const RESTORED: &str = "restored";
 /// The key of kinds of which there is one.
 pub(super) const ONLY: &str = "";
 
@@ -59,6 +60,8 @@ pub(super) fn changes(batch: &[Write]) -> Result<Vec<Change>, StoreError> {
             Write::PutPosition(position) => changes.push(put(POSITION, ONLY.to_owned(), position)?),
             Write::PutKillSwitch(kill_switch) => changes.push(put(KILL_SWITCH, ONLY.to_owned(), kill_switch)?),
             Write::PutNextId(id) => changes.push(put(NEXT_ID, ONLY.to_owned(), id)?),
+            Write::PutRestored(true) => changes.push(put(RESTORED, ONLY.to_owned(), &true)?),
+            Write::PutRestored(false) => changes.push(Change::Delete(RESTORED, ONLY.to_owned())),
         }
     }
     Ok(changes)
@@ -101,6 +104,7 @@ fn add(contents: &mut Contents, kind: &str, document: &str) -> Result<(), String
         POSITION => Write::PutPosition(read(document)?),
         KILL_SWITCH => Write::PutKillSwitch(read(document)?),
         NEXT_ID => Write::PutNextId(read(document)?),
+        RESTORED => Write::PutRestored(read(document)?),
         _ => return Err("this version of Levee knows no such kind of record".to_owned()),
     };
     contents.apply(&write);

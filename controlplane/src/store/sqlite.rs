@@ -5,6 +5,7 @@
 //! STATE_DIR/controlplane/store.sqlite              the store (with -wal and -shm while it is open)
 //!                       /store.sqlite.damaged-*    what could not be read, kept aside
 //!                       /backups/store-*.sqlite    copies, made every day and when asked for
+//!                       /kill-switch.json          the kill switch once more, for when the store is lost
 //!                       /ballast                   64 MiB, freed when the disk is full
 //!                       /lock                      held by the process that has the store open
 //! ```
@@ -21,7 +22,8 @@ use super::ballast::{self, Ballast};
 use super::lock::{Lock, LockError};
 use super::row::{self, Change, Stored};
 use super::schema::{self, SchemaError};
-use super::{Contents, Store, StoreError, Write, backup};
+use super::witness::Witness;
+use super::{Contents, KillSwitch, Store, StoreError, Write, backup};
 use crate::incident::TimelineEntry;
 use crate::ledger::IncidentId;
 
@@ -41,6 +43,7 @@ pub struct SqliteStore {
     connection: Connection,
     folder: PathBuf,
     ballast: Ballast,
+    witness: Witness,
     _lock: Lock,
 }
 
@@ -95,7 +98,8 @@ impl SqliteStore {
         let (connection, beginning) = opened?;
         connection.busy_timeout(BUSY).map_err(|error| store_error(folder, &error))?;
         tell(&beginning);
-        let store = Self { connection, folder: folder.to_owned(), ballast, _lock: lock };
+        let witness = Witness::in_folder(folder);
+        let store = Self { connection, folder: folder.to_owned(), ballast, witness, _lock: lock };
         store.put_down_ballast();
         Ok((store, beginning))
     }
@@ -131,6 +135,15 @@ impl SqliteStore {
         }
     }
 
+    fn tell_witness(&self, turned: Option<&KillSwitch>) {
+        if let Some(state) = turned
+            && let Err(error) = self.witness.write(state)
+        {
+            let folder = self.folder.display();
+            tracing::error!("{folder}: how the kill switch is cannot be written down beside the store: {error}");
+        }
+    }
+
     fn put_down_ballast(&self) {
         match self.ballast.put_down() {
             Ok(true) => {}
@@ -151,7 +164,9 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn load(&mut self) -> Result<Contents, StoreError> {
         let rows = read(&self.connection).map_err(|error| store_error(&self.folder, &error))?;
-        row::contents(rows)
+        let mut contents = row::contents(rows)?;
+        contents.kill_switch = self.witness.agree(contents.kill_switch, contents.restored);
+        Ok(contents)
     }
 
     fn commit(&mut self, batch: &[Write]) -> Result<(), StoreError> {
@@ -159,10 +174,18 @@ impl Store for SqliteStore {
             return Ok(());
         }
         let changes = row::changes(batch)?;
+        let turned = batch.iter().rev().find_map(|write| match write {
+            Write::PutKillSwitch(state) => Some(state),
+            _ => None,
+        });
+        // Whenever the process ends between the two, the switch is engaged.
+        self.tell_witness(turned.filter(|state| state.engaged));
         match self.write(&changes) {
-            Err(StoreError::Full(_)) if freed(&self.ballast) => self.write(&changes),
-            outcome => outcome,
+            Err(StoreError::Full(_)) if freed(&self.ballast) => self.write(&changes)?,
+            outcome => outcome?,
         }
+        self.tell_witness(turned.filter(|state| !state.engaged));
+        Ok(())
     }
 }
 

@@ -264,6 +264,8 @@ fn done(records: &Records, actor: &Actor, operation: Operation) -> Result<(Outco
                 failures: 0,
                 retry_at: None,
                 error: None,
+                appliance: None,
+                unproven: false,
             }))
         }
         Operation::Renew { id, ttl } => {
@@ -274,8 +276,8 @@ fn done(records: &Records, actor: &Actor, operation: Operation) -> Result<(Outco
             let one = existing(id)?;
             Ok(told(Mitigation { state: State::Withdrawing, outcome: Some(End::Withdrawn), ..one }))
         }
-        Operation::KillSwitch { on, .. } => {
-            let state = KillSwitch { engaged: on, by: actor.clone(), at: at(100) };
+        Operation::KillSwitch { on, reason } => {
+            let state = KillSwitch { engaged: on, by: actor.clone(), at: at(100), reason };
             let withdrawing = records.0.mitigations.len() as u64;
             Ok((Outcome::KillSwitch { state: state.clone(), withdrawing }, vec![Write::PutKillSwitch(state)]))
         }

@@ -183,3 +183,34 @@ async fn two_that_race_leave_one_filter_each_and_many_do_not_disturb_each_other(
     owners.dedup();
     assert_eq!((owners.len(), in_force(&place).await.len()), (20, 20));
 }
+
+#[tokio::test]
+async fn a_table_that_is_full_is_tried_again() {
+    let place = Place::new();
+    let world = place.start();
+    let driver = driver(&place);
+    world.steered.room.store(1, std::sync::atomic::Ordering::SeqCst);
+    driver.apply(&key("1"), &spec("203.0.113.9", &[100]), &tag(1), MINUTE).await.unwrap();
+    let two = spec("203.0.113.10", &[100]);
+    let full = driver.apply(&key("2"), &two, &tag(2), MINUTE).await.unwrap_err();
+    assert!(
+        matches!(&full, DriverError::Retryable { reason, .. } if reason.contains("no more are possible")),
+        "{full}"
+    );
+    driver.withdraw(&key("1/w"), &two, &tag(1)).await.unwrap();
+    driver.apply(&key("2"), &two, &tag(2), MINUTE).await.unwrap();
+}
+
+#[tokio::test]
+async fn filters_under_an_earlier_name_of_the_appliance_are_seen_if_the_ledger_knows_them() {
+    let place = Place::new();
+    let _world = place.start();
+    let host = spec("203.0.113.9", &[100]);
+    for id in [7, 8] {
+        driver(&place).apply(&key("1"), &host, &tag(id), MINUTE).await.unwrap();
+    }
+    let renamed = Filters::new("edge-2", place.socket(), Arc::new(|_, _| Ok(())));
+    assert_eq!(renamed.observe().await.unwrap(), [], "another appliance may have that name");
+    let renamed = renamed.with_former(&[tag(7)].into());
+    assert_eq!(renamed.observe().await.unwrap().iter().map(|found| found.id.0).collect::<Vec<_>>(), [7]);
+}

@@ -4,9 +4,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use levee_api::zone::Mode;
 use levee_engine::detect::event::Phase;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -90,6 +92,24 @@ fn configured(place: &Place) -> std::path::PathBuf {
     let path = place.folder.path().join("levee.toml");
     std::fs::write(&path, file_for(&place.socket())).unwrap();
     path
+}
+
+/// What an operator reads.
+fn leveectl(place: &Place, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_leveectl"));
+    command.arg("--socket").arg(place.folder.path().join("controlplane.sock")).args(arguments);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Waits until it holds.
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < DEADLINE, "{what}");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -265,13 +285,7 @@ fn a_store_that_somebody_holds_keeps_neither_events_nor_operators_waiting() {
     running.event("snapshot");
     let store = rusqlite::Connection::open(place.folder.path().join("controlplane/store.sqlite")).unwrap();
     store.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let status = || {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_leveectl"));
-        command.arg("--socket").arg(place.folder.path().join("controlplane.sock")).arg("status");
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let status = || leveectl(&place, &["status"]);
     // Ten commits would have waited five seconds each.
     let begun = Instant::now();
     for host in 10..20 {
@@ -291,4 +305,39 @@ fn a_store_that_somebody_holds_keeps_neither_events_nor_operators_waiting() {
     let incidents: i64 =
         store.query_row("SELECT count(*) FROM record WHERE kind = 'incident'", [], |row| row.get(0)).unwrap();
     assert_eq!(incidents, 10, "what could not be stored was stored when it could");
+}
+
+#[test]
+fn a_kill_switch_that_the_dataplane_refuses_is_handed_over_until_it_is_taken() {
+    let place = Place::new();
+    let world = place.start();
+    let running = control_plane(&configured(&place), "-");
+    running.event("snapshot");
+    world.steered.refuses.store(1, Ordering::SeqCst);
+    leveectl(&place, &["kill-switch", "on", "--reason", "customers are cut off"]);
+    running.log("no room for these zones");
+    // Until it takes zones that only watch it has none, and drops nothing.
+    let zones = || world.steered.zones.lock().unwrap().clone();
+    until("neither emptied nor lowered", || zones().iter().all(|zone| zone.mode == Mode::Monitor));
+    until("zones that only watch", || zones().len() == 2);
+    assert!(zones().iter().all(|zone| zone.mode == Mode::Monitor));
+    let status = leveectl(&place, &["status"]);
+    assert!(status.contains("customers are cut off") && !status.contains("no room"), "{status}");
+}
+
+#[test]
+fn a_policy_that_is_handed_over_leaves_the_filters_of_mitigations_in_force() {
+    let place = Place::new();
+    let _world = place.start();
+    let config = configured(&place);
+    let running = control_plane(&config, "-");
+    running.event("snapshot");
+    let rule = ["--zone", "web", "--target", "203.0.113.9", "--match", "protocol=udp src_port=53", "--ttl", "10m"];
+    leveectl(&place, &[&["mitigations", "add", "filter"][..], &rule].concat());
+    until("in force", || leveectl(&place, &["mitigations", "list"]).contains("active"));
+    let third = "[[zone]]\nname = \"third\"\nprefixes = [\"192.0.2.0/24\"]\n";
+    std::fs::write(&config, format!("{}{third}", file_for(&place.socket()))).unwrap();
+    running.signal(Signal::SIGHUP);
+    let committed = running.event("policy_committed");
+    assert_eq!((&committed["zones"], &committed["filters"]), (&3.into(), &1.into()), "it came with the policy");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use levee_api::grpc::dataplane::v1::event::What as Told;
 use levee_api::lane::Lane;
 use levee_api::role::Role;
 use levee_api::time::Timestamp;
-use levee_dataplane::service::{Inlet, Listener, Outlet, Policy, Request, Service, Snapshot};
+use levee_api::zone::Zone;
+use levee_dataplane::service::{Inlet, Listener, NotInstalled, Outlet, Policy, Request, Service, Snapshot};
 use levee_engine::detect::detector::LegitimateShare;
 use levee_engine::detect::event::{Event, Phase, What};
 
@@ -80,10 +82,16 @@ impl Place {
 
     fn run((service, inlet, outlet): (Service, Inlet, Outlet)) -> World {
         let outlet = Arc::new(Mutex::new(outlet));
-        let owner =
-            Owner { started: Instant::now(), outlet: Arc::clone(&outlet), filters: BTreeMap::new(), last_id: 0 };
+        let steered = Arc::new(Steered { room: AtomicUsize::new(usize::MAX), ..Steered::default() });
+        let owner = Owner {
+            started: Instant::now(),
+            outlet: Arc::clone(&outlet),
+            steered: Arc::clone(&steered),
+            filters: BTreeMap::new(),
+            last_id: 0,
+        };
         let thread = std::thread::spawn(move || owner.serve(inlet));
-        World { service: Some(service), outlet, thread: Some(thread) }
+        World { service: Some(service), outlet, steered, thread: Some(thread) }
     }
 }
 
@@ -91,7 +99,20 @@ impl Place {
 pub(crate) struct World {
     service: Option<Service>,
     outlet: Arc<Mutex<Outlet>>,
+    /// How it behaves, and what it was given.
+    pub(crate) steered: Arc<Steered>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// What a test decides, and sees.
+#[derive(Default)]
+pub(crate) struct Steered {
+    /// So many policies with zones are refused.
+    pub(crate) refuses: AtomicUsize,
+    /// So many filters have room.
+    pub(crate) room: AtomicUsize,
+    /// The zones in force.
+    pub(crate) zones: Mutex<Vec<Zone>>,
 }
 
 impl World {
@@ -114,6 +135,7 @@ impl Drop for World {
 struct Owner {
     started: Instant,
     outlet: Arc<Mutex<Outlet>>,
+    steered: Arc<Steered>,
     filters: BTreeMap<u64, Filter>,
     last_id: u64,
 }
@@ -123,13 +145,22 @@ impl Owner {
         while let Some(request) = inlet.wait() {
             let now = Timestamp::ZERO + self.started.elapsed();
             match request {
+                Request::Replace { policy, reply } if !policy.zones.is_empty() && self.refuses() => {
+                    let _ = reply.send(Err(vec!["there is no room for these zones".to_owned()]));
+                }
                 Request::Replace { policy, reply } => {
                     self.filters.clear();
+                    self.steered.zones.lock().unwrap().clone_from(&policy.zones);
                     let (zones, filters) = (policy.zones.len() as u64, policy.filters.len() as u64);
                     self.install(policy.filters, now);
                     let told = contract::PolicyCommitted { generation: policy.generation, zones, filters };
                     self.outlet.lock().unwrap().tell_of(Told::PolicyCommitted(told), now);
                     let _ = reply.send(Ok(()));
+                }
+                Request::Install { filters, reply }
+                    if self.filters.len() + filters.len() > self.steered.room.load(Ordering::SeqCst) =>
+                {
+                    let _ = reply.send(Err(NotInstalled::NoRoom(vec!["no more are possible".to_owned()])));
                 }
                 Request::Install { filters, reply } => {
                     let ids = self.install(filters, now);
@@ -180,6 +211,11 @@ impl Owner {
                 }
             }
         }
+    }
+
+    fn refuses(&self) -> bool {
+        let refuses = &self.steered.refuses;
+        refuses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok()
     }
 
     fn install(&mut self, filters: Vec<FilterRequest>, now: Timestamp) -> Vec<u64> {

@@ -51,6 +51,15 @@ pub type Reply<T> = oneshot::Sender<T>;
 /// Why something was refused, a sentence per reason.
 pub type Refusal = Vec<String>;
 
+/// Why filters were not installed, none of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotInstalled {
+    /// There may be room later: the same again may work.
+    NoRoom(Refusal),
+    /// As things are it is refused.
+    Refused(Refusal),
+}
+
 /// What the service asks of the owner of detector and tables.
 #[derive(Debug)]
 pub enum Request {
@@ -66,7 +75,7 @@ pub enum Request {
         /// The filters.
         filters: Vec<FilterRequest>,
         /// Their ids in the same order, or why not.
-        reply: Reply<Result<Vec<u64>, Refusal>>,
+        reply: Reply<Result<Vec<u64>, NotInstalled>>,
     },
     /// Move the deadline of filters, of all or of none.
     Renew {

@@ -23,7 +23,7 @@ use levee_api::config::Config;
 pub use levee_api::grpc::socket::{BindError, Listener};
 use tokio::sync::oneshot;
 
-pub use link::{Inlet, Outlet, Policy, Refusal, Reply, Request, Snapshot};
+pub use link::{Inlet, NotInstalled, Outlet, Policy, Refusal, Reply, Request, Snapshot};
 pub use policy::{MAX_FILTERS, MAX_PREFIXES};
 
 use server::Server;

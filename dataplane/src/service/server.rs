@@ -236,7 +236,7 @@ impl Server {
         }
         let filters = filters(&request.filters)?;
         policy::admit(&filters, &state.policy, &self.limits).map_err(refused)?;
-        let ids = self.ask(|reply| link::Request::Install { filters, reply }).await?.map_err(refused)?;
+        let ids = self.ask(|reply| link::Request::Install { filters, reply }).await?.map_err(not_installed)?;
         remember(&mut state.installed, (request.request_id, ids.clone()));
         Ok(ids)
     }
@@ -391,6 +391,14 @@ fn prefix_of(message: Option<&v1::Target>) -> Result<Prefix, Status> {
 fn told(counts: Option<contract::Counts>) -> String {
     let contract::Counts { zones, protected_prefixes, filters } = counts.unwrap_or_default();
     format!("{zones} zones, {protected_prefixes} protected prefixes and {filters} filters")
+}
+
+/// A client knows by the code whether the same may work later.
+fn not_installed(reason: link::NotInstalled) -> Status {
+    match reason {
+        link::NotInstalled::NoRoom(reasons) => Status::resource_exhausted(reasons.join("; ")),
+        link::NotInstalled::Refused(reasons) => refused(reasons),
+    }
 }
 
 fn refused(reasons: Vec<String>) -> Status {

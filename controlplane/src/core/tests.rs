@@ -1,0 +1,383 @@
+//! The core on its own: operators, configurations and restarts, with a store that never fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use levee_api::filter::Target;
+use levee_api::grpc::dataplane::v1 as contract;
+use levee_api::grpc::dataplane::v1::event::What;
+use levee_api::time::Timestamp;
+
+use super::*;
+use crate::actor::Role;
+use crate::clock::{BootId, UnixTime};
+use crate::ledger::{Direction, Kind, Mitigation, Outcome as End, Spec};
+use crate::runbook::StageState;
+
+const CONFIG: &str = r#"
+schema = 1
+[appliance]
+name = "edge-1"
+mode = "enforce"
+[guardrails]
+owned_prefixes = ["203.0.113.0/24"]
+[[announcer]]
+name = "core-a"
+kind = "embedded"
+capabilities = ["flowspec", "rate-limit", "blackhole"]
+[[zone]]
+name = "web"
+prefixes = ["203.0.113.0/24"]
+mode = "enforce"
+runbook = "at-once"
+[[runbook]]
+name = "at-once"
+[[runbook.stage]]
+name = "edge"
+when = "attack.pps > 1000.0"
+for = "0s"
+action = { blackhole = { announcers = ["core-a"] } }
+ttl = "5m"
+"#;
+
+fn policy(text: &str) -> Policy {
+    let (config, runbooks) = Runbooks::parse("levee.toml", text).unwrap();
+    let can = Capabilities {
+        kinds: vec![Kind::FlowSpec, Kind::Blackhole, Kind::Divert],
+        ipv4: true,
+        rate_limit: true,
+        observe: true,
+        ..Capabilities::default()
+    };
+    Policy {
+        guards: Arc::new(Guards::new(&config, [])),
+        config: Arc::new(config),
+        runbooks: Arc::new(runbooks),
+        drivers: [(DriverName("core-a".to_owned()), can)].into(),
+    }
+}
+
+fn at(seconds: u64) -> Now {
+    let ns = seconds * 1_000_000_000;
+    Now { boot: BootId(1), monotonic: Timestamp(ns), wall: UnixTime(1_796_000_000_000_000_000 + ns) }
+}
+
+fn opened(sequence: u64, host: u8, pps: f64) -> Input {
+    let target = Target { zone: "web".to_owned(), prefix: Some(format!("203.0.113.{host}").parse().unwrap()) };
+    let anomaly = contract::Anomaly {
+        id: u64::from(host),
+        target: Some((&target).into()),
+        pps,
+        bps: pps * 8_000.0,
+        ..Default::default()
+    };
+    let what = Some(What::AnomalyOpened(anomaly));
+    Input::Events(vec![contract::Event { boot_id: "run".to_owned(), sequence, what, ..Default::default() }])
+}
+
+/// A core, what it has stored, and a driver that does all that it is told.
+struct Desk {
+    core: Core,
+    stored: Contents,
+    seconds: u64,
+    applied: Vec<MitigationId>,
+    uploads: usize,
+    log: Vec<String>,
+    replies: Vec<Result<Outcome, Refused>>,
+}
+
+impl Desk {
+    fn new(text: &str) -> Self {
+        Self::with(text, Contents::default(), 100)
+    }
+
+    fn with(text: &str, stored: Contents, seconds: u64) -> Self {
+        let core = Core::load(policy(text), stored.clone(), &at(seconds));
+        let mut desk =
+            Self { core, stored, seconds, applied: Vec::new(), uploads: 0, log: Vec::new(), replies: Vec::new() };
+        desk.give(Input::Connected { boot_id: "run".to_owned() });
+        desk
+    }
+
+    /// The process is killed, and starts with what is stored.
+    fn restart(self, text: &str) -> Self {
+        Self::with(text, self.stored, self.seconds + 1)
+    }
+
+    fn give(&mut self, input: Input) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let step = self.core.step(&at(self.seconds), input);
+            step.writes.iter().for_each(|write| self.stored.apply(write));
+            self.replies.extend(step.replies.into_iter().map(|reply| reply.result));
+            for command in step.commands {
+                match command {
+                    Command::Order(Order::Apply(operation)) => {
+                        // Once more when its end is moved.
+                        self.applied.retain(|id| *id != operation.id);
+                        self.applied.push(operation.id);
+                        let result = Ok(Evidence::Accepted);
+                        inputs.push(Input::Applied { id: operation.id, key: operation.key, result });
+                    }
+                    Command::Order(Order::Withdraw(operation)) => {
+                        self.applied.retain(|id| *id != operation.id);
+                        inputs.push(Input::Withdrawn { id: operation.id, key: operation.key, result: Ok(()) });
+                    }
+                    Command::Upload => self.uploads += 1,
+                    Command::Log(text) => self.log.push(text),
+                    // Observations are given by the tests that are about them.
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Time passes, a second at a time.
+    fn pass(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.seconds += 1;
+            self.give(Input::Tick);
+        }
+    }
+
+    fn ask_as(&mut self, name: &str, request_id: &str, operation: Operation) -> Result<Outcome, Refused> {
+        let actor = Actor::Operator { name: name.to_owned(), role: Role::Admin };
+        let digest = format!("{operation:?}");
+        let asked =
+            Asked { ticket: 1, actor, request_id: request_id.to_owned(), digest, validate_only: false, operation };
+        self.give(Input::Change(Box::new(asked)));
+        self.replies.pop().unwrap()
+    }
+
+    fn add(&mut self, host: u8) -> MitigationId {
+        let spec = blackhole(host);
+        let ttl = Duration::from_secs(3_600);
+        let add = Operation::Add { incident: None, zone: "web".to_owned(), spec, ttl, reason: "test".to_owned() };
+        match self.ask_as("ann", &format!("add-{host}"), add).unwrap() {
+            Outcome::Mitigation { mitigation } => mitigation.id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn entry(&self, id: MitigationId) -> &Mitigation {
+        self.core.ledger().get(id).unwrap()
+    }
+
+    /// The measures of stages that shall be in force.
+    fn wanted(&self) -> Vec<&Mitigation> {
+        self.core.ledger().live().filter(|entry| entry.is_wanted() && entry.stage.is_some()).collect()
+    }
+
+    fn configure(&mut self, text: &str) {
+        self.give(Input::Configured(Box::new(policy(text))));
+    }
+
+    fn timeline(&self) -> String {
+        let texts: Vec<&str> = self.stored.timeline.values().map(|entry| entry.text.as_str()).collect();
+        texts.join("\n")
+    }
+
+    fn stage(&self) -> &crate::runbook::StageProgress {
+        let id = self.core.incidents().open().next().unwrap();
+        &self.core.progress(id).unwrap().stages[0]
+    }
+}
+
+fn blackhole(host: u8) -> Spec {
+    let prefix = format!("203.0.113.{host}").parse().unwrap();
+    Spec::Blackhole { prefix, direction: Direction::Destination }
+}
+
+fn kill_switch(on: bool) -> Operation {
+    Operation::KillSwitch { on, reason: "customers are cut off".to_owned() }
+}
+
+#[test]
+fn the_kill_switch_keeps_its_reason_and_said_again_it_is_handed_over_again() {
+    let mut desk = Desk::new(CONFIG);
+    desk.ask_as("ann", "1", kill_switch(true)).unwrap();
+    assert_eq!(desk.uploads, 1);
+    let Outcome::KillSwitch { state, .. } = desk.ask_as("bob", "2", kill_switch(true)).unwrap() else { panic!() };
+    assert_eq!(desk.uploads, 2, "what may have been lost is sent once more");
+    assert!(state.by.to_string().contains("ann") && state.reason == "customers are cut off", "{state:?}");
+    let desk = desk.restart(CONFIG);
+    assert_eq!(desk.core.kill_switch().unwrap().reason, "customers are cut off");
+}
+
+#[test]
+fn a_policy_that_the_dataplane_refuses_is_a_trouble_until_it_takes_it() {
+    let mut desk = Desk::new(CONFIG);
+    desk.ask_as("ann", "1", kill_switch(true)).unwrap();
+    desk.give(Input::Policy { refused: Some("no room".to_owned()) });
+    let trouble = desk.core.troubles().into_iter().find(|trouble| trouble.contains("no room")).unwrap();
+    assert!(trouble.contains("THE KILL SWITCH IS ON AND NOT IN FORCE"), "{trouble}");
+    desk.give(Input::Policy { refused: None });
+    assert!(!desk.core.troubles().iter().any(|trouble| trouble.contains("no room")));
+}
+
+#[test]
+fn what_a_new_configuration_forbids_ends_and_that_is_told() {
+    let tighter = [
+        ("mode = \"enforce\"\nrunbook", "mode = \"monitor\"\nrunbook", "only watches now"),
+        ("owned_prefixes = [\"203.0.113.0/24\"]", "owned_prefixes = [\"192.0.2.0/24\"]", "owned_prefixes"),
+        (
+            "owned_prefixes = [\"203.0.113.0/24\"]",
+            "owned_prefixes = [\"203.0.113.0/24\"]\nprotected_prefixes = [\"203.0.113.7/32\"]",
+            "protected_prefixes",
+        ),
+    ];
+    for (before, after, word) in tighter {
+        let mut desk = Desk::new(CONFIG);
+        desk.give(opened(1, 7, 5e5));
+        desk.pass(2);
+        let id = desk.wanted()[0].id;
+        desk.configure(&CONFIG.replace(before, after));
+        desk.pass(400);
+        assert!(desk.wanted().is_empty(), "{after}: {:?}", desk.wanted());
+        assert!(!desk.entry(id).is_wanted() && !desk.applied.contains(&id), "{after}");
+        assert!(desk.entry(id).deadline.remaining(&at(100)) <= Duration::from_secs(302), "{after}: it was renewed");
+        assert!(desk.timeline().contains(word), "{after}: {}", desk.timeline());
+    }
+}
+
+#[test]
+fn what_is_beyond_a_lower_limit_ends_the_newest_first_and_far_deadlines_come_nearer() {
+    let mut desk = Desk::new(CONFIG);
+    let ids: Vec<MitigationId> = (1..=4).map(|host| desk.add(host)).collect();
+    let tight = "owned_prefixes = [\"203.0.113.0/24\"]\nmax_blackholes = 2\nmax_ttl = \"10m\"";
+    desk.configure(&CONFIG.replace("owned_prefixes = [\"203.0.113.0/24\"]", tight));
+    desk.pass(1);
+    assert_eq!(desk.applied, ids[..2]);
+    assert_eq!(desk.entry(ids[3]).outcome, Some(End::Refused));
+    assert!(desk.entry(ids[0]).remaining(&at(desk.seconds)) <= Duration::from_secs(600));
+    assert!(desk.log.iter().any(|line| line.contains("no more than 2")), "{:?}", desk.log);
+    assert!(desk.log.iter().any(|line| line.contains("ends within 10 min")), "{:?}", desk.log);
+}
+
+#[test]
+fn what_people_asked_for_stays_in_a_zone_that_only_watches() {
+    let mut desk = Desk::new(CONFIG);
+    let id = desk.add(9);
+    desk.configure(&CONFIG.replace("mode = \"enforce\"\nrunbook", "mode = \"monitor\"\nrunbook"));
+    desk.pass(5);
+    assert!(desk.entry(id).is_wanted());
+}
+
+#[test]
+fn something_done_outside_is_answered_once_and_asked_again_not_done_again() {
+    let mut desk = Desk::new(CONFIG);
+    let actor = Actor::Operator { name: "ann".to_owned(), role: Role::Admin };
+    let asked = |digest: &str| Asked {
+        ticket: 7,
+        actor: actor.clone(),
+        request_id: "ConfirmConfig/1".to_owned(),
+        digest: digest.to_owned(),
+        validate_only: false,
+        operation: Operation::Confirm,
+    };
+    assert_eq!(desk.core.before(&asked("a")), Ok(None));
+    let outcome = Outcome::Confirmed { hash: "00".to_owned() };
+    desk.give(Input::Done(Box::new(asked("a")), Box::new(outcome.clone())));
+    assert_eq!(desk.replies.pop(), Some(Ok(outcome.clone())));
+    let mut desk = desk.restart(CONFIG);
+    assert_eq!(desk.core.before(&asked("a")), Ok(Some(outcome)));
+    assert!(matches!(desk.core.before(&asked("b")), Err(Refused::IdTaken(_))));
+    desk.give(Input::Store(Health::Failing("full".to_owned())));
+    let other = Asked { request_id: "ConfirmConfig/2".to_owned(), ..asked("a") };
+    assert!(matches!(desk.core.before(&other), Err(Refused::Unavailable(_))), "it could not be written down");
+}
+
+const TWO_PERSON: &str = r#"action = { divert = { announcers = ["core-a"] } }
+approve = { roles = ["operator"], within = "1h", otherwise = "skip" }"#;
+
+fn two_person() -> String {
+    CONFIG
+        .replace("action = { blackhole = { announcers = [\"core-a\"] } }", TWO_PERSON)
+        .replace("\"blackhole\"]", "\"blackhole\", \"divert\"]")
+        .replace("[guardrails]", "[guardrails]\ntwo_person = true")
+}
+
+fn approve(desk: &mut Desk, name: &str) {
+    let incident = desk.core.incidents().open().next().unwrap();
+    let decide = Operation::Decide { incident, stage: "edge".to_owned(), approve: true, reason: String::new() };
+    desk.ask_as(name, &format!("approve-{name}"), decide).unwrap();
+}
+
+#[test]
+fn who_has_approved_is_known_after_a_restart() {
+    let text = two_person();
+    let mut desk = Desk::new(&text);
+    desk.give(opened(1, 7, 5e5));
+    desk.pass(2);
+    assert!(matches!(desk.stage().state, StageState::Waiting { .. }), "{:?}", desk.stage());
+    approve(&mut desk, "ann");
+    let mut desk = desk.restart(&text);
+    approve(&mut desk, "bob");
+    assert_eq!(desk.stage().approvers, ["ann", "bob"]);
+    assert_eq!(desk.wanted().len(), 1, "{}", desk.timeline());
+    assert!(!desk.timeline().contains("two_person"), "{}", desk.timeline());
+}
+
+#[test]
+fn measures_that_came_back_from_a_backup_are_looked_for_and_not_brought_into_force_again() {
+    let mut desk = Desk::new(CONFIG);
+    let (gone, there) = (desk.add(1), desk.add(2));
+    desk.stored.restored = true;
+    let mut desk = desk.restart(CONFIG);
+    desk.pass(3);
+    assert_eq!(desk.applied, [], "nothing before the driver was asked");
+    assert!(!desk.stored.restored && desk.stored.mitigations[&gone].unproven, "and a crash changes nothing of that");
+    let mut desk = desk.restart(CONFIG);
+    let spec = blackhole(2);
+    let observed = vec![Observed { id: there, spec, evidence: Evidence::Seen, remaining: None, taken_bps: None }];
+    let driver = DriverName("core-a".to_owned());
+    // The first round of this start.
+    desk.give(Input::Observed { driver, round: 1, result: Ok(observed) });
+    desk.pass(1);
+    assert_eq!(desk.applied, [there]);
+    assert!(desk.entry(there).is_wanted() && !desk.entry(there).unproven);
+    assert_eq!(desk.entry(gone).outcome, Some(End::Outdated));
+}
+
+#[test]
+fn what_is_kept_has_a_limit_by_number_the_oldest_goes_first_and_that_is_told() {
+    let mut desk = Desk::new(&CONFIG.replace("[guardrails]", "[guardrails]\nmax_blackholes = 100"));
+    desk.core.caps = caps::Caps { closed: 3, entries: 1_000, ended: 2, sent: 10, requests: 4 };
+    let mut sequence = 0;
+    for host in 1..=8 {
+        sequence += 1;
+        desk.give(opened(sequence, host, 100.0));
+        desk.add(host + 100);
+    }
+    let ids: Vec<IncidentId> = desk.core.incidents().open().collect();
+    let now = at(desk.seconds);
+    for id in &ids {
+        let mut writes = Vec::new();
+        desk.core.incidents.close(*id, &now, &mut writes);
+        writes.iter().for_each(|write| desk.stored.apply(write));
+    }
+    let live: Vec<MitigationId> = desk.core.ledger().live().map(|entry| entry.id).collect();
+    for id in &live {
+        desk.ask_as("ann", &format!("end-{id}"), Operation::Withdraw { id: *id, reason: String::new() }).unwrap();
+    }
+    // The driver looks, and has none of them any more.
+    for round in 1..20 {
+        let driver = DriverName("core-a".to_owned());
+        desk.give(Input::Observed { driver, round, result: Ok(Vec::new()) });
+        desk.pass(31);
+    }
+    let kept: Vec<IncidentId> = desk.stored.incidents.keys().copied().collect();
+    assert_eq!(kept, ids[5..], "the newest stay");
+    assert_eq!(desk.stored.mitigations.keys().copied().collect::<Vec<_>>(), live[6..]);
+    assert_eq!(desk.stored.requests.len(), 4);
+    let troubles = desk.core.troubles().join("\n");
+    for words in ["5 were forgotten before their time, of closed incidents", "6 were forgotten", "12 were forgotten"] {
+        assert!(troubles.contains(words), "{words}: {troubles}");
+    }
+    // What is open is never forgotten, however many entries it has.
+    sequence += 1;
+    desk.give(opened(sequence, 50, 100.0));
+    desk.core.caps.entries = 1;
+    desk.pass(1);
+    assert_eq!(desk.stored.incidents.len(), 1);
+}
