@@ -45,7 +45,10 @@ impl Identity {
 
 /// Answers that are kept for a while.
 #[derive(Debug, Default)]
-pub(super) struct Identities(Mutex<BTreeMap<(u32, u32), (Instant, Arc<Identity>)>>);
+pub(super) struct Identities(Mutex<BTreeMap<(u32, u32), Known>>);
+
+/// An answer, and when it came.
+type Known = (Instant, Arc<Identity>);
 
 impl Identities {
     /// The names of a user whose process has this group.

@@ -152,7 +152,13 @@ impl Desk {
     fn add(&mut self, host: u8) -> MitigationId {
         let spec = blackhole(host);
         let ttl = Duration::from_secs(3_600);
-        let add = Operation::Add { incident: None, zone: "web".to_owned(), spec, ttl, reason: "test".to_owned() };
+        let add = Operation::Add {
+            incident: None,
+            zone: "web".to_owned(),
+            spec: spec.into(),
+            ttl,
+            reason: "test".to_owned(),
+        };
         match self.ask_as("ann", &format!("add-{host}"), add).unwrap() {
             Outcome::Mitigation { mitigation } => mitigation.id,
             other => panic!("{other:?}"),

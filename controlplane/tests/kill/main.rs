@@ -1,6 +1,6 @@
 //! `kill -9` at random moments: of a process that writes to the store, and of the whole control plane under load.
 //! `LEVEE_KILLS` says how often; a handful unless it is set.
-#![expect(clippy::unwrap_used, reason = "a test fails where it stands")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails where it stands")]
 
 mod control_plane;
 mod store;
