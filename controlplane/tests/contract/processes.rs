@@ -95,7 +95,7 @@ fn configured(place: &Place) -> std::path::PathBuf {
 }
 
 /// What an operator reads.
-fn leveectl(place: &Place, arguments: &[&str]) -> String {
+fn shown(place: &Place, arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_leveectl"));
     command.arg("--socket").arg(place.folder.path().join("controlplane.sock")).args(arguments);
     let output = command.output().unwrap();
@@ -104,7 +104,7 @@ fn leveectl(place: &Place, arguments: &[&str]) -> String {
 }
 
 /// Waits until it holds.
-fn until(what: &str, holds: impl Fn() -> bool) {
+fn wait_for(what: &str, holds: impl Fn() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < DEADLINE, "{what}");
@@ -285,7 +285,7 @@ fn a_store_that_somebody_holds_keeps_neither_events_nor_operators_waiting() {
     running.event("snapshot");
     let store = rusqlite::Connection::open(place.folder.path().join("controlplane/store.sqlite")).unwrap();
     store.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let status = || leveectl(&place, &["status"]);
+    let status = || shown(&place, &["status"]);
     // Ten commits would have waited five seconds each.
     let begun = Instant::now();
     for host in 10..20 {
@@ -314,14 +314,14 @@ fn a_kill_switch_that_the_dataplane_refuses_is_handed_over_until_it_is_taken() {
     let running = control_plane(&configured(&place), "-");
     running.event("snapshot");
     world.steered.refuses.store(1, Ordering::SeqCst);
-    leveectl(&place, &["kill-switch", "on", "--reason", "customers are cut off"]);
+    shown(&place, &["kill-switch", "on", "--reason", "customers are cut off"]);
     running.log("no room for these zones");
     // Until it takes zones that only watch it has none, and drops nothing.
     let zones = || world.steered.zones.lock().unwrap().clone();
-    until("neither emptied nor lowered", || zones().iter().all(|zone| zone.mode == Mode::Monitor));
-    until("zones that only watch", || zones().len() == 2);
+    wait_for("neither emptied nor lowered", || zones().iter().all(|zone| zone.mode == Mode::Monitor));
+    wait_for("zones that only watch", || zones().len() == 2);
     assert!(zones().iter().all(|zone| zone.mode == Mode::Monitor));
-    let status = leveectl(&place, &["status"]);
+    let status = shown(&place, &["status"]);
     assert!(status.contains("customers are cut off") && !status.contains("no room"), "{status}");
 }
 
@@ -333,8 +333,8 @@ fn a_policy_that_is_handed_over_leaves_the_filters_of_mitigations_in_force() {
     let running = control_plane(&config, "-");
     running.event("snapshot");
     let rule = ["--zone", "web", "--target", "203.0.113.9", "--match", "protocol=udp src_port=53", "--ttl", "10m"];
-    leveectl(&place, &[&["mitigations", "add", "filter"][..], &rule].concat());
-    until("in force", || leveectl(&place, &["mitigations", "list"]).contains("active"));
+    shown(&place, &[&["mitigations", "add", "filter"][..], &rule].concat());
+    wait_for("in force", || shown(&place, &["mitigations", "list"]).contains("active"));
     let third = "[[zone]]\nname = \"third\"\nprefixes = [\"192.0.2.0/24\"]\n";
     std::fs::write(&config, format!("{}{third}", file_for(&place.socket()))).unwrap();
     running.signal(Signal::SIGHUP);
