@@ -81,6 +81,25 @@ fn an_invalid_file_is_told_with_places_and_exits_78() {
 }
 
 #[test]
+fn two_files_are_compared_only_when_both_are_valid_conditions_and_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let (before, after) = (configs().join("runbook-hosting.toml"), folder.path().join("after.toml"));
+    let text = std::fs::read_to_string(&before).unwrap();
+    let diff = || {
+        let files = [before.as_os_str(), after.as_os_str()];
+        Command::new(env!("CARGO_BIN_EXE_leveectl")).args(["config", "diff"]).args(files).output().unwrap()
+    };
+    std::fs::write(&after, &text).unwrap();
+    assert_eq!((diff().status.code(), stdout(&diff()).as_str()), (Some(0), ""));
+    std::fs::write(&after, text.replace("uplink.utilisation > 0.7", "uplink.utilisation > 0.6")).unwrap();
+    assert_eq!(diff().status.code(), Some(1));
+    assert!(stdout(&diff()).contains("uplink.utilisation > 0.6"), "{}", stdout(&diff()));
+    std::fs::write(&after, text.replace("uplink.utilisation", "uplink.utilization")).unwrap();
+    assert_eq!(diff().status.code(), Some(78));
+    assert!(stderr(&diff()).contains("uplink.utilization"), "{}", stderr(&diff()));
+}
+
+#[test]
 fn variables_that_are_never_known_with_a_file_are_warned_of() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("levee.toml");

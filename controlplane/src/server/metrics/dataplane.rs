@@ -3,7 +3,7 @@
 use levee_api::grpc::dataplane::v1::{CountersResponse, DirectionCounters, Quantiles};
 
 use super::family::{
-    BURST, DROPPED, FORWARDED, Families, LEFT_OUT, LOST, Metric, NOTICES_LOST, RECEIVED, REPLIED, SAMPLES_LOST,
+    BURST, BUSY, DROPPED, FORWARDED, Families, LEFT_OUT, LOST, Metric, NOTICES_LOST, RECEIVED, REPLIED, SAMPLES_LOST,
     TRANSIT, ZONE_BYTES, ZONE_DROPPED, ZONE_PACKETS,
 };
 
@@ -24,6 +24,9 @@ pub(super) fn tell(families: &mut Families, counters: &CountersResponse) {
         let name = worker.worker.to_string();
         tell_times(families, BURST, &name, worker.burst);
         tell_times(families, TRANSIT, &name, worker.transit);
+        if let Some(busy_ns) = worker.busy_ns {
+            families.put(BUSY, &[&name], std::time::Duration::from_nanos(busy_ns).as_secs_f64());
+        }
     }
     let shortage = counters.shortage.unwrap_or_default();
     families.count(LEFT_OUT, &[], shortage.filters_left_out);

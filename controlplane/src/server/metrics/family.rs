@@ -59,6 +59,7 @@ metrics! {
     ZONE_BYTES = Counter "levee_zone_bytes_total" ["zone"] "Bytes of those packets.";
     ZONE_DROPPED = Counter "levee_zone_dropped_packets_total" ["zone"] "Packets of those that were dropped.";
     BURST = Gauge "levee_worker_burst_seconds" ["worker", "percentile"] "Time to judge a burst of packets and send what passes.";
+    BUSY = Counter "levee_worker_busy_seconds_total" ["worker"] "Time at work; of bursts that could have had more packets only a part.";
     TRANSIT = Gauge "levee_worker_transit_seconds" ["worker", "percentile"] "Time from receiving a packet until the other port has it.";
     LEFT_OUT = Gauge "levee_filters_left_out" [] "Filters that are not in force everywhere that their targets say.";
     SAMPLES_LOST = Counter "levee_samples_lost_total" [] "Copies of headers that detection did not see.";
