@@ -61,8 +61,7 @@ pub struct Setup {
     pub churn: bool,
 }
 
-const DISTINCT: Mitigations =
-    Mitigations { targets: 10_000, filters: 10, lists: 10_000, among: HOSTS, on_prefix: false };
+const DISTINCT: Mitigations = Mitigations { targets: 10_000, filters: 10, lists: 10_000, ..Mitigations::NONE };
 const SHARED: Mitigations = Mitigations { lists: 500, ..DISTINCT };
 /// The same targets among the 16 384 addresses of one prefix, so that it can have ten filters in their place.
 const CLOSE: u32 = 1 << 14;
@@ -101,6 +100,13 @@ const fn ten(lists: Mitigations) -> Reference {
 
 const fn peace(packets: u32, kind: Kind) -> Setup {
     traffic(Traffic { packets, mitigations: Mitigations::NONE, kind, ..PLAIN })
+}
+
+impl Setup {
+    const fn challenged(mut self) -> Self {
+        self.traffic.mitigations.challenge = true;
+        self
+    }
 }
 
 const fn row(name: &'static str, what: &'static str, subject: Setup, reference: Reference) -> Row {
@@ -149,6 +155,13 @@ pub const ROWS: &[Row] = &[
         "coldest",
         "240 000 packets, random sources and hosts, Mpps",
         traffic(Traffic { packets: 240_000, to_targets: 10, ..PLAIN }),
+        Reference::Nothing,
+    )
+    .promise(14.88, 22.0),
+    row(
+        "challenged",
+        "SYNs of 131 072 forged sources answered in place, Mpps",
+        peace(1 << 17, Kind::Syn).challenged(),
         Reference::Nothing,
     )
     .promise(14.88, 22.0),

@@ -52,11 +52,13 @@ pub struct Mitigations {
     pub among: u32,
     /// The filters of one list in place of all, on the prefix of those hosts: as few filters as can match the same packets.
     pub on_prefix: bool,
+    /// Every SYN is challenged.
+    pub challenge: bool,
 }
 
 impl Mitigations {
     /// No host is a target.
-    pub const NONE: Self = Self { targets: 0, filters: 10, lists: 1, among: HOSTS, on_prefix: false };
+    pub const NONE: Self = Self { targets: 0, filters: 10, lists: 1, among: HOSTS, on_prefix: false, challenge: false };
 
     /// The list of a target.
     pub fn list(self, target: u32) -> u16 {
@@ -72,9 +74,16 @@ impl Mitigations {
     /// All filters, target by target.
     pub fn requests(self, family: Family) -> Vec<FilterRequest> {
         let targets = if self.on_prefix { self.targets.min(1) } else { self.targets };
-        (0..targets)
-            .flat_map(|target| (0..self.filters).map(move |position| self.request(family, target, position)))
-            .collect()
+        let of_targets = (0..targets)
+            .flat_map(|target| (0..self.filters).map(move |position| self.request(family, target, position)));
+        let challenge = self.challenge.then(|| FilterRequest {
+            target: Target { zone: ZONE.to_owned(), prefix: None },
+            roles: Role::Syn.set(),
+            rule: Rule::of(HeaderBox::any()),
+            action: Action::Challenge { above_pps: 0 },
+            ..self.request(family, 0, 0)
+        });
+        of_targets.chain(challenge).collect()
     }
 
     /// One filter of a target.

@@ -60,6 +60,8 @@ pub enum Kind {
     Colliding,
     /// All the same tuple.
     OneKey,
+    /// SYNs without options, as forged ones are.
+    Syn,
 }
 
 impl Traffic {
@@ -112,6 +114,7 @@ impl Traffic {
                 packet.ports = (packet.ports.1, random.random_range(1024..=u16::MAX));
                 packet.build(frame);
             }
+            Kind::Syn => self.packet(random).build_syn(random.random(), frame),
             Kind::OneKey => self.packet(&mut seeded(0)).build(frame),
             Kind::Colliding => {
                 let mut packet = self.packet(random);
@@ -206,6 +209,18 @@ impl Packet {
             window: 1024,
             options: &[],
         }
+    }
+
+    fn build_syn(self, sequence: u32, frame: &mut Vec<u8>) {
+        let ip = frame::Ip {
+            source: self.source,
+            destination: self.destination,
+            ttl: self.ttl,
+            identification: self.identification,
+            dont_fragment: true,
+        };
+        let syn = Tcp { sequence, acknowledgement: 0, flags: flags::SYN, window: 64_240, ..self.tcp() };
+        frame::tcp(frame, Link::default(), ip, syn, &[]);
     }
 
     fn build4(self, source: Ipv4Addr, destination: Ipv4Addr, frame: &mut Vec<u8>) {

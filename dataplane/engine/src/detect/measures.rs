@@ -155,6 +155,57 @@ impl Measures {
         self.of(zone, role).find(is_challenge).map(|measure| measure.since)
     }
 
+    /// What passes per second unasked where a challenge waits on a prefix, if one does.
+    pub fn challenge_waits(&self, zone: u16, role: Role, prefix: &Prefix) -> Option<u32> {
+        let on_prefix = |placed: &&Placement| !placed.enforced && placed.filter.target.prefix == Some(*prefix);
+        self.of(zone, role).find_map(|measure| match measure.placements.iter().find(on_prefix)?.filter.action {
+            Action::Challenge { above_pps } => Some(above_pps),
+            _ => None,
+        })
+    }
+
+    /// Signatures do without asking everybody on a target: its challenge waits for what is above a rate, in case the attack changes.
+    pub fn rest_challenge(&mut self, zone: u16, role: Role, on: Prefix, above_pps: u32) {
+        self.change_challenge(zone, role, on, |_, placed| {
+            placed.enforced = false;
+            placed.filter.action = Action::Challenge { above_pps };
+        });
+    }
+
+    /// Everybody is asked on a target again; false when no challenge waits there.
+    pub fn resume_challenge(&mut self, zone: u16, role: Role, on: Prefix, now: Timestamp) -> bool {
+        self.challenge_waits(zone, role, &on).is_some()
+            && self.change_challenge(zone, role, on, |measure, placed| {
+                measure.since = now;
+                placed.enforced = true;
+                placed.filter.action = measure.action;
+                placed.filter.deadline = now + TTL;
+            })
+    }
+
+    fn change_challenge(
+        &mut self,
+        zone: u16,
+        role: Role,
+        on: Prefix,
+        change: impl Fn(&mut Measure, &mut Placement),
+    ) -> bool {
+        let mut any = false;
+        let theirs = |measure: &&mut Measure| {
+            measure.zone == zone && measure.role == role && matches!(measure.action, Action::Challenge { .. })
+        };
+        for measure in self.all.iter_mut().filter(theirs) {
+            let mut placements = std::mem::take(&mut measure.placements);
+            for placed in placements.iter_mut().filter(|placed| placed.filter.target.prefix == Some(on)) {
+                change(measure, placed);
+                self.table.put(&placed.filter, placed.counter, placed.rank);
+                any = true;
+            }
+            measure.placements = placements;
+        }
+        any
+    }
+
     /// True when everything of the role is limited on a prefix.
     pub fn limits_all_on(&self, zone: u16, role: Role, prefix: &Prefix) -> bool {
         self.of(zone, role).any(|m| matches!(m.action, Action::Limit { .. }) && m.coarse && m.is_enforced_on(prefix))
@@ -645,6 +696,25 @@ mod tests {
         assert_eq!((of_zone(&measures), measures.filters().count()), (1, 2));
         measures.retire(0, Role::OutOfState, host(2), true);
         assert_eq!(measures.filters().count(), 0);
+    }
+
+    #[test]
+    fn a_challenge_that_signatures_do_without_waits_for_what_they_let_pass() {
+        let mut measures = Measures::new(16);
+        let challenge = Action::Challenge { above_pps: 0 };
+        let asked = Measure::new(0, Role::Syn, Rule::of(HeaderBox::any()), challenge, String::new(), NOW).coarse(500);
+        assert!(measures.install(asked, "web", host(1), NOW));
+        assert!(!measures.resume_challenge(0, Role::Syn, host(1), NOW), "it does not wait");
+        measures.rest_challenge(0, Role::Syn, host(1), 900);
+        assert_eq!(measures.challenge_waits(0, Role::Syn, &host(1)), Some(900));
+        assert_eq!(measures.challenged_since(0, Role::Syn, &host(1)), None);
+        assert_eq!(actions(&measures), [("203.0.113.1".to_owned(), Action::Challenge { above_pps: 900 })]);
+
+        let later = NOW + Duration::from_secs(1);
+        assert!(measures.resume_challenge(0, Role::Syn, host(1), later));
+        assert!(!measures.resume_challenge(0, Role::Syn, host(2), later));
+        assert_eq!(measures.challenged_since(0, Role::Syn, &host(1)), Some(later));
+        assert_eq!(actions(&measures), [("203.0.113.1".to_owned(), challenge)]);
     }
 
     #[test]

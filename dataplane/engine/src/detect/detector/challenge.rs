@@ -1,5 +1,6 @@
-//! Challenges end where signatures do without them, and begin again where these do not suffice: a crowd beside an attack is not
-//! asked for longer than it takes to tell it apart.
+//! Challenges rest where signatures do without them, and begin again where these do not suffice: a crowd beside an attack is not
+//! asked for longer than it takes to tell it apart. One that rests asks what is above the usual, in the worker, so that an attack that
+//! changes its shape does not get through until that has been noticed.
 
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use levee_api::role::Role;
 use levee_api::time::Timestamp;
 
 use crate::detect::detector::Detector;
+use crate::detect::detector::answer::whole_pps;
 use crate::detect::event::Phase;
 use crate::detect::witness::Witness;
 
@@ -21,11 +23,13 @@ const CLEAN: Duration = Duration::from_millis(300);
 /// So few half-open connections say nothing, and so many for each that was completed: their handshakes are under way.
 const HARMLESS: f32 = 5.0;
 const UNDER_WAY: f32 = 0.25;
+/// A challenge that rests lets so many times the rate pass that signatures let pass.
+const ROOM: f32 = 2.0;
 /// Handshakes are those of about this time.
 const WINDOW_S: f32 = 0.5;
 
 impl Detector {
-    /// Looks at what signatures let pass, challenged or not: a challenge ends when no more of it stays half open than in peace, and
+    /// Looks at what signatures let pass, challenged or not: a challenge rests when no more of it stays half open than in peace, and
     /// begins when so much does that it is an attack.
     pub(super) fn settle_challenges(&mut self, now: Timestamp) {
         if !self.tick.is_multiple_of(EVERY) {
@@ -45,6 +49,7 @@ impl Detector {
             let threshold = self.threshold_of(node, role);
             let (residual, least) = (track.residual_smooth, LEAST * (1 << track.challenged_again.min(MOST_DOUBLED)));
             let begun = track.since;
+            let room = whole_pps((ROOM * residual).max(threshold));
             // What has stopped says nothing about signatures: what becomes of the challenge then is for HOLD.
             let goes_on = track.rate_smooth > threshold;
             let Some(track) = self.nodes.get_mut(id).and_then(|node| node.track_mut(role)) else { continue };
@@ -63,11 +68,19 @@ impl Detector {
                         && now.since(clean_since) >= CLEAN
                         && now.since(since.max(begun)) >= least =>
                 {
-                    self.measures.replace_coarse(zone, role, prefix);
+                    self.measures.rest_challenge(zone, role, prefix, room);
                 }
                 (None, Some(witness)) if residual > threshold && !is_clean => {
                     track.challenged_again += 1;
-                    self.answer_coarsely(id, role, threshold, Some(witness), now);
+                    if !self.measures.resume_challenge(zone, role, prefix, now) {
+                        self.answer_coarsely(id, role, threshold, Some(witness), now);
+                    }
+                }
+                // A crowd that grows is not asked for growing.
+                (None, _)
+                    if is_clean && self.measures.challenge_waits(zone, role, &prefix).is_some_and(|pps| pps < room) =>
+                {
+                    self.measures.rest_challenge(zone, role, prefix, room);
                 }
                 _ => {}
             }
