@@ -330,14 +330,41 @@ fn a_policy_that_is_handed_over_leaves_the_filters_of_mitigations_in_force() {
     let place = Place::new();
     let _world = place.start();
     let config = configured(&place);
+    // This dataplane says of every filter that clients would be hit.
+    let text = file_for(&place.socket()).replacen("[guardrails]", "[guardrails]\nmax_legitimate_share = 1.0", 1);
+    std::fs::write(&config, &text).unwrap();
     let running = control_plane(&config, "-");
     running.event("snapshot");
     let rule = ["--zone", "web", "--target", "203.0.113.9", "--match", "protocol=udp src_port=53", "--ttl", "10m"];
     shown(&place, &[&["mitigations", "add", "filter"][..], &rule].concat());
     wait_for("in force", || shown(&place, &["mitigations", "list"]).contains("active"));
     let third = "[[zone]]\nname = \"third\"\nprefixes = [\"192.0.2.0/24\"]\n";
-    std::fs::write(&config, format!("{}{third}", file_for(&place.socket()))).unwrap();
+    std::fs::write(&config, format!("{text}{third}")).unwrap();
     running.signal(Signal::SIGHUP);
     let committed = running.event("policy_committed");
     assert_eq!((&committed["zones"], &committed["filters"]), (&3.into(), &1.into()), "it came with the policy");
+}
+
+#[test]
+fn a_reload_and_a_confirmation_that_are_asked_for_twice_are_done_once() {
+    let place = Place::new();
+    let _world = place.start();
+    let config = configured(&place);
+    let running = control_plane(&config, "-");
+    running.event("snapshot");
+    let text = file_for(&place.socket());
+    let zone = |name: &str, prefix: &str| format!("[[zone]]\nname = \"{name}\"\nprefixes = [\"{prefix}\"]\n");
+    let third = format!("{text}{}", zone("third", "192.0.2.0/25"));
+    std::fs::write(&config, &third).unwrap();
+    let reload = || shown(&place, &["config", "reload", "--confirm", "5m", "--request-id", "reload-1", "-o", "json"]);
+    let first = reload();
+    assert!(first.contains("third"), "{first}");
+    // The file is another by now, and the same request is not for that.
+    std::fs::write(&config, format!("{third}{}", zone("fourth", "192.0.2.128/25"))).unwrap();
+    assert_eq!(reload(), first);
+    let confirm = || shown(&place, &["config", "confirm", "--request-id", "confirm-1", "-o", "json"]);
+    let first = confirm();
+    assert_eq!(confirm(), first, "nothing is on trial any more, and it was this request that kept it");
+    let zones = shown(&place, &["zones"]);
+    assert!(zones.contains("third") && !zones.contains("fourth"), "{zones}");
 }
