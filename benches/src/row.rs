@@ -8,7 +8,7 @@
 use levee_api::config::Simd;
 
 use crate::program::testpmd::Forward;
-use crate::site::{Family, HOSTS, Mitigations};
+use crate::site::{Family, Mitigations};
 use crate::sources::PREFIXES;
 use crate::traffic::{Kind, Traffic};
 
