@@ -12,11 +12,13 @@
 //! | [`packet_socket`], [`send`], [`receive`] | onto a wire and off it again, with counts |
 //! | [`time_bins`] | counts over time, as reports carry them |
 //! | [`http`] | a real HTTP client that measures |
+//! | [`allocations`] | counts what a test allocates |
 //! | [`events`], [`timeline`] | what Levee said and what was measured, for people |
 //!
 //! Live traffic is meant for interfaces inside network namespaces; nothing here routes.
 
 pub mod address;
+pub mod allocations;
 pub mod amplification;
 pub mod attack;
 pub mod capture;
