@@ -46,7 +46,7 @@ pub use start::{Running, StartError, start};
 
 use crate::clock::UnixTime;
 
-/// Connections served at once; more wait in the backlog.
+/// Connections served at once; more are hung up on, and ordinary users have a part of them each.
 const CONNECTIONS: usize = 64;
 /// Calls of one connection at once; more wait.
 const CALLS_PER_CONNECTION: usize = 16;

@@ -17,6 +17,8 @@ pub(crate) enum Bug {
     BelievesEnds,
     /// A stage asks for one before it that never comes into force, and not for its failure.
     DeadEnd,
+    /// What a backup holds to be in force is taken for it.
+    TrustsBackups,
     /// Answers of notifiers get lost.
     LostMessages,
 }

@@ -1,6 +1,6 @@
 //! What must never happen, and what must have happened at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use levee_controlplane::guardrail::Guards;
 use levee_controlplane::ledger::{Ledger, MitigationId, Operation};
@@ -17,6 +17,8 @@ pub(crate) struct Checker {
     pub(crate) guards: Guards,
     /// What was last promised about the end of each, by the world's clock.
     pub(crate) ends: BTreeMap<MitigationId, u64>,
+    /// What has ended, and that was verified.
+    pub(crate) ended: BTreeSet<MitigationId>,
 }
 
 impl Checker {
@@ -28,6 +30,9 @@ impl Checker {
         self.guards
             .check_ttl(operation.remaining)
             .map_err(|refusal| format!("{} breaks a guardrail: {refusal}", operation.spec))?;
+        if self.ended.contains(&operation.id) {
+            return Err(format!("{} ({}) is brought into force again after its end", operation.id, operation.spec));
+        }
         let Some(entry) = stored.mitigations.get(&operation.id) else {
             return Err(format!("{} ({}) is ordered without a ledger entry", operation.id, operation.spec));
         };

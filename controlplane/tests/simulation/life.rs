@@ -1,6 +1,6 @@
 //! One life: a world with a control plane in it, from its first start until everything is over.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use levee_api::config::Config;
@@ -60,6 +60,8 @@ struct World {
     booted_at: u64,
     wall_offset: u64,
     disk: Disk,
+    /// A copy of the disk, as a restart from it finds it.
+    copy: Option<Disk>,
     stored: Contents,
     process: Option<Process>,
     starts_at: u64,
@@ -143,6 +145,7 @@ impl World {
             booted_at: 0,
             wall_offset: 1_796_000_000 * SECOND,
             disk: Disk::new(),
+            copy: None,
             stored: Contents::default(),
             process: None,
             starts_at: 0,
@@ -150,7 +153,7 @@ impl World {
             dataplane: Dataplane::new(),
             attacks: BTreeMap::new(),
             receivers,
-            checker: Checker { guards, ends: BTreeMap::new() },
+            checker: Checker { guards, ends: BTreeMap::new(), ended: BTreeSet::new() },
             policy,
             answers: Vec::new(),
             troubled: true,
@@ -229,6 +232,17 @@ impl World {
                 // The disk is replaced: nothing is left but what is in force outside.
                 self.crash();
                 (self.disk, self.stored) = (Disk::new(), Contents::default());
+                // Ids of a new store are those of the clock: a copy of it that is put back gives ids that a copy of the store
+                // before may have given.
+                self.checker.ended.clear();
+            }
+            20 => self.copy = Some(self.disk.restored()),
+            21 if self.chance.percent(60) => {
+                // The store is damaged, and a copy takes its place: what has ended since is in force in it.
+                if let Some(copy) = self.copy.take() {
+                    self.crash();
+                    self.disk = copy;
+                }
             }
             16 => {
                 let host = host(u8::try_from(self.chance.between(5, 12)).unwrap());
@@ -324,6 +338,9 @@ impl World {
             }
             let mut store = self.disk.open().unwrap();
             self.stored = store.load().unwrap();
+            if self.bug == Some(Bug::TrustsBackups) {
+                self.stored.restored = false;
+            }
             let core = Core::load(self.policy.clone(), self.stored.clone(), &self.now());
             self.process = Some(Process { core, journal: Journal::default(), store });
         }
@@ -392,6 +409,9 @@ impl World {
         for write in &durable.stored {
             self.stored.apply(write);
             if let Write::PutMitigation(entry) = write {
+                if entry.has_ended() {
+                    self.checker.ended.insert(entry.id);
+                }
                 self.life.trace = self.life.trace.wrapping_mul(31).wrapping_add(entry.id.0).wrapping_add(self.at);
             }
         }

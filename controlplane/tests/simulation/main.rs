@@ -98,6 +98,11 @@ fn a_ladder_that_dead_ends_is_noticed() {
 }
 
 #[test]
+fn measures_that_a_backup_brings_back_are_noticed() {
+    finds(Bug::TrustsBackups, "after its end");
+}
+
+#[test]
 fn messages_that_are_never_answered_are_noticed() {
     finds(Bug::LostMessages, "message");
 }

@@ -26,7 +26,7 @@ use crate::bell::Bell;
 
 /// Chunks of at most 1 MiB, and the frame around them.
 const MAX_MESSAGE_BYTES: usize = (1 << 20) + (64 << 10);
-/// Connections served at once; more wait in the backlog.
+/// Connections served at once; more are hung up on, and ordinary users have a part of them each.
 const CONNECTIONS: usize = 32;
 /// Events handed to a client at once.
 const BATCH: usize = 256;
