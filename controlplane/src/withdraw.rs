@@ -37,7 +37,7 @@ pub struct Report {
 /// Ends what is past its deadline. 0 when nothing of that is left, 1 when something is, 78 for a bad configuration.
 pub fn sweep(config: &Path) -> ExitCode {
     conclude(with_config(config, |config, runtime, now| {
-        let drivers = configured(config, &no_guard(), &BTreeSet::new());
+        let drivers = configured(config, &no_guard(), &BTreeSet::new(), None);
         let mut store = match SqliteStore::open(&config.appliance.state_dir.join("controlplane"), SystemTime::now()) {
             Ok((store, _)) => store,
             // Who runs ends its mitigations itself.
@@ -55,7 +55,7 @@ pub fn sweep(config: &Path) -> ExitCode {
 /// Ends everything. 0 when nothing of ours is left, 1 when something may be, 78 for a bad configuration.
 pub fn withdraw_all(config: &Path) -> ExitCode {
     conclude(with_config(config, |config, runtime, now| {
-        let drivers = configured(config, &no_guard(), &BTreeSet::new());
+        let drivers = configured(config, &no_guard(), &BTreeSet::new(), None);
         let mut store = match SqliteStore::open(&config.appliance.state_dir.join("controlplane"), SystemTime::now()) {
             Ok((store, _)) => Some(store),
             Err(StoreError::Locked(by)) => {

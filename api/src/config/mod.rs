@@ -19,6 +19,7 @@
 
 mod action;
 mod address_set;
+mod bgp;
 mod capture;
 mod controlplane;
 mod dataplane;
@@ -48,6 +49,7 @@ use crate::address_set::AddressSet;
 use crate::zone::Zone;
 
 pub use action::{Action, Blackhole, BlackholeDirection, Divert, FlowSpec, FlowSpecAction, Via};
+pub use bgp::{Bgp, BgpCommunity, BgpFamily, BgpPeer};
 pub use capture::Capture;
 pub use controlplane::{Access, Controlplane, Retention};
 pub use dataplane::{Dataplane, Idle, Memory, Simd, Wire};
@@ -96,6 +98,8 @@ pub struct Config {
     pub controlplane: Controlplane,
     /// What the control plane does about incidents, in the order of the file, their names unique.
     pub runbooks: Vec<Runbook>,
+    /// The embedded speaker, if there is to be one.
+    pub bgp: Option<Bgp>,
     /// Who announces routes for us.
     pub announcers: Vec<Announcer>,
     /// Who can take traffic over.
@@ -230,7 +234,8 @@ fn read_file(file: &Section<'_>, text: &str) -> Option<Config> {
     let (zones, runbooks_of_zones) = zone::read(file, appliance.mode, &guardrails);
     let address_sets = address_set::read(file, &zones, &guardrails);
     let runbooks = runbook::read(file, &guardrails);
-    let (announcers, scrubbers) = (upstream::announcers(file), upstream::scrubbers(file));
+    let bgp = bgp::read(file);
+    let (announcers, scrubbers) = (upstream::announcers(file, bgp.as_ref()), upstream::scrubbers(file));
     let (notifiers, maintenance) = (notifier::read(file), maintenance::read(file));
     file.refuse_unknown();
     if zones.is_empty() && !file.has("zone") {
@@ -248,6 +253,7 @@ fn read_file(file: &Section<'_>, text: &str) -> Option<Config> {
         guardrails,
         controlplane,
         runbooks,
+        bgp,
         announcers,
         scrubbers,
         notifiers,

@@ -106,7 +106,7 @@ fn webhook(table: &Section<'_>) -> Option<NotifierKind> {
 }
 
 /// Reads `{ file = "..." }` or `{ credential = "..." }`; a secret in the file itself is refused.
-fn secret(table: &Section<'_>, key: &'static str) -> Option<Secret> {
+pub(super) fn secret(table: &Section<'_>, key: &'static str) -> Option<Secret> {
     const HELP: &str = "put it into a file that only Levee's user can read, and write { file = \"/etc/levee/webhook.key\" }, \
                         or { credential = \"NAME\" } for one that systemd hands over";
     if table.is_string(key) {

@@ -7,7 +7,7 @@ use super::notifier::NotifierKind;
 use super::problem::{Fault, Problems};
 use super::runbook::{BUILT_IN, Otherwise, Runbook, Stage};
 use super::section::nearest;
-use super::upstream::Capability;
+use super::upstream::{AnnouncerKind, Capability};
 use crate::zone::Zone;
 use std::ops::Range;
 
@@ -31,9 +31,32 @@ pub(super) fn check(config: &Config, of_zones: &[RunbookOfZone], problems: &Prob
             problems.error(window.span.clone(), fault);
         }
     }
+    check_peers(config, problems);
     for runbook in &config.runbooks {
         for stage in &runbook.stages {
             check_stage(runbook, stage, config, problems);
+        }
+    }
+}
+
+fn check_peers(config: &Config, problems: &Problems<'_>) {
+    let names: Vec<&str> = config.announcers.iter().map(|announcer| announcer.name.as_str()).collect();
+    for peer in config.bgp.iter().flat_map(|bgp| &bgp.peers) {
+        let who = format!("the BGP peer {:?} belongs to", peer.name);
+        match config.announcers.iter().find(|announcer| announcer.name == peer.announcer) {
+            None => {
+                let fault = unknown(&who, "announcer", &peer.announcer, &names, "[[announcer]]");
+                problems.error(peer.span.clone(), fault);
+            }
+            Some(announcer) if announcer.kind != AnnouncerKind::Embedded => {
+                let message = format!(
+                    "{who} the announcer {:?}, which is of the kind {:?}",
+                    announcer.name,
+                    announcer.kind.name()
+                );
+                problems.error(peer.span.clone(), Fault::new(message, "name one with kind = \"embedded\""));
+            }
+            Some(_) => {}
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::Range;
 
+use super::bgp::Bgp;
 use super::general::{name, values};
 use super::problem::Fault;
 use super::runbook::once;
@@ -136,15 +137,20 @@ const USUAL_ANNOUNCER: &[Capability] =
     &[Capability::Flowspec, Capability::RateLimit, Capability::Blackhole, Capability::Ipv6];
 const USUAL_SCRUBBER: &[Capability] = &[Capability::Divert, Capability::Ipv6];
 
-pub(super) fn announcers(file: &Section<'_>) -> Vec<Announcer> {
+/// `bgp`: its peers are neighbours of the announcers that they belong to.
+pub(super) fn announcers(file: &Section<'_>, bgp: Option<&Bgp>) -> Vec<Announcer> {
     let mut names = HashMap::new();
-    file.tables("announcer").into_iter().filter_map(|table| announcer(table, &mut names)).collect()
+    file.tables("announcer").into_iter().filter_map(|table| announcer(table, bgp, &mut names)).collect()
 }
 
-fn announcer(mut table: Section<'_>, names: &mut HashMap<String, Range<usize>>) -> Option<Announcer> {
+fn announcer(
+    mut table: Section<'_>,
+    bgp: Option<&Bgp>,
+    names: &mut HashMap<String, Range<usize>>,
+) -> Option<Announcer> {
     let name = named(&mut table, "announcer", "announcers", "\"core-a\"", names);
     let kind = table.required("kind", "\"embedded\"", |table, key| table.choice(key, AnnouncerKind::WORDS));
-    let announcer = Announcer {
+    let mut announcer = Announcer {
         span: name.as_ref().map_or(0..0, |name| name.span.clone()),
         name: name.as_ref().map_or_else(String::new, |name| name.value.clone()),
         kind: kind.unwrap_or(AnnouncerKind::Embedded),
@@ -153,8 +159,27 @@ fn announcer(mut table: Section<'_>, names: &mut HashMap<String, Range<usize>>) 
         next_hops: addresses(&table, "next_hops"),
     };
     table.refuse_unknown();
-    if name.is_some() {
-        no_driver(&table, &announcer.span, "announcer", announcer.kind.name());
+    let peers = bgp.into_iter().flat_map(|bgp| &bgp.peers).filter(|peer| peer.announcer == announcer.name);
+    let addresses: Vec<IpAddr> =
+        peers.flat_map(|peer| [Some(peer.address.ip()), peer.local_address]).flatten().collect();
+    if announcer.kind != AnnouncerKind::Embedded {
+        if name.is_some() {
+            no_driver(&table, &announcer.span, "announcer", announcer.kind.name());
+        }
+    } else if addresses.is_empty() && name.is_some() {
+        let fault = Fault::new(
+            format!("the announcer {:?} has no peer", announcer.name),
+            format!(
+                "describe one in a [[bgp.peer]] table with announcer = {:?}; until then its stages fail",
+                announcer.name
+            ),
+        );
+        table.problems().warning(announcer.span.clone(), fault);
+    }
+    for address in addresses {
+        if !announcer.neighbors.contains(&address) {
+            announcer.neighbors.push(address);
+        }
     }
     name.map(|_| announcer)
 }

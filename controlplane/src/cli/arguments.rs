@@ -7,6 +7,7 @@ use levee_api::prefix::Prefix;
 
 use super::captures::CaptureCommand;
 use super::config::ConfigCommand;
+use super::flowspec::FlowspecCommand;
 use super::incidents::IncidentCommand;
 use super::mitigations::MitigationCommand;
 use super::prefix_argument::prefix;
@@ -72,6 +73,9 @@ pub(super) enum Command {
     /// Copy the store, and put copies back. Needs no server.
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Filters as rules for routers upstream, and what the bytes of a rule mean. Needs no server.
+    #[command(subcommand)]
+    Flowspec(FlowspecCommand),
     /// Withdraw everything and only watch; or let go of that again.
     #[command(subcommand)]
     KillSwitch(KillSwitchCommand),

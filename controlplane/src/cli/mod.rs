@@ -8,6 +8,7 @@ mod captures;
 mod client;
 mod config;
 mod explain;
+mod flowspec;
 mod incidents;
 mod json;
 mod manual;
@@ -51,6 +52,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
             return crate::configuration::migrate(&file, write);
         }
         Command::Store(command) => return store::run(&command),
+        Command::Flowspec(command) => return flowspec::run(command, output == Output::Json),
         Command::Completions { shell } => return manual::completions(shell),
         Command::Man { folder } => return manual::pages(&folder),
         command => command,
@@ -80,7 +82,9 @@ async fn dispatch(client: Client, output: Output, command: Command) -> Result<Ex
         Command::Config(command) => config::run(client, output, command).await,
         Command::KillSwitch(command) => status::kill_switch(client, output, command).await,
         Command::Explain { address } => explain::run(client, output, address).await,
-        Command::Completions { .. } | Command::Man { .. } | Command::Store(_) => Ok(ExitCode::SUCCESS),
+        Command::Completions { .. } | Command::Man { .. } | Command::Store(_) | Command::Flowspec(_) => {
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

@@ -3,16 +3,42 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use levee_api::config::Config;
+use levee_api::config::{AnnouncerKind, Config};
 
-use super::{Driver, Filters, Guard, OwnerTag};
+use super::{Driver, Embedded, Filters, Guard, OwnerTag};
+use crate::bgp;
+use crate::bgp::speaker::Speaker;
 
 /// All drivers. Announcers and scrubbers that this version has no driver for are not among them: what is asked of them
 /// is incapable.
 ///
 /// `tags`: what the ledger knows to be in force. Of these, drivers also tell what carries an earlier name of the appliance.
-pub fn configured(config: &Config, guard: &Guard, tags: &BTreeSet<OwnerTag>) -> Vec<Arc<dyn Driver>> {
+/// `speaker`: the one that runs; none while no control plane does.
+pub fn configured(
+    config: &Config,
+    guard: &Guard,
+    tags: &BTreeSet<OwnerTag>,
+    speaker: Option<&Speaker>,
+) -> Vec<Arc<dyn Driver>> {
     let filters = Filters::new(&config.appliance.name, config.dataplane.socket.clone(), Arc::clone(guard));
-    let filters = filters.with_former(tags);
-    vec![Arc::new(filters)]
+    let mut drivers: Vec<Arc<dyn Driver>> = vec![Arc::new(filters.with_former(tags))];
+    let (settings, errors) = bgp::configured::settings(config);
+    for error in errors {
+        tracing::error!("{error}");
+    }
+    if let Some(speaker) = speaker {
+        speaker.configure(&settings);
+    }
+    let peers = || config.bgp.iter().flat_map(|bgp| &bgp.peers);
+    let embedded = config.announcers.iter().filter(|announcer| {
+        announcer.kind == AnnouncerKind::Embedded && peers().any(|peer| peer.announcer == announcer.name)
+    });
+    for announcer in embedded {
+        let driver = match speaker {
+            Some(speaker) => Embedded::new(announcer, speaker.clone(), Arc::clone(guard)),
+            None => Embedded::one_shot(announcer, &settings, Arc::clone(guard)),
+        };
+        drivers.push(Arc::new(driver));
+    }
+    drivers
 }

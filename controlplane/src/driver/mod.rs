@@ -6,10 +6,12 @@
 
 mod configured;
 mod double;
+mod embedded;
 mod filters;
 
 pub use configured::configured;
 pub use double::{Asked, Double, Misbehaviour, Receiver};
+pub use embedded::Embedded;
 pub use filters::{Filters, Guard};
 
 use std::fmt;

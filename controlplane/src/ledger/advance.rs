@@ -101,6 +101,7 @@ impl Ledger {
     fn order(&mut self, id: MitigationId, key: OperationKey, now: &Now) -> Operation {
         self.touch(id, now);
         if let Some(course) = self.live.get_mut(&id) {
+            course.loaded = false;
             course.asked = Some(*now);
             course.key = Some(key.clone());
         }

@@ -128,6 +128,8 @@ pub(super) struct Course {
     pub(super) key: Option<OperationKey>,
     /// An earlier attempt may have been carried out, whatever the next answer says.
     pub(super) doubt: bool,
+    /// It was stored by an earlier process: nothing is on its way that an observation could have missed.
+    pub(super) loaded: bool,
     /// The driver says that it has ended it.
     pub(super) withdrawn: bool,
     /// The round of observation that was the last to begin before the last answer came.
@@ -178,7 +180,7 @@ impl Ledger {
             }
         }
         for id in live {
-            ledger.live.insert(id, Course { doubt: true, ..Course::default() });
+            ledger.live.insert(id, Course { doubt: true, loaded: true, ..Course::default() });
             if let Some(entry) = ledger.entries.get_mut(&id) {
                 let anchored = entry.deadline.anchored(now);
                 // A pause counts within one boot only.

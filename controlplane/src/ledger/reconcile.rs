@@ -96,7 +96,7 @@ impl Ledger {
                 self.touch(id, now);
             }
             (State::Withdrawing, None) if course.withdrawn => notices.push(self.conclude(id, now)),
-            (State::Active, None) if now.since(&entry.since) >= SHOWN_WITHIN => {
+            (State::Active, None) if course.loaded || now.since(&entry.since) >= SHOWN_WITHIN => {
                 entry.state = State::Applying;
                 notices.push(Notice::Missing { id });
                 self.touch(id, now);

@@ -15,6 +15,7 @@ use super::carry_out::Ways;
 use super::legitimate::Legitimate;
 use super::session::{Policy as DataplanePolicy, Session, Wish, together};
 use crate::actor::Actor;
+use crate::bgp::speaker::{PeerView, Speaker};
 use crate::clock::Now;
 use crate::configuration::{InForce, ReloadError};
 use crate::core::{Asked, Command, Core, Input, Journal, Policy, Step};
@@ -62,6 +63,7 @@ struct Shell {
     in_force: InForce,
     clock: SystemClock,
     ways: Ways,
+    speaker: Speaker,
     wishes: mpsc::Sender<Wish>,
     policy: watch::Sender<DataplanePolicy>,
     answers: mpsc::UnboundedSender<Input>,
@@ -113,7 +115,8 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
     let (handle, end) = link::connect(Arc::new(in_force.config().clone()));
     let name = &in_force.config().appliance.name;
     let former = contents.mitigations.values().filter(|entry| !entry.has_ended()).map(|entry| entry.tag(name));
-    let (policy, ways) = configured(&in_force, former.collect(), answers.clone(), end.dataplane.subscribe());
+    let speaker = Speaker::default();
+    let (policy, ways) = configured(&in_force, former.collect(), answers.clone(), end.dataplane.subscribe(), &speaker);
     let now = clock.now();
     let core = Core::load(policy.clone(), contents, &now);
     let (inputs, mut told) = mpsc::channel(WAITING);
@@ -141,6 +144,7 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
         in_force,
         clock,
         ways,
+        speaker,
         wishes,
         policy: upload,
         answers,
@@ -182,6 +186,8 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
     tracing::info!("stopping; the dataplane keeps filtering, and the ledger says what is to be ended later");
     session.abort();
     servers.iter().for_each(JoinHandle::abort);
+    // What is announced lives with this process: peers are told rather than left to notice.
+    shell.speaker.stop().await;
     Ok(())
 }
 
@@ -240,6 +246,7 @@ fn configured(
     tags: BTreeSet<OwnerTag>,
     answers: mpsc::UnboundedSender<Input>,
     dataplane: watch::Receiver<Option<Dataplane>>,
+    speaker: &Speaker,
 ) -> (Policy, Ways) {
     let config = Arc::new(in_force.config().clone());
     let (runbooks, _) = Runbooks::of(&config);
@@ -249,7 +256,7 @@ fn configured(
         checked.check_spec(spec)?;
         checked.check_ttl(remaining)
     });
-    let drivers = driver::configured(&config, &guard, &tags);
+    let drivers = driver::configured(&config, &guard, &tags, Some(speaker));
     let capabilities = drivers.iter().map(|driver| (driver.name().clone(), driver.capabilities())).collect();
     let notifiers = notify::configured(&config)
         .into_iter()
@@ -344,7 +351,7 @@ impl Shell {
 
     fn configure(&mut self) {
         let (tags, dataplane) = (self.core.ledger().tags(), self.end.dataplane.subscribe());
-        let (policy, ways) = configured(&self.in_force, tags, self.answers.clone(), dataplane);
+        let (policy, ways) = configured(&self.in_force, tags, self.answers.clone(), dataplane, &self.speaker);
         self.ways = ways;
         self.end.config.send_replace(Arc::clone(&policy.config));
         self.step(Input::Configured(Box::new(policy)));
@@ -499,5 +506,9 @@ impl Knowledge for Shell {
 
     fn drivers(&self) -> Vec<DriverView> {
         self.core.drivers()
+    }
+
+    fn bgp_peers(&self) -> Vec<PeerView> {
+        self.speaker.peers()
     }
 }

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::actor::Actor;
+use crate::bgp::speaker::PeerView;
 use crate::clock::Now;
 use crate::dataplane::Dataplane;
 use crate::guardrail;
@@ -62,6 +63,10 @@ pub trait Knowledge {
     fn confirm_by(&self) -> Option<Now>;
     /// Commands, results and failures of each driver since the start.
     fn drivers(&self) -> Vec<DriverView>;
+    /// The BGP peers, and how their sessions are.
+    fn bgp_peers(&self) -> Vec<PeerView> {
+        Vec::new()
+    }
 }
 
 /// Where one stage of an incident's runbook stands.

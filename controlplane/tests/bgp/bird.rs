@@ -17,12 +17,13 @@ use super::world::{
     speaker, withdraw,
 };
 
-struct Bird {
+/// A running BIRD.
+pub(super) struct Bird {
     daemon: Daemon,
 }
 
 impl Bird {
-    fn start(folder: TempDir, ours: Ipv4Addr, theirs: Ipv4Addr, more: &str) -> Option<Self> {
+    pub(super) fn start(folder: TempDir, ours: Ipv4Addr, theirs: Ipv4Addr, more: &str) -> Option<Self> {
         let program = find(&["bird"])?;
         let config = format!(
             "log stderr all; router id {theirs}; protocol device {{}}\n\
@@ -41,6 +42,31 @@ impl Bird {
         Some(Self { daemon })
     }
 
+    /// Until it takes commands, and so connections.
+    pub(super) async fn is_up(&self) {
+        self.daemon
+            .until("BIRD's start", || {
+                let text = self.ask("show protocols levee");
+                if text.contains("BGP") { Ok(()) } else { Err(text) }
+            })
+            .await;
+    }
+
+    /// Until a session with it is established.
+    pub(super) async fn session(&self) {
+        self.daemon
+            .until("the session", || {
+                let text = self.ask("show protocols levee");
+                if text.contains("Established") { Ok(()) } else { Err(text) }
+            })
+            .await;
+    }
+
+    /// Ends it at once.
+    pub(super) fn kill(self) -> TempDir {
+        self.daemon.kill()
+    }
+
     /// What it says to a command.
     fn ask(&self, command: &str) -> String {
         ask(&self.daemon.folder.path().join("ctl"), command).unwrap_or_else(|error| error.to_string())
@@ -51,7 +77,7 @@ impl Bird {
     }
 
     /// Until its routes have all of the one and none of the other.
-    async fn until(&self, what: &str, there: &[&str], gone: &[&str]) {
+    pub(super) async fn until(&self, what: &str, there: &[&str], gone: &[&str]) {
         self.daemon
             .until(what, || {
                 let routes = self.routes();
@@ -147,7 +173,7 @@ async fn after_a_restart_of_either_side_everything_is_announced_again() {
 }
 
 /// A speaker in a runtime of its own, which ends as if it had been killed: without a farewell.
-fn dies(ours: Ipv4Addr, theirs: Ipv4Addr, retain: Option<u16>, bird: &Bird) {
+pub(super) fn dies(ours: Ipv4Addr, theirs: Ipv4Addr, retain: Option<u16>, bird: &Bird) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut settings = peer(ours, theirs);

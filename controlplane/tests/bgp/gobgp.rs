@@ -12,14 +12,15 @@ use super::world::{
     speaker, withdraw,
 };
 
-struct Gobgp {
-    daemon: Daemon,
-    client: PathBuf,
-    host: String,
+/// A running GoBGP.
+pub(super) struct Gobgp {
+    pub(super) daemon: Daemon,
+    pub(super) client: PathBuf,
+    pub(super) host: String,
 }
 
 impl Gobgp {
-    fn start(ours: Ipv4Addr, theirs: Ipv4Addr) -> Option<Self> {
+    pub(super) fn start(ours: Ipv4Addr, theirs: Ipv4Addr) -> Option<Self> {
         let (program, client) = (find(&["gobgpd"])?, find(&["gobgp"])?);
         let families: String = ["ipv4-unicast", "ipv6-unicast", "ipv4-flowspec", "ipv6-flowspec"]
             .map(|family| {

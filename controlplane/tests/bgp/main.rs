@@ -5,8 +5,14 @@
 
 mod bird;
 mod daemon;
+#[path = "../contract/world.rs"]
+#[expect(dead_code, reason = "the tests of the contract use the rest")]
+mod dataplane;
+mod driver;
 mod exabgp;
 mod frr;
 mod gobgp;
+mod process;
+mod rendered;
 mod speakers;
 mod world;

@@ -59,38 +59,40 @@ fn patterns_within_an_ipv6_address_are_read_and_never_sent() {
 }
 
 /// Captured between daemons: ExaBGP 4.2.21, GoBGP 3.10, BIRD 2.0.12, OpenBGPD 8.8.
+const V4: [&str; 18] = [
+    "230120cb0071070218c6336403811105130400d5ffff06817b0a03c8d505dc0c00048002",
+    "180120cb0071080381060581500781080881000980020b810a",
+    "090120cb007109038111",
+    "170120cb0071080381060501509101bb0981020b010a812e",
+    "060120cb00714d",
+    "100120cb00713c05130400d5ffff068135",
+    "150120cb00713c03811105130400d5ffff060135817b",
+    "090120cb00713f0b812e",
+    "190120cb00713d0218c633640381060501509101bb090102c210",
+    "0c0120cb00713e0381110c8104",
+    "250120cb0071460218c6336403811105130400d5ffff060135817b0a03c8d505dc0c01028104",
+    "190120cb0071470381060501509101bb090102c2100b010a812e",
+    "0f0120cb007148038101078108088100",
+    "180120cb00711e03811105130400d5ffff060135817b0c8002",
+    "230120cb00710a0218c6336403811105130400d5ffff060135817b0a03c8d505dc0c8002",
+    "140120cb00710b0381060501509101bb090102c210",
+    "0f0120cb00710c0781080881000b810a",
+    "0b0120cb0071350218c63364",
+];
+/// Captured between daemons: ExaBGP 4.2.21, GoBGP 3.10, BIRD 2.0.12, OpenBGPD 8.8.
+const V6: [&str; 7] = [
+    "2a01800020010db800000000000000000000000702300020010db8000103811106912bcb0b810a0d9107dd",
+    "1301800020010db8000000000000000000000008",
+    "2201800020010db800000000000000000000006202300020010db80005038111068135",
+    "2401800020010db800000000000000000000006102300020010db80005038111060135817b",
+    "2701800020010db800000000000000000000007002300020010db8000103811106912bcb0d9107dd",
+    "1a01800020010db800000000000000000000003003811106912bcb",
+    "1d01800020010db800000000000000000000002003811106912bcb0d814d",
+];
+
 #[test]
 fn what_daemons_sent_is_read_and_written_alike() {
-    let v4 = [
-        "230120cb0071070218c6336403811105130400d5ffff06817b0a03c8d505dc0c00048002",
-        "180120cb0071080381060581500781080881000980020b810a",
-        "090120cb007109038111",
-        "170120cb0071080381060501509101bb0981020b010a812e",
-        "060120cb00714d",
-        "100120cb00713c05130400d5ffff068135",
-        "150120cb00713c03811105130400d5ffff060135817b",
-        "090120cb00713f0b812e",
-        "190120cb00713d0218c633640381060501509101bb090102c210",
-        "0c0120cb00713e0381110c8104",
-        "250120cb0071460218c6336403811105130400d5ffff060135817b0a03c8d505dc0c01028104",
-        "190120cb0071470381060501509101bb090102c2100b010a812e",
-        "0f0120cb007148038101078108088100",
-        "180120cb00711e03811105130400d5ffff060135817b0c8002",
-        "230120cb00710a0218c6336403811105130400d5ffff060135817b0a03c8d505dc0c8002",
-        "140120cb00710b0381060501509101bb090102c210",
-        "0f0120cb00710c0781080881000b810a",
-        "0b0120cb0071350218c63364",
-    ];
-    let v6 = [
-        "2a01800020010db800000000000000000000000702300020010db8000103811106912bcb0b810a0d9107dd",
-        "1301800020010db8000000000000000000000008",
-        "2201800020010db800000000000000000000006202300020010db80005038111068135",
-        "2401800020010db800000000000000000000006102300020010db80005038111060135817b",
-        "2701800020010db800000000000000000000007002300020010db8000103811106912bcb0d9107dd",
-        "1a01800020010db800000000000000000000003003811106912bcb",
-        "1d01800020010db800000000000000000000002003811106912bcb0d814d",
-    ];
-    let all = v4.map(|hex| (Version::V4, hex)).into_iter().chain(v6.map(|hex| (Version::V6, hex)));
+    let all = V4.map(|hex| (Version::V4, hex)).into_iter().chain(V6.map(|hex| (Version::V6, hex)));
     for (version, hex) in all {
         let rule = decoded(version, hex);
         assert_eq!(rule.encode().unwrap_or_else(|unfit| panic!("{hex}: {unfit}")), bytes(hex), "{rule}");
@@ -268,6 +270,27 @@ proptest! {
             if let Ok(sent) = rule.encode() {
                 prop_assert_eq!(Nlri::decode(version, &sent).unwrap().0, rule);
             }
+        }
+    }
+
+    /// What daemons have sent, damaged: near to what is right is where readers go wrong.
+    #[test]
+    fn a_rule_that_was_damaged_is_read_or_refused(
+        seed in prop::sample::select(V4.into_iter().chain(V6).collect::<Vec<_>>()),
+        damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in any::<prop::sample::Index>(),
+        six in any::<bool>(),
+    ) {
+        let mut bytes = bytes(seed);
+        for (at, value) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        bytes.truncate(cut.index(bytes.len()) + 1);
+        let version = if six { Version::V6 } else { Version::V4 };
+        if let Ok((rule, taken)) = Nlri::decode(version, &bytes) {
+            prop_assert!(taken <= bytes.len());
+            let _ = (rule.to_string(), rule.encode());
         }
     }
 

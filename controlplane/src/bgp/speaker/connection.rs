@@ -323,3 +323,7 @@ pub const fn keeps_ours(ours: (u32, u32), theirs: (u32, u32)) -> bool {
     let ((our_id, our_as), (their_id, their_as)) = (ours, theirs);
     our_id > their_id || our_id == their_id && our_as > their_as
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

@@ -18,8 +18,12 @@ pub struct Policy {
     pub blackhole_large: Vec<LargeCommunity>,
     /// Blackholes for sources carry these; none: this peer is not asked for any (RFC 5635).
     pub source_blackhole: Vec<Community>,
+    /// And these.
+    pub source_blackhole_large: Vec<LargeCommunity>,
     /// Diverted prefixes carry these.
     pub divert: Vec<Community>,
+    /// And these.
+    pub divert_large: Vec<LargeCommunity>,
     /// FlowSpec rules and blackholes stay within the peer's AS.
     pub no_export: bool,
     /// How often our AS stands in the path of a diverted prefix, at least once.
@@ -111,13 +115,15 @@ pub fn export(
             route.large.extend(&policy.blackhole_large);
         }
         Spec::Blackhole { direction: Direction::Source, .. } => {
-            if policy.source_blackhole.is_empty() {
+            if policy.source_blackhole.is_empty() && policy.source_blackhole_large.is_empty() {
                 return Err(Withheld::SourceBlackhole);
             }
             route.communities.extend(&policy.source_blackhole);
+            route.large.extend(&policy.source_blackhole_large);
         }
         Spec::Divert { .. } => {
             route.communities.extend(&policy.divert);
+            route.large.extend(&policy.divert_large);
             route.path_length = policy.prepend.max(1);
             // A diversion that stays with the neighbour diverts nothing.
             stays = false;

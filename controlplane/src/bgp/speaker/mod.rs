@@ -177,7 +177,10 @@ impl Speaker {
             rib.announce(announcer, id, spec, self.shared.now() + remaining)?
         };
         self.shared.changed.send_replace(version);
-        self.settle(announcer, version, patience).await;
+        let until = tokio::time::Instant::now() + patience;
+        // Right after a start sessions are being opened: that is worth waiting for, one that failed before is not.
+        let _ = tokio::time::timeout_at(until, self.tried(announcer)).await;
+        let _ = tokio::time::timeout_at(until, self.settle(announcer, version)).await;
         Ok(self.told(announcer, id))
     }
 
@@ -185,7 +188,7 @@ impl Speaker {
     pub async fn withdraw(&self, announcer: &str, id: MitigationId, patience: Duration) -> Vec<(String, String)> {
         let version = self.shared.rib().withdraw(announcer, id);
         self.shared.changed.send_replace(version);
-        self.settle(announcer, version, patience).await;
+        let _ = tokio::time::timeout(patience, self.settle(announcer, version)).await;
         let now = self.shared.now();
         let may_have_it = |peer: &PeerView| match (peer.status.is_established(), peer.status.retained_until) {
             (true, _) if peer.status.told < version => Some("it does not take what it is sent".to_owned()),
@@ -202,19 +205,39 @@ impl Speaker {
     }
 
     /// Waits until the peers that have a session have been told everything up to a version, or have lost it.
-    async fn settle(&self, announcer: &str, version: u64, patience: Duration) {
-        let watched: Vec<watch::Receiver<Status>> = {
-            let running = self.running();
-            let of = running.peers.values().filter(|peer| peer.settings.announcer == announcer);
-            of.map(|peer| peer.status.clone()).collect()
-        };
+    async fn settle(&self, announcer: &str, version: u64) {
+        for mut status in self.watched(announcer) {
+            // A peer that is gone has nothing to be waited for.
+            let _ = status.wait_for(|status| !status.is_established() || status.told >= version).await;
+        }
+    }
+
+    /// Waits until each peer has a session, or a reason why not.
+    async fn tried(&self, announcer: &str) {
+        for mut status in self.watched(announcer) {
+            let _ = status.wait_for(|status| status.is_established() || status.error.is_some()).await;
+        }
+    }
+
+    fn watched(&self, announcer: &str) -> Vec<watch::Receiver<Status>> {
+        let running = self.running();
+        let of = running.peers.values().filter(|peer| peer.settings.announcer == announcer);
+        of.map(|peer| peer.status.clone()).collect()
+    }
+
+    /// Waits until all peers have a session, at most so long. Those that have.
+    pub async fn wait_established(&self, patience: Duration) -> Vec<String> {
+        let watched: Vec<watch::Receiver<Status>> =
+            self.running().peers.values().map(|peer| peer.status.clone()).collect();
         let all = async {
             for mut status in watched {
                 // A peer that is gone has nothing to be waited for.
-                let _ = status.wait_for(|status| !status.is_established() || status.told >= version).await;
+                let _ = status.wait_for(Status::is_established).await;
             }
         };
         let _ = tokio::time::timeout(patience, all).await;
+        let established = self.peers().into_iter().filter(|peer| peer.status.is_established());
+        established.map(|peer| peer.settings.name).collect()
     }
 
     /// Which peers have a measure.

@@ -49,6 +49,10 @@ metrics! {
     APPROVALS = Gauge "levee_approvals_waiting" [] "Stages that wait for somebody to decide.";
     MITIGATIONS = Gauge "levee_mitigations" ["kind", "state"] "Mitigations that are kept, by kind and state.";
     OPERATIONS = Counter "levee_driver_operations_total" ["driver", "result"] "What drivers were asked for: succeeded, failed, refused by a guardrail.";
+    BGP_UP = Gauge "levee_bgp_session_up" ["peer"] "1 when the session with the peer is established.";
+    BGP_ROUTES = Gauge "levee_bgp_routes" ["peer"] "Routes that the peer was told.";
+    BGP_WITHHELD = Gauge "levee_bgp_routes_withheld" ["peer"] "Routes that the peer is not told: its session does not carry them, or it has too many.";
+    BGP_SESSIONS = Counter "levee_bgp_sessions_total" ["peer"] "How often the session was established: more than a few are a peer that flaps.";
     CALLS = Counter "levee_api_calls_total" ["method", "code"] "Calls of the API by method and gRPC status.";
     RECEIVED = Counter "levee_wire_received_packets_total" ["wire", "direction"] "Packets taken from the port.";
     FORWARDED = Counter "levee_wire_forwarded_packets_total" ["wire", "direction"] "Packets given to the other port.";

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use super::Sources;
 use super::family::{
-    APPROVALS, BUILD, CALLS, CONFIRM, DATAPLANE_UP, Families, INCIDENTS, KILL_SWITCH, MITIGATIONS, MODE, OPEN,
-    OPERATIONS, STARTED, TROUBLES,
+    APPROVALS, BGP_ROUTES, BGP_SESSIONS, BGP_UP, BGP_WITHHELD, BUILD, CALLS, CONFIRM, DATAPLANE_UP, Families,
+    INCIDENTS, KILL_SWITCH, MITIGATIONS, MODE, OPEN, OPERATIONS, STARTED, TROUBLES,
 };
+use crate::bgp::speaker::PeerView;
 use crate::ledger::{Kind, State};
 use crate::server::link::{DriverView, Knowledge};
 use crate::server::zones::open_by_zone;
@@ -26,6 +27,7 @@ pub(super) struct Overview {
     troubles: usize,
     on_trial: bool,
     drivers: Vec<DriverView>,
+    peers: Vec<PeerView>,
 }
 
 impl Overview {
@@ -46,6 +48,7 @@ impl Overview {
             troubles: known.troubles().len(),
             on_trial: known.confirm_by().is_some(),
             drivers: known.drivers(),
+            peers: known.bgp_peers(),
         }
     }
 }
@@ -76,6 +79,13 @@ pub(super) fn tell(families: &mut Families, sources: &Sources, known: &Overview,
         for (result, count) in results {
             families.count(OPERATIONS, &[&driver.name, result], count);
         }
+    }
+    for PeerView { settings, status } in &known.peers {
+        let peer = settings.name.as_str();
+        families.count(BGP_UP, &[peer], status.is_established().into());
+        families.count(BGP_ROUTES, &[peer], status.routes.len() as u64);
+        families.count(BGP_WITHHELD, &[peer], status.withheld.len() as u64);
+        families.count(BGP_SESSIONS, &[peer], status.established);
     }
     for (method, code, count) in sources.calls.all() {
         families.count(CALLS, &[method.trim_start_matches('/'), code], count);

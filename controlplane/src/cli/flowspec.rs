@@ -1,0 +1,215 @@
+//! `leveectl flowspec`: filters as FlowSpec rules, and what bytes mean. Needs no server.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use levee_api::filter::Rule;
+use levee_api::prefix::Prefix;
+use serde::Serialize;
+
+use super::prefix_argument::prefix;
+use super::signature::signature;
+use super::{fail, print};
+use crate::bgp::flowspec::{Nlri, TrafficAction, Version};
+use crate::bgp::lowering::{self, Wanted};
+use crate::bgp::render::{Syntax, render};
+use crate::ledger::FlowAction;
+
+/// Filters as rules for routers upstream.
+#[derive(Debug, Subcommand)]
+pub(super) enum FlowspecCommand {
+    /// The rules that routers would be sent for filters, and what they leave out.
+    Build(Build),
+    /// What the bytes of a rule mean, and whether Levee would send them.
+    Parse(Parse),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Build {
+    /// What is attacked: the destination of the rules.
+    #[arg(long, value_name = "PREFIX", value_parser = prefix)]
+    target: Prefix,
+    /// What is to match, in the words in which Levee shows filters; several times for several filters.
+    #[arg(long = "match", value_name = "WORDS", required = true, value_parser = signature)]
+    matches: Vec<Rule>,
+    /// Let so many bits per second pass.
+    #[arg(long, value_name = "BPS", conflicts_with_all = ["limit_pps", "redirect", "mark"])]
+    limit_bps: Option<u64>,
+    /// Let so many packets per second pass.
+    #[arg(long, value_name = "PPS", conflicts_with_all = ["redirect", "mark"])]
+    limit_pps: Option<u64>,
+    /// Send it there: a route target such as 64496:100, or an IPv4 address.
+    #[arg(long, value_name = "WHERE", conflicts_with = "mark")]
+    redirect: Option<String>,
+    /// Set this code point.
+    #[arg(long, value_name = "DSCP", value_parser = clap::value_parser!(u8).range(0..=63))]
+    mark: Option<u8>,
+    /// At most so many rules.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    max_rules: usize,
+    /// In which language.
+    #[arg(long, value_enum, default_value_t = Syntax::Levee)]
+    syntax: Syntax,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Parse {
+    /// The bytes of the rule with its length in front, in hexadecimal digits.
+    #[arg(value_name = "HEX", value_parser = digits)]
+    rule: Digits,
+    /// Extended communities, sixteen digits each.
+    #[arg(value_name = "COMMUNITY", value_parser = digits)]
+    communities: Vec<Digits>,
+    /// The rule is for IPv6 (RFC 8956).
+    #[arg(long)]
+    ipv6: bool,
+}
+
+/// Bytes of the command line.
+#[derive(Debug, Clone)]
+struct Digits(Vec<u8>);
+
+/// One rule, for programs.
+#[derive(Debug, Serialize)]
+struct Built {
+    rule: String,
+    exact: bool,
+    omitted: Vec<String>,
+    wider_bits: f64,
+    filters: Vec<usize>,
+}
+
+#[derive(Debug, Serialize)]
+struct BuiltAll {
+    rules: Vec<Built>,
+    left_out: Vec<(usize, String)>,
+}
+
+#[derive(Debug, Serialize)]
+struct Parsed {
+    rule: String,
+    actions: Vec<String>,
+    would_be_sent: bool,
+    why_not: Option<String>,
+}
+
+/// Does it.
+pub(super) fn run(command: FlowspecCommand, json: bool) -> ExitCode {
+    match command {
+        FlowspecCommand::Build(arguments) => build(arguments, json),
+        FlowspecCommand::Parse(arguments) => parse(&arguments, json),
+    }
+}
+
+fn build(arguments: Build, json: bool) -> ExitCode {
+    let action = match (arguments.limit_bps, arguments.limit_pps, arguments.redirect, arguments.mark) {
+        (Some(bps), ..) => FlowAction::RateLimit { bps },
+        (_, Some(pps), ..) => FlowAction::RateLimitPackets { pps },
+        (_, _, Some(to), _) => FlowAction::Redirect { to },
+        (.., Some(dscp)) => FlowAction::Mark { dscp },
+        _ => FlowAction::Drop,
+    };
+    // What is written first counts most.
+    let effect = |index: usize| u64::try_from(arguments.matches.len() - index).unwrap_or(u64::MAX);
+    let wanted: Vec<Wanted<'_>> = arguments
+        .matches
+        .iter()
+        .enumerate()
+        .map(|(index, rule)| Wanted { rule, by_role: false, effect: effect(index) })
+        .collect();
+    let lowering = lowering::lower(&wanted, arguments.target, arguments.max_rules);
+    let mut built = BuiltAll { rules: Vec::new(), left_out: Vec::new() };
+    for (index, lowered) in lowering.rules.into_iter().enumerate() {
+        let rule = match render(arguments.syntax, &format!("levee-{}", index + 1), &lowered.rule, &action) {
+            Ok(rule) => rule,
+            Err(why) => return fail(&format!("{}: {why}", lowered.rule)),
+        };
+        let lowering::Lowered { exact, omitted, wider_bits, filters, .. } = lowered;
+        built.rules.push(Built { rule, exact, omitted, wider_bits, filters });
+    }
+    built.left_out.extend(lowering.left_out.into_iter().map(|(index, why)| (index, why.to_string())));
+    let nothing = built.rules.is_empty();
+    let status = told(json, &built, || {
+        let mut text = String::new();
+        for built in &built.rules {
+            let _ = writeln!(text, "{}", built.rule);
+            if !built.exact {
+                let wider = built.wider_bits.exp2();
+                let _ = writeln!(
+                    text,
+                    "# wider than its filters, about {wider:.3} times: without {}",
+                    built.omitted.join(", ")
+                );
+            }
+        }
+        for (index, why) in &built.left_out {
+            let _ = writeln!(text, "# no rule for match {}: {why}", index + 1);
+        }
+        text
+    });
+    if nothing { ExitCode::FAILURE } else { status }
+}
+
+fn parse(arguments: &Parse, json: bool) -> ExitCode {
+    let version = if arguments.ipv6 { Version::V6 } else { Version::V4 };
+    let bytes = &arguments.rule.0;
+    let rule = match Nlri::decode(version, bytes) {
+        Ok((rule, taken)) if taken == bytes.len() => rule,
+        Ok((_, taken)) => return fail(&format!("the rule ends after {taken} bytes, and {} were given", bytes.len())),
+        Err(error) => return fail(&error.to_string()),
+    };
+    let mut actions = Vec::new();
+    for community in &arguments.communities {
+        match <[u8; 8]>::try_from(community.0.as_slice()) {
+            Ok(community) => actions.push(TrafficAction::decode(community).to_string()),
+            Err(_) => return fail("an extended community has sixteen digits"),
+        }
+    }
+    let why_not = rule.encode().err().map(|unfit| unfit.to_string());
+    let parsed = Parsed { rule: rule.to_string(), actions, would_be_sent: why_not.is_none(), why_not };
+    told(json, &parsed, || {
+        let mut text = format!("{}\n", parsed.rule);
+        for action in &parsed.actions {
+            let _ = writeln!(text, "{action}");
+        }
+        if let Some(why) = &parsed.why_not {
+            let _ = writeln!(text, "# Levee would not send it: {why}");
+        }
+        text
+    })
+}
+
+fn told(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> ExitCode {
+    if !json {
+        return print(&text());
+    }
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => print(&format!("{text}\n")),
+        Err(error) => fail(&error.to_string()),
+    }
+}
+
+fn digits(text: &str) -> Result<Digits, String> {
+    let wrong = || format!("{text:?}: write pairs of hexadecimal digits");
+    let text = text.strip_prefix("0x").unwrap_or(text);
+    let is_hex = text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if !is_hex || !text.len().is_multiple_of(2) || text.len() > 2 * 4_098 {
+        return Err(wrong());
+    }
+    let pair = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    text.as_bytes().chunks_exact(2).map(pair).collect::<Option<Vec<u8>>>().map(Digits).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pairs_of_digits_are_bytes() {
+        assert_eq!(digits("0x060120cb00714d").unwrap().0, [6, 1, 0x20, 0xcb, 0, 0x71, 0x4d]);
+        for text in ["6", "zz", "+1", "é1", &"00".repeat(5_000)] {
+            assert!(digits(text).is_err(), "{text}");
+        }
+    }
+}
