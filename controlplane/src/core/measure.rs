@@ -163,6 +163,9 @@ impl Meters {
             values.number(Variable::AttackPps, Some(incident.rates.pps));
             values.number(Variable::AttackBps, Some(incident.rates.bps));
             let ratio = incident.rates.dropped_pps / incident.rates.pps;
+            // Where nothing comes any more after an attack has stopped, nothing is dropped; before its rates were told that is not known.
+            let has_stopped = !incident.roles.is_empty() && incident.roles.iter().all(|role| role.state != "attack");
+            let ratio = if has_stopped && incident.rates.pps == 0.0 { 0.0 } else { ratio };
             values.number(Variable::LocalDroppedRatio, ratio.is_finite().then(|| ratio.clamp(0.0, 1.0)));
             // Bytes that filters drop are not counted by target: only when they drop nothing it is known what passes.
             let residual = (incident.rates.dropped_pps == 0.0).then_some(incident.rates.bps);

@@ -251,15 +251,15 @@ impl Incidents {
             let peak = &mut incident.peak;
             let highest =
                 |rates: [f64; 2], before| rates.into_iter().filter(|rate| rate.is_finite()).fold(before, f64::max);
-            peak.pps = highest([incident.rates.pps, anomaly.peak_pps], peak.pps);
-            peak.bps = highest([incident.rates.bps, anomaly.peak_bps], peak.bps);
+            // What comes while the attack pauses is no part of it.
+            let attack = i32::from(contract::TargetState::Attack);
+            let counts = anomaly.roles.is_empty() || anomaly.roles.iter().any(|role| role.state == attack);
+            let (pps, bps) = if counts { (incident.rates.pps, incident.rates.bps) } else { (0.0, 0.0) };
+            peak.pps = highest([pps, anomaly.peak_pps], peak.pps);
+            peak.bps = highest([bps, anomaly.peak_bps], peak.bps);
             let roles: Vec<RoleRecord> = anomaly.roles.iter().take(MAX_ROLES).map(role_record).collect();
             if !roles.is_empty() {
                 incident.roles = roles;
-                // What was last measured was measured while it was attacked.
-                if !any(&incident.roles, ATTACK) {
-                    incident.rates = super::record::Rates::default();
-                }
             }
         }
         let course = course(&before, &incident.roles);
@@ -309,9 +309,6 @@ impl Incidents {
             incident.roles.push(record);
         }
         let course = course(&before, &incident.roles);
-        if !any(&incident.roles, ATTACK) {
-            incident.rates = super::record::Rates::default();
-        }
         let raised = !role.witness.is_empty() && incident.severity < Severity::Medium;
         if raised {
             incident.severity = Severity::Medium;

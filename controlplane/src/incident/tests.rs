@@ -77,7 +77,11 @@ fn the_story_begins_with_the_attack_and_tells_when_it_stops_and_comes_back() {
     assert_eq!(opened, [Change::Opened(IncidentId(1))]);
     world.take(20, What::AnomalyUpdated(in_state(2, Hold, "")));
     let incident = world.incidents.get(IncidentId(1)).unwrap();
-    assert_eq!((incident.opened, incident.rates), (at(15), Rates::default()), "nothing is measured any more");
+    assert_eq!((incident.opened, incident.peak.pps), (at(15), 5e5));
+    // What comes meanwhile is measured, and no part of the attack.
+    world.take(21, What::AnomalyUpdated(contract::Anomaly { pps: 9e9, ..in_state(2, Hold, "") }));
+    let incident = world.incidents.get(IncidentId(1)).unwrap();
+    assert_eq!((incident.rates.pps, incident.peak.pps), (9e9, 5e5));
     world.take(25, What::AnomalyUpdated(in_state(2, Attack, "")));
     world.take(30, What::AnomalyUpdated(in_state(2, Hold, "")));
     world.take(31, What::AnomalyUpdated(in_state(2, Hold, "")));

@@ -41,6 +41,14 @@ fn goodput_is_as_usual_while_clients_are_served_and_falls_with_them() {
     assert!(sources.is_some_and(|sources| sources > 1_000), "{sources:?}");
     let (starved, _) = flood(&mut site, 12, false);
     assert!(starved.is_some_and(|ratio| ratio < 0.3), "{starved:?}");
+    // Rates are told until it is certain that the attack does not come back: so that it has stopped is known.
+    site.again(1_000);
+    let last = site.told().into_iter().rev().find_map(|what| match what {
+        What::Rates { pps, dropped_pps, goodput_ratio, .. } => Some((pps, dropped_pps, goodput_ratio)),
+        _ => None,
+    });
+    let (pps, dropped_pps, goodput) = last.unwrap_or_default();
+    assert!(pps > 0.0 && dropped_pps == 0.0 && goodput.is_some_and(|ratio| ratio > 0.5), "{last:?}");
 }
 
 #[test]

@@ -86,7 +86,8 @@ impl Incidents {
                     }
                 }
                 What::Rates { target, pps, bps, .. } => {
-                    if let Some(incident) = self.open(&target) {
+                    // What comes while the attack pauses is no part of it.
+                    if let Some(incident) = self.open(&target).filter(|incident| !incident.active.is_empty()) {
                         incident.peak_pps = incident.peak_pps.max(pps);
                         incident.peak_bps = incident.peak_bps.max(bps);
                     }

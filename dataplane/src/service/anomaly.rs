@@ -70,7 +70,11 @@ impl Anomalies {
                 let open = self.open.get_mut(target)?;
                 (open.goodput_ratio, open.sources) = (*goodput_ratio, *sources);
                 (open.pps, open.bps, open.dropped_pps) = (*pps, *bps, *dropped_pps);
-                (open.peak_pps, open.peak_bps) = (open.peak_pps.max(*pps), open.peak_bps.max(*bps));
+                // What comes while the attack pauses is no part of it.
+                let attack = i32::from(contract::TargetState::Attack);
+                if open.roles.values().any(|status| status.state == attack) {
+                    (open.peak_pps, open.peak_bps) = (open.peak_pps.max(*pps), open.peak_bps.max(*bps));
+                }
                 Some(Told::AnomalyUpdated(open.told(target)))
             }
             _ => None,

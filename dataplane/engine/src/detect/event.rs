@@ -88,7 +88,7 @@ pub enum What {
         /// What it is, most likely first.
         vectors: Vec<Finding>,
     },
-    /// Rates of a target under attack, each second and at the end.
+    /// Rates of a target under attack, also while it pauses, each second.
     Rates {
         /// The target.
         target: Target,

@@ -90,18 +90,15 @@ impl Detector {
         }
     }
 
-    /// Tells the rates of a target under attack, and what the attack is now.
+    /// Tells the rates of a target under attack, also between its pulses, and what the attack is now.
     pub(super) fn report_rates(&mut self, id: NodeId, now: Timestamp) {
         let seconds = now.since(self.last_second).as_secs_f64().max(0.01);
         let Some(node) = self.nodes.get_mut(id) else { return };
         let load = std::mem::take(&mut node.since_report);
         let attacked: Vec<Role> = Role::ALL.into_iter().filter(|role| node.phase(*role) == Phase::Attack).collect();
-        if attacked.is_empty() {
-            // Between two pulses it is still the same attack.
-            if Role::ALL.into_iter().all(|role| node.phase(role) != Phase::Hold) {
-                node.sources = None;
-            }
-            node.sending = None;
+        // Between two pulses it is still the same attack, and what arrives meanwhile says that it has stopped.
+        if attacked.is_empty() && Role::ALL.into_iter().all(|role| node.phase(role) != Phase::Hold) {
+            (node.sources, node.sending) = (None, None);
             return;
         }
         let per_second = |count: u64| as_f64(count) / seconds;
