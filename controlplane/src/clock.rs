@@ -135,6 +135,13 @@ impl TryFrom<String> for BootId {
     }
 }
 
+/// Ids of a new store begin where those of a lost one cannot have come to: at the seconds since the start of 2026. A tag that
+/// is found outside then is never that of something new.
+pub const fn first_id(wall: UnixTime) -> u64 {
+    const START_OF_2026: u64 = 1_767_225_600;
+    (wall.0 / 1_000_000_000).saturating_sub(START_OF_2026)
+}
+
 /// Nanoseconds of a duration, at most 584 years.
 pub fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)

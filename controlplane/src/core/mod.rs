@@ -35,7 +35,7 @@ use levee_api::filter::Target;
 use levee_api::grpc::dataplane::v1 as contract;
 
 use crate::actor::Actor;
-use crate::clock::Now;
+use crate::clock::{Now, first_id};
 use crate::dataplane::Snapshot;
 use crate::driver::{Capabilities, DriverError, DriverName, Observed, OperationKey};
 use crate::guardrail::Guards;
@@ -305,7 +305,7 @@ impl Core {
         }
         let beyond = ledger.beyond().0;
         let newest = incidents.iter().next_back().map_or(0, |incident| incident.id.0.saturating_add(1));
-        let next_id = contents.next_id.map_or_else(|| first_id(now), |id| id.0).max(beyond).max(newest).max(1);
+        let next_id = contents.next_id.map_or_else(|| first_id(now.wall), |id| id.0).max(beyond).max(newest).max(1);
         let position = contents.position.unwrap_or_default();
         Self {
             policy,
@@ -450,11 +450,4 @@ impl Core {
     pub fn kill_switch_is_engaged(&self) -> bool {
         self.is_stopped()
     }
-}
-
-/// Ids of a new store begin where those of a lost one cannot have come to: at the seconds since the start of 2026. A tag that
-/// is found outside then is never that of something new.
-fn first_id(now: &Now) -> u64 {
-    const START_OF_2026: u64 = 1_767_225_600;
-    (now.wall.0 / 1_000_000_000).saturating_sub(START_OF_2026)
 }

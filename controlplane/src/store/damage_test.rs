@@ -374,3 +374,16 @@ fn a_backup_that_takes_the_place_of_the_store_says_that_it_is_one_until_that_is_
         assert!(!restored());
     }
 }
+
+#[test]
+fn a_copy_that_is_put_back_twice_gives_other_ids_the_second_time() {
+    let folder = tempfile::tempdir().unwrap();
+    left_behind(folder.path(), 3);
+    let backup = take_if_due(folder.path(), NOON).unwrap().unwrap();
+    let in_2027 = SystemTime::UNIX_EPOCH + Duration::from_secs(1_798_761_600);
+    let ids = [in_2027, in_2027 + Duration::from_secs(60)].map(|at| {
+        restore(folder.path(), &backup, at).unwrap();
+        SqliteStore::open(folder.path(), at).unwrap().0.load().unwrap().next_id.unwrap()
+    });
+    assert_eq!(ids, [Id(31_536_000 + 1_000_000), Id(31_536_060 + 1_000_000)]);
+}
