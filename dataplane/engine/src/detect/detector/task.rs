@@ -32,6 +32,9 @@ pub(super) const MOST_SAMPLES: usize = 2048;
 const REPEAT: Duration = Duration::from_millis(50);
 /// And of SYNs that are challenged.
 const REPEAT_CHALLENGED: Duration = Duration::from_millis(500);
+/// What is challenged behind a signature is looked at again if it is more than this part of all: less does no harm while it is asked, and may
+/// be a crowd that has begun since, whose clients cannot have shown themselves.
+const WORTH_A_SIGNATURE: f32 = 0.125;
 /// Of what newcomers may have sent, a rule that selects less than this part of what the best one does waits for the next pass: if it
 /// is the crowd beside the attack, that has proved itself by then.
 const MINOR: f64 = 0.25;
@@ -116,9 +119,14 @@ impl Detector {
     /// When an extraction is repeated. Where SYNs are challenged nothing is urgent, and it takes a while until the handshakes of the
     /// crowd beside the attack tell it apart.
     fn repeat_after(&self, node: &Node, role: Role) -> Duration {
+        if self.is_asked_behind_signature(node, role) { REPEAT_CHALLENGED } else { REPEAT }
+    }
+
+    /// True for SYNs that are challenged if no signature drops them.
+    fn is_asked_behind_signature(&self, node: &Node, role: Role) -> bool {
         let is_asked = || self.measures.challenged_since(node.zone, role, &node.prefix).is_some();
         let is_found = || self.measures.signatures(node.zone, role, node.prefix).next().is_some();
-        if role == Role::Syn && is_asked() && is_found() { REPEAT_CHALLENGED } else { REPEAT }
+        role == Role::Syn && is_asked() && is_found()
     }
 
     /// Without a witness a signature may be one, if it holds only what nobody's programs send: of echo requests, and of SYNs where
@@ -130,7 +138,8 @@ impl Detector {
 
     /// What is left of an attack behind its filters is still one: of the roles of newcomers it may be the crowd beside it.
     fn gets_through(&self, node: &Node, role: Role, track: &Track, now: Timestamp) -> bool {
-        track.residual_smooth > self.threshold_of(node, role) / 2.0
+        let few = if self.is_asked_behind_signature(node, role) { WORTH_A_SIGNATURE * track.rate_smooth } else { 0.0 };
+        track.residual_smooth > few.max(self.threshold_of(node, role) / 2.0)
             && (role == Role::IcmpOther || self.witness(node, role, true, now).is_some())
     }
 
