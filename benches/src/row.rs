@@ -102,12 +102,13 @@ const fn peace(packets: u32, kind: Kind) -> Setup {
     traffic(Traffic { packets, mitigations: Mitigations::NONE, kind, ..PLAIN })
 }
 
-impl Setup {
-    const fn challenged(mut self) -> Self {
-        self.traffic.mitigations.challenge = true;
-        self
-    }
-}
+/// A flood of SYNs that is asked.
+const CHALLENGED: Setup = traffic(Traffic {
+    mitigations: Mitigations { targets: 1, filters: 0, challenge: true, ..Mitigations::NONE },
+    to_targets: 100,
+    kind: Kind::Syn,
+    ..PLAIN
+});
 
 const fn row(name: &'static str, what: &'static str, subject: Setup, reference: Reference) -> Row {
     Row { name, what, subject, reference, must: None, aim: None }
@@ -160,8 +161,8 @@ pub const ROWS: &[Row] = &[
     .promise(14.88, 22.0),
     row(
         "challenged",
-        "SYNs of 131 072 forged sources answered in place, Mpps",
-        peace(1 << 17, Kind::Syn).challenged(),
+        "SYNs of 65 536 forged sources to one host, answered in place, Mpps",
+        CHALLENGED,
         Reference::Nothing,
     )
     .promise(14.88, 22.0),
