@@ -143,9 +143,11 @@ impl Link {
         self.told.iter().map(|(destination, (id, _))| (destination.clone(), *id)).collect()
     }
 
-    /// Everything of a family is to be told again.
-    pub(super) fn forget(&mut self, family: Family) {
-        self.told.retain(|destination, _| destination.family() != family);
+    /// Everything of a family is to be told again. That it was told is still known: what is not wanted any more by then has
+    /// to be withdrawn.
+    pub(super) fn tell_again(&mut self, family: Family) {
+        let of_family = self.told.iter_mut().filter(|(destination, _)| destination.family() == family);
+        of_family.for_each(|(_, (_, update))| update.clear());
         self.is_behind = true;
     }
 
@@ -203,5 +205,61 @@ impl Link {
             self.connection.out().extend(end_of_rib(family));
         }
         self.is_complete = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::bgp::route::Community;
+    use crate::bgp::speaker::connection::Terms;
+    use crate::ledger::{Direction, Spec};
+
+    /// A session between two of ours, of which only what we say is looked at.
+    async fn link() -> Link {
+        let terms = |ours, theirs, id| Terms {
+            local_as: ours,
+            peer_as: theirs,
+            router_id: Ipv4Addr::new(192, 0, 2, id),
+            hold_time: 90,
+            families: Family::ALL.to_vec(),
+            retain: None,
+        };
+        let mut connection = Connection::new(terms(64_496, 64_497, 1), false, Duration::ZERO);
+        let mut peer = Connection::new(terms(64_497, 64_496, 2), false, Duration::ZERO);
+        while connection.wants_to_send() || peer.wants_to_send() {
+            peer.received(&std::mem::take(connection.out()), Duration::ZERO);
+            connection.received(&std::mem::take(peer.out()), Duration::ZERO);
+        }
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        Link::new(stream, connection, true, Duration::ZERO).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_ends_while_everything_is_asked_for_again_is_withdrawn_all_the_same() {
+        let mut link = link().await;
+        let policy =
+            Policy { local_as: 64_496, blackhole: vec![Community::BLACKHOLE], max_routes: 9, ..Policy::default() };
+        let mut rib = Rib::default();
+        for id in [1, 2] {
+            let prefix = format!("203.0.113.{id}").parse().unwrap();
+            let spec = Spec::Blackhole { prefix, direction: Direction::Destination };
+            rib.announce("core", MitigationId(id), &spec, Duration::from_secs(60)).unwrap();
+        }
+        assert_eq!(link.tell(&rib, "core", &policy, true), BTreeMap::new());
+        let told: Vec<Destination> = link.routes().into_keys().collect();
+        assert_eq!((told.len(), link.updates_sent), (2, 2));
+        link.connection.out().clear();
+        link.tell_again(Family::Ipv4Unicast);
+        rib.withdraw("core", MitigationId(1));
+        link.tell(&rib, "core", &policy, true);
+        let out = link.connection.out().clone();
+        let withdrawal = Announced::withdraw(&told[0]);
+        assert!(out.starts_with(&withdrawal), "{out:02x?}");
+        assert!(out.len() > withdrawal.len(), "the other one is told once more");
+        assert_eq!((link.routes().len(), link.updates_sent), (1, 4));
     }
 }

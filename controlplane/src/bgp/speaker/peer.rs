@@ -224,7 +224,7 @@ impl Peer {
             }
             Event::Refresh(family) => {
                 if let Some(link) = self.links.get_mut(index).and_then(Option::as_mut) {
-                    link.forget(family);
+                    link.tell_again(family);
                 }
             }
             Event::Closed(why) => self.closed(index, &why, now),
