@@ -111,6 +111,8 @@ const WELL_KNOWN: &[(&str, BgpCommunity)] = &[
     ("no-advertise", BgpCommunity::Standard(0xffff_ff02)),
     ("no-peer", BgpCommunity::Standard(0xffff_ff04)),
 ];
+/// Routers have 90 s or 180 s by themselves; more than this is worth a warning.
+const LONG_HOLD_TIME: Duration = Duration::from_secs(300);
 /// What the capability has room for (RFC 4724).
 const LONGEST_RETENTION: Duration = Duration::from_secs(4_095);
 
@@ -176,7 +178,16 @@ fn peer(
         table.problems().error(table.place("tcp_ao"), fault);
     }
     let password = if table.has("password") { secret(&table, "password") } else { None };
-    let hold_time = table.parsed("hold_time", hold_time).map_or(Duration::from_secs(90), |time| time.value);
+    let hold_time = table.parsed("hold_time", hold_time);
+    if let Some(time) = hold_time.as_ref().filter(|time| time.value.is_zero() || time.value > LONG_HOLD_TIME) {
+        let told = if time.value.is_zero() {
+            "with a hold time of 0 a router never notices that this machine or the path is lost, and keeps our routes"
+        } else {
+            "when this machine or the path is lost, the router keeps our routes for as long as the hold time"
+        };
+        table.problems().warning(time.span.clone(), Fault::new(told, "leave it out for \"90s\", or give less"));
+    }
+    let hold_time = hold_time.map_or(Duration::from_secs(90), |time| time.value);
     let families = families(&table);
     let retain = retain(&table);
     let communities = |key, usual: Vec<BgpCommunity>| {
@@ -448,3 +459,12 @@ mod tests {
         assert!(config.warnings[0].message.contains("no peer"), "{:?}", config.warnings);
     }
 }
+    #[test]
+    fn a_hold_time_that_keeps_routes_for_long_is_warned_of() {
+        for (time, told) in [("0s", "never notices"), ("10m", "as long as the hold time")] {
+            let config = parsed(&with_peer(&format!("hold_time = \"{time}\""))).unwrap();
+            assert!(config.warnings[0].message.contains(told), "{:?}", config.warnings);
+        }
+        assert_eq!(parsed(&with_peer("hold_time = \"5m\"")).unwrap().warnings, []);
+    }
+

@@ -89,6 +89,12 @@ pub enum Why {
     /// It has our own identifier.
     #[error("the peer has our own router id {0}: give one of the two another")]
     SameRouterId(Ipv4Addr),
+    /// It asks never to be given up for silence, and we ask for the opposite.
+    #[error(
+        "the peer's hold time is 0, so that a path that is lost would never be noticed: set one there, or hold_time = \"0s\" \
+         here"
+    )]
+    NoHoldTime,
     /// None of our families.
     #[error("the peer speaks none of {0}: enable them there")]
     NoFamily(String),
@@ -274,6 +280,10 @@ impl Connection {
         }
         if open.router_id == self.terms.router_id && open.asn == self.terms.local_as {
             return self.refuse(&Notification::new(2, 3), Why::SameRouterId(open.router_id), events);
+        }
+        // The smaller one counts, and 0 is the smallest: the peer alone would decide that our rules outlive us.
+        if open.hold_time == 0 && self.terms.hold_time != 0 {
+            return self.refuse(&Notification::new(2, 6), Why::NoHoldTime, events);
         }
         let families: Vec<Family> = self
             .terms

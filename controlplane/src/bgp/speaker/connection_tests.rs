@@ -101,6 +101,18 @@ fn who_is_not_the_expected_one_is_told_so() {
 }
 
 #[test]
+fn a_session_that_is_never_given_up_for_silence_is_ours_to_ask_for() {
+    let never = |terms: Terms| Terms { hold_time: 0, ..terms };
+    let (mut one, mut other) = pair(terms(64_496, 64_497, 1), never(terms(64_497, 64_496, 2)));
+    let (here, there) = talk(&mut one, &mut other, SECOND);
+    assert_eq!(here, [Event::Closed(Why::NoHoldTime)]);
+    assert_eq!(there.last(), Some(&Event::Closed(Why::Told(Notification::new(2, 6)))));
+    let (mut one, mut other) = pair(never(terms(64_496, 64_497, 1)), never(terms(64_497, 64_496, 2)));
+    assert_eq!(talk(&mut one, &mut other, SECOND).0, [Event::Opened, Event::Established]);
+    assert_eq!((one.negotiated().hold_time, one.deadline()), (0, None));
+}
+
+#[test]
 fn with_retention_a_farewell_is_a_hard_reset() {
     let retain = |terms: Terms| Terms { retain: Some(120), ..terms };
     let (mut one, mut other) = pair(retain(terms(64_496, 64_497, 1)), retain(terms(64_497, 64_496, 2)));
