@@ -311,15 +311,26 @@ fn address(text: &str) -> Result<IpAddr, Fault> {
             format!("{text:?} is the same on every link"),
             "give an address that is valid on the whole machine",
         )),
+        IpAddr::V6(address) if address.to_ipv4_mapped().is_some() => Err(mapped(text)),
         IpAddr::V4(address) if address.is_broadcast() => Err(wrong()),
         address if address.is_unspecified() || address.is_multicast() => Err(wrong()),
         address => Ok(address),
     }
 }
 
+/// An IPv4 address in the clothes of IPv6: keys, hop limits and guardrails of one version would not hold for the other.
+fn mapped(text: &str) -> Fault {
+    Fault::new(format!("{text:?} is an IPv4 address written as IPv6"), "write it as IPv4, such as \"192.0.2.2\"")
+}
+
 fn listen(text: &str) -> Result<SocketAddr, Fault> {
     let with_port = text.parse::<SocketAddr>().ok();
     let found = with_port.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, BgpPeer::PORT)));
+    if let Some(IpAddr::V6(address)) = found.map(|found| found.ip())
+        && address.to_ipv4_mapped().is_some()
+    {
+        return Err(mapped(text));
+    }
     found.filter(|address| address.port() != 0).ok_or_else(|| {
         Fault::new(
             format!("{text:?} is no address to listen on"),
@@ -434,6 +445,12 @@ mod tests {
             (with_peer("max_routes = 0"), "out of range", "1 to"),
             (with_peer("announcer = \"core-b\""), "core-b", "core-a"),
             (with_peer("").replace("\"192.0.2.2\"", "\"fe80::1\""), "same on every link", "whole machine"),
+            (with_peer("").replace("\"192.0.2.2\"", "\"::ffff:192.0.2.2\""), "written as IPv6", "write it as IPv4"),
+            (
+                with_peer("").replace("router_id", "listen = [\"[::ffff:192.0.2.1]:179\"]\nrouter_id"),
+                "written as IPv6",
+                "write it as IPv4",
+            ),
             (with_peer("").replace("\"192.0.2.2\"", "\"224.0.0.1\""), "not an address of a peer", "192.0.2.2"),
             (with_peer("").replace("64497", "23456"), "reserved", "number"),
             (with_peer("").replace("router_id = \"192.0.2.1\"", "router_id = \"0.0.0.0\""), "no router id", "unique"),
@@ -454,12 +471,6 @@ mod tests {
     }
 
     #[test]
-    fn an_embedded_announcer_without_a_peer_can_be_rehearsed_and_is_warned_of() {
-        let config = parsed("").unwrap();
-        assert!(config.warnings[0].message.contains("no peer"), "{:?}", config.warnings);
-    }
-}
-    #[test]
     fn a_hold_time_that_keeps_routes_for_long_is_warned_of() {
         for (time, told) in [("0s", "never notices"), ("10m", "as long as the hold time")] {
             let config = parsed(&with_peer(&format!("hold_time = \"{time}\""))).unwrap();
@@ -468,3 +479,9 @@ mod tests {
         assert_eq!(parsed(&with_peer("hold_time = \"5m\"")).unwrap().warnings, []);
     }
 
+    #[test]
+    fn an_embedded_announcer_without_a_peer_can_be_rehearsed_and_is_warned_of() {
+        let config = parsed("").unwrap();
+        assert!(config.warnings[0].message.contains("no peer"), "{:?}", config.warnings);
+    }
+}

@@ -1,7 +1,9 @@
 //! Connections that peers make.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,30 +22,46 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// Listens on one address.
 pub(super) struct Listening {
-    expected: Arc<Mutex<Expected>>,
-    socket: Arc<Mutex<Option<Arc<TcpListener>>>>,
+    door: Arc<Mutex<Door>>,
     task: JoinHandle<()>,
     on: SocketAddr,
 }
 
+/// What is known of who may come in.
+#[derive(Default)]
+struct Door {
+    expected: Expected,
+    /// Peers with a password that the kernel was not told of: nobody comes in with their address.
+    unsigned: BTreeSet<IpAddr>,
+    socket: Option<Arc<TcpListener>>,
+}
+
 impl Listening {
     pub(super) fn new(on: SocketAddr, expected: Expected) -> Self {
-        let expected = Arc::new(Mutex::new(expected));
-        let socket = Arc::new(Mutex::new(None));
-        let task = tokio::spawn(run(on, Arc::clone(&expected), Arc::clone(&socket)));
-        Self { expected, socket, task, on }
+        let door = Arc::new(Mutex::new(Door { expected, ..Door::default() }));
+        let task = tokio::spawn(run(on, Arc::clone(&door)));
+        Self { door, task, on }
     }
 
     /// Others are expected from now on.
     pub(super) fn expect(&self, expected: Expected) {
-        let before = std::mem::replace(&mut *lock(&self.expected), expected);
-        let now = lock(&self.expected).clone();
-        if let Some(socket) = lock(&self.socket).clone() {
-            for address in before.keys().filter(|address| !now.contains_key(address)) {
+        let mut door = lock(&self.door);
+        let before = std::mem::replace(&mut door.expected, expected);
+        if let Some(socket) = door.socket.clone() {
+            for address in before.keys().filter(|address| !door.expected.contains_key(address)) {
+                // What stays signed keeps somebody out who is not expected anyway.
                 let _ = socket::sign(socket.as_ref(), *address, None);
             }
-            sign_all(&socket, self.on, &now);
+            door.unsigned = sign_all(socket.as_ref(), self.on, &door.expected);
         }
+    }
+}
+
+impl Door {
+    /// Whom a connection is for.
+    fn peer(&self, from: IpAddr) -> Option<mpsc::Sender<TcpStream>> {
+        let (peer, _) = self.expected.get(&from).filter(|_| !self.unsigned.contains(&from))?;
+        Some(peer.clone())
     }
 }
 
@@ -57,19 +75,26 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn sign_all(socket: &TcpListener, on: SocketAddr, expected: &Expected) {
+/// Tells the kernel who has to sign. Those with a password that it does not take.
+fn sign_all(socket: &impl AsFd, on: SocketAddr, expected: &Expected) -> BTreeSet<IpAddr> {
+    let mut unsigned = BTreeSet::new();
     for (address, (_, key)) in expected.iter().filter(|(address, _)| address.is_ipv4() == on.is_ipv4()) {
-        if let Err(error) = socket::sign(socket, *address, key.as_ref()) {
-            tracing::error!("connections of {address} to {on} cannot be signed, and will not come about: {error}");
+        // A key that is not taken away keeps out who does not sign, as before.
+        if let Err(error) = socket::sign(socket, *address, key.as_ref())
+            && key.is_some()
+        {
+            tracing::error!("connections of {address} to {on} cannot be signed, and are not taken: {error}");
+            unsigned.insert(*address);
         }
     }
+    unsigned
 }
 
-async fn run(on: SocketAddr, expected: Arc<Mutex<Expected>>, place: Arc<Mutex<Option<Arc<TcpListener>>>>) {
+async fn run(on: SocketAddr, door: Arc<Mutex<Door>>) {
     let mut told = false;
     let listener = loop {
-        match socket::listen(on) {
-            Ok(listener) => break Arc::new(listener),
+        match open(on, &mut lock(&door)) {
+            Ok(listener) => break listener,
             Err(error) if !told => {
                 tracing::error!("cannot take BGP connections on {on}: {error}; it is tried again");
                 told = true;
@@ -78,16 +103,14 @@ async fn run(on: SocketAddr, expected: Arc<Mutex<Expected>>, place: Arc<Mutex<Op
         }
         tokio::time::sleep(AGAIN).await;
     };
-    *lock(&place) = Some(Arc::clone(&listener));
-    sign_all(&listener, on, &lock(&expected).clone());
     loop {
         match listener.accept().await {
             Ok((stream, from)) => {
-                let known = lock(&expected).get(&from.ip().to_canonical()).map(|(peer, _)| peer.clone());
+                let known = lock(&door).peer(from.ip());
                 match known {
                     // One that does not fit is closed: the peer tries again.
                     Some(peer) => drop(peer.try_send(stream)),
-                    None => tracing::debug!("{from} is no peer"),
+                    None => tracing::debug!("{from} is no peer, or cannot prove that it is"),
                 }
             }
             // Out of descriptors: what is waiting waits.
@@ -96,5 +119,53 @@ async fn run(on: SocketAddr, expected: Arc<Mutex<Expected>>, place: Arc<Mutex<Op
                 tokio::time::sleep(AGAIN).await;
             }
         }
+    }
+}
+
+fn open(on: SocketAddr, door: &mut Door) -> io::Result<Arc<TcpListener>> {
+    let mut unsigned = BTreeSet::new();
+    let listener = Arc::new(socket::listen(on, |socket| unsigned = sign_all(socket, on, &door.expected))?);
+    door.unsigned = unsigned;
+    door.socket = Some(Arc::clone(&listener));
+    Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    /// Whether a connection from an address that has this key comes in, without a signature.
+    async fn comes_in(key: Option<Secret>) -> bool {
+        // Nobody else of this machine listens on this address.
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let on: SocketAddr = (([127, 64 | high & 0x3f, low, 1 + u8::from(key.is_some())]), 1790).into();
+        let (peer, mut incoming) = mpsc::channel(4);
+        let listening = Listening::new(on, Expected::from([(on.ip(), (peer, key))]));
+        let socket = loop {
+            if let Some(socket) = lock(&listening.door).socket.clone() {
+                break socket;
+            }
+            tokio::task::yield_now().await;
+        };
+        let from = tokio::net::TcpSocket::new_v4().unwrap();
+        from.bind((on.ip(), 0).into()).unwrap();
+        let mut stream = from.connect(socket.local_addr().unwrap()).await.unwrap();
+        let mut byte = [0];
+        tokio::select! {
+            Some(_) = incoming.recv() => true,
+            read = stream.read(&mut byte) => {
+                assert_eq!(read.unwrap_or_default(), 0);
+                false
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_should_have_signed_and_cannot_be_asked_to_does_not_come_in() {
+        assert!(comes_in(None).await);
+        // The kernel does not take a key that is as long as this.
+        assert!(!comes_in(Some(Secret::new(vec![7; 100]))).await);
     }
 }

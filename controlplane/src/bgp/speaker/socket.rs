@@ -51,16 +51,21 @@ pub async fn connect(from: Option<IpAddr>, to: SocketAddr, protection: &Protecti
     Ok(stream)
 }
 
-/// Listens. Peers with a password are to be told to [`sign`].
+/// Listens. `prepare` tells the socket which peers have to [`sign`], before anybody can connect.
 ///
 /// # Errors
 /// What the kernel says, in its words.
-pub fn listen(on: SocketAddr) -> io::Result<TcpListener> {
+pub fn listen(on: SocketAddr, prepare: impl FnOnce(&TcpSocket)) -> io::Result<TcpListener> {
     let socket = socket(on.ip())?;
     socket.set_reuseaddr(true)?;
+    if on.is_ipv6() {
+        // Keys and hop limits are those of one version: a connection of the other would have neither.
+        set(&socket, (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY), &1_i32)?;
+    }
     socket.bind(on)?;
     // Our half of the handshake comes from here, and a peer that looks at hop limits looks at it too.
     set_hop_limit(&socket, on.ip())?;
+    prepare(&socket);
     socket.listen(64)
 }
 
@@ -71,6 +76,10 @@ pub fn listen(on: SocketAddr) -> io::Result<TcpListener> {
 pub fn accepted(stream: &TcpStream, protection: &Protection) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let peer = stream.peer_addr()?.ip();
+    if protection.password.is_some() {
+        // It may have been opened before the listener knew of the password: from here on it is asked for.
+        sign(stream, peer, protection.password.as_ref())?;
+    }
     if protection.ttl_security { only_neighbours(stream, peer) } else { Ok(()) }
 }
 
@@ -150,4 +159,21 @@ fn set<T: Copy>(socket: &impl AsFd, (level, option): (i32, i32), value: &T) -> i
     let result = unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, pointer, length) };
     nix::errno::Errno::result(result)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_listens_on_ipv6_takes_no_connections_of_ipv4() {
+        let Ok(listener) = listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0), |_| {}) else {
+            return; // This machine has no IPv6.
+        };
+        let port = listener.local_addr().unwrap().port();
+        assert!(TcpStream::connect((Ipv6Addr::LOCALHOST, port)).is_ok());
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
+    }
 }
