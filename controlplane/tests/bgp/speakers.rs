@@ -142,3 +142,28 @@ async fn a_peer_is_told_no_more_routes_than_it_may_have() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_peer_that_retains_may_have_what_is_not_announced_until_it_was_told_everything() {
+    let (ours, theirs) = addresses();
+    let mut settings = peer(ours, theirs);
+    settings.terms.retain = Some(120);
+    let here = Speaker::default();
+    here.configure(&Settings { listen: vec![], peers: vec![settings.clone()] });
+    let may_have_it = async |speaker: &Speaker| {
+        let left = speaker.withdraw(ANNOUNCER, MitigationId(1), Duration::from_secs(10)).await;
+        left.into_iter().map(|(_, why)| why).collect::<Vec<_>>().join(", ")
+    };
+    // What a process before this one has told it is not known.
+    assert!(may_have_it(&here).await.contains("120 s"));
+    let there = listening(theirs, PeerSettings { passive: true, ..mirrored(&settings, ours, theirs) });
+    until("the session", || is_established(&here)).await;
+    assert_eq!(may_have_it(&here).await, "", "it has heard everything");
+    announce(&here, 1, &blackhole("203.0.113.9")).await;
+    there.stop().await;
+    until("the loss", || is_established(&here).map_or(Ok(()), |()| Err("established".to_owned()))).await;
+    // Another hold time is another session, and no reason to forget what it has.
+    settings.terms.hold_time = 30;
+    here.configure(&Settings { listen: vec![], peers: vec![settings] });
+    assert!(may_have_it(&here).await.contains("retain_for"));
+}

@@ -116,15 +116,23 @@ impl Speaker {
         let stays = |known: &RunningPeer| settings.peers.contains(&known.settings);
         let gone: Vec<String> =
             running.peers.iter().filter(|(_, known)| !stays(known)).map(|(name, _)| name.clone()).collect();
+        let now = self.shared.now();
+        // Our farewell may not reach it: a peer that retains counts as one that does, until it was told everything anew.
+        let retains_until = |settings: &PeerSettings| Some(now + Duration::from_secs(settings.terms.retain?.into()));
+        let mut retained = BTreeMap::new();
         for name in gone {
             let again = settings.peers.iter().any(|peer| peer.name == name);
             if let Some(known) = running.peers.remove(&name) {
+                let until = known.status.borrow().retained_until.max(retains_until(&known.settings));
+                retained.insert(name, until);
                 let _ = known.stop.send(Some(if again { cease::CHANGED } else { cease::DECONFIGURED }));
             }
         }
         for peer in &settings.peers {
             if !running.peers.contains_key(&peer.name) {
-                let started = self.start(peer.clone());
+                // Of one that is new here it is not known what the process before this one told it.
+                let until = retained.remove(&peer.name).unwrap_or_else(|| retains_until(peer));
+                let started = self.start(peer.clone(), until);
                 running.peers.insert(peer.name.clone(), started);
             }
         }
@@ -151,10 +159,10 @@ impl Speaker {
         }
     }
 
-    fn start(&self, settings: PeerSettings) -> RunningPeer {
+    fn start(&self, settings: PeerSettings, retained_until: Option<Duration>) -> RunningPeer {
         let (incoming, accepted) = mpsc::channel(4);
         let (stop, stopped) = watch::channel(None);
-        let (status, watched) = watch::channel(Status::default());
+        let (status, watched) = watch::channel(Status { retained_until, ..Status::default() });
         let peer = Peer::new(settings.clone(), Arc::clone(&self.shared), accepted, stopped, status);
         RunningPeer { settings, incoming, stop, status: watched, task: tokio::spawn(peer.run()) }
     }
@@ -188,10 +196,12 @@ impl Speaker {
     pub async fn withdraw(&self, announcer: &str, id: MitigationId, patience: Duration) -> Vec<(String, String)> {
         let version = self.shared.rib().withdraw(announcer, id);
         self.shared.changed.send_replace(version);
-        let _ = tokio::time::timeout(patience, self.settle(announcer, version)).await;
+        let _ = tokio::time::timeout(patience, self.let_go(announcer, version)).await;
         let now = self.shared.now();
         let may_have_it = |peer: &PeerView| match (peer.status.is_established(), peer.status.retained_until) {
             (true, _) if peer.status.told < version => Some("it does not take what it is sent".to_owned()),
+            // A peer keeps what it had from an earlier session until it hears that it has heard everything.
+            (true, Some(_)) => Some("it was not told everything again yet, and may keep what it had".to_owned()),
             (false, Some(until)) if until > now => {
                 let seconds = (until - now).as_secs() + 1;
                 Some(format!("the session is lost, and it keeps what it was told for {seconds} s (retain_for)"))
@@ -209,6 +219,15 @@ impl Speaker {
         for mut status in self.watched(announcer) {
             // A peer that is gone has nothing to be waited for.
             let _ = status.wait_for(|status| !status.is_established() || status.told >= version).await;
+        }
+    }
+
+    /// Waits until the peers that have a session have let go of what is not wanted at a version, or have lost it.
+    async fn let_go(&self, announcer: &str, version: u64) {
+        for mut status in self.watched(announcer) {
+            let done = |status: &Status| status.told >= version && status.retained_until.is_none();
+            // A peer that is gone has nothing to be waited for.
+            let _ = status.wait_for(|status| !status.is_established() || done(status)).await;
         }
     }
 

@@ -268,13 +268,14 @@ impl Peer {
         if rival && (collision || !link.is_complete && link.routes().is_empty()) {
             return;
         }
-        let retained = !link.connection.negotiated().retained.is_empty() && link.is_complete;
-        let until = retained.then(|| now + Duration::from_secs(self.settings.terms.retain.unwrap_or(0).into()));
+        // Before everything was told it keeps what it had from an earlier session, and what it was told over this one.
+        let was_established = self.status.borrow().negotiated.is_some();
+        if was_established && !link.connection.negotiated().retained.is_empty() {
+            let until = now + Duration::from_secs(self.settings.terms.retain.unwrap_or(0).into());
+            self.status.send_modify(|status| status.retained_until = Some(until));
+        }
         if link.is_complete {
-            self.status.send_modify(|status| {
-                status.since = now;
-                status.retained_until = until;
-            });
+            self.status.send_modify(|status| status.since = now);
             if now.saturating_sub(self.established_at) >= STEADY {
                 self.failures = 0;
             }
@@ -341,7 +342,8 @@ impl Peer {
                     next.updates_ignored = link.connection.ignored_updates;
                     next.updates_malformed = link.connection.malformed_updates;
                     if link.is_complete {
-                        next.retained_until = None;
+                        // What has not gone out has not been heard.
+                        next.retained_until = next.retained_until.filter(|_| told.is_none());
                         next.error = None;
                     }
                 }

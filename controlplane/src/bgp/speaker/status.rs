@@ -32,7 +32,8 @@ pub struct Status {
     pub updates_ignored: u64,
     /// UPDATEs of the peer that were not right, and tolerated.
     pub updates_malformed: u64,
-    /// Until then the peer may keep what it was told before the session was lost, on the speaker's clock.
+    /// Until then the peer may keep what it was told before the session was lost, also by the process before this one, on the
+    /// speaker's clock. None once it was told everything over the session that there is.
     pub retained_until: Option<Duration>,
 }
 
