@@ -6,6 +6,7 @@ use std::path::Path;
 
 use levee_api::config::{self, Config, NotifierKind};
 
+use crate::bgp;
 use crate::secret::SecretSource;
 
 /// Something that the file speaks of and this machine does not have.
@@ -138,7 +139,7 @@ fn accounts(config: &Config, lacks: &mut Vec<Lack>) {
     }
 }
 
-/// Secrets of notifiers that this process cannot read. Only the service is handed its credentials: others do not ask for them.
+/// Secrets that this process cannot read. Only the service is handed its credentials: others do not ask for them.
 fn secrets(config: &Config, lacks: &mut Vec<Lack>) {
     lacks.extend(unreadable(config, |source| matches!(source, SecretSource::File(_))));
 }
@@ -163,5 +164,45 @@ fn unreadable(config: &Config, asked: impl Fn(&SecretSource) -> bool) -> Vec<Lac
         let of = format!("notifier {:?}", notifier.name);
         Some(Lack::new(of, error.to_string(), "messages could not be signed"))
     };
-    secrets.filter(|(_, source)| asked(source)).filter_map(lack).collect()
+    let of_notifiers = secrets.filter(|(_, source)| asked(source)).filter_map(lack);
+    let peers = config.bgp.iter().flat_map(|bgp| &bgp.peers);
+    let peers = peers.filter(|peer| peer.password.as_ref().is_some_and(|secret| asked(&SecretSource::from(secret))));
+    let of_peers = peers.filter_map(|peer| {
+        let error = bgp::configured::protection(peer).err()?;
+        let help = "nothing could be announced to it: the session does not come about without its password";
+        Some(Lack::new(format!("bgp.peer {:?}", peer.name), error.to_string(), help))
+    });
+    of_notifiers.chain(of_peers).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_password_of_a_peer_is_looked_at_as_other_secrets_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = folder.path().join("key");
+        let text = format!(
+            "schema = 1\n[[zone]]\nname = \"web\"\nprefixes = [\"203.0.113.0/24\"]\n\
+             [[announcer]]\nname = \"core-a\"\nkind = \"embedded\"\n[bgp]\nas = 64496\nrouter_id = \"192.0.2.1\"\n\
+             [[bgp.peer]]\nname = \"core-a\"\naddress = \"192.0.2.2\"\nas = 64497\npassword = {{ file = {key:?} }}\n"
+        );
+        let config = Config::parse("levee.toml", &text).unwrap();
+        let told = || {
+            let mut lacks = Vec::new();
+            secrets(&config, &mut lacks);
+            assert_eq!(lacks, secrets_of_service(&config));
+            lacks.into_iter().map(|lack| format!("{}: {}", lack.of, lack.message)).collect::<String>()
+        };
+        assert!(told().contains("bgp.peer \"core-a\": ") && told().contains("cannot read the secret"), "{}", told());
+        fs::write(&key, [b'x'; 81]).unwrap();
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(told().contains("81 bytes"), "{}", told());
+        // The end of the line is no part of it.
+        fs::write(&key, [&[b'x'; 80][..], b"\n"].concat()).unwrap();
+        assert_eq!(told(), "");
+    }
 }

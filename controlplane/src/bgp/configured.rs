@@ -13,7 +13,7 @@ use crate::secret::{SecretError, SecretSource};
 #[derive(Debug, thiserror::Error)]
 pub enum PeerError {
     /// Its password is not there.
-    #[error("peer {peer:?} is left out: {source}")]
+    #[error("no session with peer {peer:?}: {source}")]
     Password {
         /// Which.
         peer: String,
@@ -21,13 +21,24 @@ pub enum PeerError {
         source: SecretError,
     },
     /// Its password does not fit.
-    #[error("peer {peer:?} is left out: its password has {bytes} bytes, and TCP MD5 has room for {LONGEST_PASSWORD}")]
+    #[error(
+        "no session with peer {peer:?}: its password has {bytes} bytes, and TCP MD5 has room for {LONGEST_PASSWORD}"
+    )]
     LongPassword {
         /// Which.
         peer: String,
         /// How long it is.
         bytes: usize,
     },
+}
+
+impl PeerError {
+    /// Which peer it is about.
+    pub fn peer(&self) -> &str {
+        match self {
+            Self::Password { peer, .. } | Self::LongPassword { peer, .. } => peer,
+        }
+    }
 }
 
 /// What the speaker is told to be; a peer that cannot be protected as it should be is left out, and told.
@@ -44,7 +55,11 @@ pub fn settings(config: &Config) -> (Settings, Vec<PeerError>) {
     (settings, errors)
 }
 
-fn protection(peer: &BgpPeer) -> Result<Protection, PeerError> {
+/// How the session with a peer is protected.
+///
+/// # Errors
+/// When it has a password that cannot be read, or used.
+pub fn protection(peer: &BgpPeer) -> Result<Protection, PeerError> {
     let password = match &peer.password {
         None => None,
         Some(secret) => {

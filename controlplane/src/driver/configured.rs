@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use levee_api::config::{AnnouncerKind, Config};
+use levee_api::config::{AnnouncerKind, BgpPeer, Config};
 
 use super::{Driver, Embedded, Filters, Guard, OwnerTag};
 use crate::bgp;
-use crate::bgp::speaker::Speaker;
+use crate::bgp::speaker::{PeerSettings, Speaker};
 
 /// All drivers. Announcers and scrubbers that this version has no driver for are not among them: what is asked of them
 /// is incapable.
@@ -22,14 +22,18 @@ pub fn configured(
 ) -> Vec<Arc<dyn Driver>> {
     let filters = Filters::new(&config.appliance.name, config.dataplane.socket.clone(), Arc::clone(guard));
     let mut drivers: Vec<Arc<dyn Driver>> = vec![Arc::new(filters.with_former(tags))];
-    let (settings, errors) = bgp::configured::settings(config);
-    for error in errors {
+    let peers = || config.bgp.iter().flat_map(|bgp| &bgp.peers);
+    let (mut settings, errors) = bgp::configured::settings(config);
+    for error in &errors {
         tracing::error!("{error}");
     }
     if let Some(speaker) = speaker {
+        settings.peers.extend(errors.iter().filter_map(|error| {
+            let configured = peers().find(|peer| peer.name == error.peer())?;
+            kept(speaker, configured)
+        }));
         speaker.configure(&settings);
     }
-    let peers = || config.bgp.iter().flat_map(|bgp| &bgp.peers);
     let embedded = config.announcers.iter().filter(|announcer| {
         announcer.kind == AnnouncerKind::Embedded && peers().any(|peer| peer.announcer == announcer.name)
     });
@@ -41,4 +45,14 @@ pub fn configured(
         drivers.push(Arc::new(driver));
     }
     drivers
+}
+
+/// A peer as it runs. A password that cannot be read now is no reason to end a session, and with it all that was announced.
+fn kept(speaker: &Speaker, configured: &BgpPeer) -> Option<PeerSettings> {
+    let same = |known: &PeerSettings| {
+        (&known.name, known.address, &known.announcer) == (&configured.name, configured.address, &configured.announcer)
+    };
+    let known = speaker.peers().into_iter().map(|peer| peer.settings).find(same)?;
+    tracing::warn!(peer = %known.name, "it stays as it was until its password can be read");
+    Some(known)
 }
