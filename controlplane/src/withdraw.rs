@@ -132,7 +132,22 @@ pub async fn sweep_with(
     now: &Now,
 ) -> Report {
     let mut report = Report::default();
-    for mitigation in past_end(contents.mitigations.values(), now) {
+    let past: Vec<&Mitigation> = past_end(contents.mitigations.values(), now).collect();
+    for mitigation in &past {
+        let all_at_once = |driver: &&Arc<dyn Driver>| driver.name() == &mitigation.driver && driver.ends_only_all();
+        let wanted = contents.mitigations.values().find(|other| {
+            other.driver == mitigation.driver && other.may_be_in_force() && past.iter().all(|past| past.id != other.id)
+        });
+        if let Some(wanted) = wanted
+            && drivers.iter().any(|driver| all_at_once(&driver))
+        {
+            report.left.push(format!(
+                "mitigation {} ({}) is past its end and may be in force: peers of {} retain it, and can only let go of \
+                 everything, with mitigation {} that is wanted still; start the control plane, or use withdraw-all",
+                mitigation.id, mitigation.spec, mitigation.driver, wanted.id
+            ));
+            continue;
+        }
         let outcome = mitigation.outcome.unwrap_or(Outcome::Expired);
         end(Some(&mut *store), mitigation, appliance, drivers, outcome, now, &mut report).await;
     }
@@ -171,6 +186,9 @@ pub async fn withdraw_all_with(
     }
     // What the ledger does not know, and what a driver has said to have withdrawn.
     for driver in drivers {
+        if let Err(error) = driver.end_unnamed().await {
+            report.left.push(format!("something of {} that nobody has named: {error}", driver.name()));
+        }
         if !driver.capabilities().observe {
             continue;
         }

@@ -7,8 +7,11 @@ use levee_api::time::Timestamp;
 
 use crate::actor::Actor;
 use crate::clock::{BootId, Deadline, Now};
-use crate::driver::{Asked, Capabilities, Double, Driver, DriverError, DriverName, Misbehaviour, OwnerTag, Receiver};
-use crate::ledger::{Direction, Kind, Mitigation, MitigationId, Outcome, Spec, State};
+use crate::driver::{
+    Answer, Asked, Capabilities, Double, Driver, DriverError, DriverName, Misbehaviour, Observed, OperationKey,
+    OwnerTag, Receiver,
+};
+use crate::ledger::{Direction, Evidence, Kind, Mitigation, MitigationId, Outcome, Spec, State};
 use crate::store::{Contents, Disk, Fault, Store, Write};
 use crate::withdraw::{Report, sweep_with, withdraw_all_with};
 
@@ -176,4 +179,70 @@ async fn withdraw_all_catches_a_driver_that_lies_and_works_without_a_store() {
     let report = site.withdraw_all(5).await;
     assert_eq!((report.left.len(), site.in_force()), (2, vec![1]), "{report:?}");
     assert!(report.left[1].contains("does not say what is in force"));
+}
+
+/// A driver whose receivers retain: it can only end everything.
+struct Retaining(Double);
+
+impl Driver for Retaining {
+    fn name(&self) -> &DriverName {
+        self.0.name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    fn apply<'d>(
+        &'d self,
+        key: &'d OperationKey,
+        spec: &'d Spec,
+        tag: &'d OwnerTag,
+        remaining: Duration,
+    ) -> Answer<'d, Evidence> {
+        self.0.apply(key, spec, tag, remaining)
+    }
+
+    fn withdraw<'d>(&'d self, key: &'d OperationKey, spec: &'d Spec, tag: &'d OwnerTag) -> Answer<'d, ()> {
+        self.0.withdraw(key, spec, tag)
+    }
+
+    fn observe(&self) -> Answer<'_, Vec<Observed>> {
+        self.0.observe()
+    }
+
+    fn ends_only_all(&self) -> bool {
+        true
+    }
+
+    fn end_unnamed(&self) -> Answer<'_, ()> {
+        let reason = "core-a: it cannot be reached".to_owned();
+        Box::pin(std::future::ready(Err(DriverError::Retryable { reason, retry_after: None })))
+    }
+}
+
+impl Site {
+    fn retaining(ledger: Vec<Mitigation>) -> Self {
+        let mut site = Self::new(ledger);
+        let capabilities = site.drivers[0].capabilities();
+        site.drivers = vec![Arc::new(Retaining(Double::new("core-a", "edge-1", capabilities, site.receiver.clone())))];
+        site
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_does_not_take_away_what_is_wanted_where_only_everything_can_be_ended() {
+    let site = Site::retaining(vec![mitigation(1, 10), mitigation(2, 100)]);
+    let report = site.sweep(20).await;
+    assert_eq!((report.withdrawn.len(), site.in_force()), (0, vec![1, 2]));
+    assert!(report.left[0].contains("mitigation 2 that is wanted still"), "{report:?}");
+    assert_eq!(site.sweep(100).await, withdrawn(&[1, 2]), "nothing is wanted any more");
+}
+
+#[tokio::test]
+async fn withdraw_all_tells_of_what_may_be_retained_whatever_the_ledger_says() {
+    let site = Site::retaining(Vec::new());
+    let report = site.withdraw_all(5).await;
+    assert_eq!(report.left.len(), 1, "{report:?}");
+    assert!(report.left[0].contains("core-a: it cannot be reached"), "{report:?}");
 }

@@ -40,7 +40,15 @@ pub fn configured(
     for announcer in embedded {
         let driver = match speaker {
             Some(speaker) => Embedded::new(announcer, speaker.clone(), Arc::clone(guard)),
-            None => Embedded::one_shot(announcer, &settings, Arc::clone(guard)),
+            None => {
+                // Who is left out and retains nothing has nothing of ours while we do not run.
+                let retains = |name: &str| {
+                    peers().any(|peer| peer.name == name && peer.announcer == announcer.name && peer.retain.is_some())
+                };
+                let left_out = errors.iter().filter(|error| retains(error.peer()));
+                let left_out = left_out.map(|error| (error.peer().to_owned(), error.to_string())).collect();
+                Embedded::one_shot(announcer, &settings, left_out, Arc::clone(guard))
+            }
         };
         drivers.push(Arc::new(driver));
     }

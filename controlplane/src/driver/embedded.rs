@@ -1,12 +1,14 @@
 //! The driver of announcers of the kind `embedded`: our own BGP speaker.
 //!
-//! A measure is in force when a peer of the announcer was told, and is said to be *advertised*: BGP has no way for a peer to
-//! say that it has accepted a route. What cannot be told to any peer is an error, with what each of them says; it stays
-//! wanted, and a peer is told as soon as its session is there.
+//! A measure is in force when a peer of the announcer was told, which is when our own TCP has taken it all over, and is said to
+//! be *advertised*: BGP has no way for a peer to say that it has accepted a route. What cannot be told to any peer is an error,
+//! with what each of them says; it stays wanted, and a peer is told as soon as its session is there.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use levee_api::config::{Announcer, Capability};
+use tokio::sync::OnceCell;
 
 use super::{Answer, Capabilities, Driver, DriverError, DriverName, Guard, Observed, OperationKey, OwnerTag};
 use crate::bgp::speaker::export::Withheld;
@@ -24,9 +26,19 @@ pub struct Embedded {
     name: DriverName,
     capabilities: Vec<Capability>,
     speaker: Speaker,
-    /// While no control plane runs: the sessions over which peers let go of what they retain.
-    clears: Option<Settings>,
+    /// While no control plane runs.
+    clears: Option<Arc<Clears>>,
     guard: Guard,
+}
+
+/// How peers are made to let go of what they retain.
+struct Clears {
+    /// The sessions over which they are.
+    settings: Settings,
+    /// Peers that retain and cannot be talked to, and why.
+    left_out: Vec<(String, String)>,
+    /// Who may have something still. It is done once: a session makes a peer let go of everything.
+    done: OnceCell<Vec<(String, String)>>,
 }
 
 impl std::fmt::Debug for Embedded {
@@ -43,11 +55,12 @@ impl Embedded {
     }
 
     /// The same while no control plane runs. Then nothing is announced, but peers may retain what was: a session without
-    /// retention makes them let go of it.
-    pub fn one_shot(announcer: &Announcer, settings: &Settings, guard: Guard) -> Self {
+    /// retention makes them let go of it. `left_out`: peers of the announcer that retain and are not in the settings, and why.
+    pub fn one_shot(announcer: &Announcer, settings: &Settings, left_out: Vec<(String, String)>, guard: Guard) -> Self {
         let mut settings = settings.clone();
         settings.peers.retain(|peer| peer.announcer == announcer.name && peer.terms.retain.is_some());
-        Self { clears: Some(settings), ..Self::new(announcer, Speaker::default(), guard) }
+        let clears = Clears { settings, left_out, done: OnceCell::new() };
+        Self { clears: Some(Arc::new(clears)), ..Self::new(announcer, Speaker::default(), guard) }
     }
 
     fn has(&self, capability: Capability) -> bool {
@@ -93,13 +106,9 @@ impl Embedded {
     async fn end(&self, tag: &OwnerTag) -> Result<(), DriverError> {
         let left = match &self.clears {
             None => self.speaker.withdraw(&self.name.0, tag.id, PATIENCE).await,
-            Some(settings) => clear(settings).await,
+            Some(clears) => clears.done().await,
         };
-        if left.is_empty() {
-            return Ok(());
-        }
-        let reason = format!("it may be in force still: {}", listed(&left));
-        Err(DriverError::Retryable { reason, retry_after: None })
+        gone(&left)
     }
 
     fn found(&self) -> Vec<Observed> {
@@ -115,6 +124,22 @@ impl Embedded {
             })
             .collect()
     }
+}
+
+impl Clears {
+    async fn done(&self) -> Vec<(String, String)> {
+        let work = || async { [clear(&self.settings).await, self.left_out.clone()].concat() };
+        self.done.get_or_init(work).await.clone()
+    }
+}
+
+/// Nobody may have it still, or an error.
+fn gone(left: &[(String, String)]) -> Result<(), DriverError> {
+    if left.is_empty() {
+        return Ok(());
+    }
+    let reason = format!("it may be in force still: {}", listed(left));
+    Err(DriverError::Retryable { reason, retry_after: None })
 }
 
 /// Opens sessions without retention and ends them. Peers that could not be reached, and what that means.
@@ -187,5 +212,19 @@ impl Driver for Embedded {
 
     fn observe(&self) -> Answer<'_, Vec<Observed>> {
         Box::pin(std::future::ready(Ok(self.found())))
+    }
+
+    fn ends_only_all(&self) -> bool {
+        self.clears.as_ref().is_some_and(|clears| !(clears.settings.peers.is_empty() && clears.left_out.is_empty()))
+    }
+
+    fn end_unnamed(&self) -> Answer<'_, ()> {
+        Box::pin(async {
+            match &self.clears {
+                Some(clears) => gone(&clears.done().await),
+                // The speaker that runs has a name for all that it announces.
+                None => Ok(()),
+            }
+        })
     }
 }

@@ -130,6 +130,16 @@ pub trait Driver: Send + Sync {
 
     /// Everything with the tag of our appliance, and nothing else.
     fn observe(&self) -> Answer<'_, Vec<Observed>>;
+
+    /// While no control plane runs: withdrawing one measure ends all that are in force by this driver.
+    fn ends_only_all(&self) -> bool {
+        false
+    }
+
+    /// Ends what may be in force although nobody can name it, as what a peer retains of a process that is dead.
+    fn end_unnamed(&self) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 impl DriverName {

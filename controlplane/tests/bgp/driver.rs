@@ -122,13 +122,39 @@ fn what_a_dead_control_plane_left_behind_is_let_go_of_without_one() {
         let config = config(ours, theirs, "on_loss = \"retain\"\nretain_for = \"10m\"");
         let one_shot = driver(&config, None);
         let spec = blackhole("203.0.113.9");
-        assert_eq!(withdraw(&one_shot, 2, &spec).await, Ok(()));
+        assert_eq!(one_shot.end_unnamed().await, Ok(()), "also when no ledger names anything");
         bird.until("nothing", &[], &["203.0.113.9", "203.0.113.7/32"]).await;
         let folder = bird.kill();
-        match withdraw(&one_shot, 2, &spec).await {
+        assert_eq!(withdraw(&one_shot, 2, &spec).await, Ok(()), "once is enough: no session is opened again");
+        match withdraw(&driver(&config, None), 2, &spec).await {
             Err(DriverError::Retryable { reason, .. }) => assert!(reason.contains("600 s"), "{reason}"),
             other => panic!("{other:?}"),
         }
         drop(folder);
     });
+}
+
+#[tokio::test]
+async fn a_peer_whose_password_is_missing_may_have_what_it_retains_and_keeps_its_session() {
+    let (ours, theirs) = addresses();
+    let key = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(key.path(), "sesame").unwrap();
+    let retains = "on_loss = \"retain\"\nretain_for = \"10m\"";
+    let config = config(ours, theirs, &format!("password = {{ file = {:?} }}\n{retains}", key.path()));
+    let speaker = Speaker::default();
+    driver(&config, Some(&speaker));
+    let before = speaker.peers()[0].settings.clone();
+    drop(key);
+    driver(&config, Some(&speaker));
+    assert_eq!(speaker.peers()[0].settings, before, "what runs is not ended for a password that cannot be read");
+    let one_shot = driver(&config, None);
+    for answer in [one_shot.end_unnamed().await, withdraw(&one_shot, 1, &blackhole("203.0.113.9")).await] {
+        match answer {
+            Err(DriverError::Retryable { reason, .. }) => {
+                assert!(reason.contains("cannot read the secret"), "{reason}")
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    speaker.stop().await;
 }
