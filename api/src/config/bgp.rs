@@ -407,6 +407,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_protected_is_of_the_version_that_it_has_on_the_wire() {
+        let head = HEAD.to_owned() + "neighbors = [\"::ffff:192.0.2.9\"]\nnext_hops = [\"::ffff:192.0.2.8\"]\n";
+        let announcer = Config::parse("levee.toml", &format!("{head}{}", with_peer(""))).unwrap().announcers.remove(0);
+        assert_eq!(announcer.next_hops, ["192.0.2.8".parse::<IpAddr>().unwrap()]);
+        assert_eq!(announcer.neighbors[0], "192.0.2.9".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
     fn everything_can_be_said() {
         let text = with_peer(
             "local_address = \"192.0.2.1\"\nport = 1790\npassive = true\npassword = { file = \"/etc/levee/bgp.key\" }\n\

@@ -237,7 +237,9 @@ fn capabilities(table: &Section<'_>, usual: &[Capability]) -> Vec<Capability> {
 
 fn addresses(table: &Section<'_>, key: &'static str) -> Vec<IpAddr> {
     let address = |text: &str| {
+        // What is protected is compared by version: "::ffff:192.0.2.1" is 192.0.2.1.
         text.parse::<IpAddr>()
+            .map(|address| address.to_canonical())
             .map_err(|_| Fault::new(format!("{text:?} is not an address"), "write one such as \"192.0.2.1\""))
     };
     values(table.parsed_list(key, address).unwrap_or_default())
