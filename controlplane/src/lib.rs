@@ -15,6 +15,7 @@ pub mod event_line;
 pub mod figures;
 pub mod guardrail;
 pub mod incident;
+pub mod kill_switch;
 pub mod ladder;
 pub mod ledger;
 pub mod machine;

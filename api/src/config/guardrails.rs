@@ -39,7 +39,7 @@ pub struct Guardrails {
     pub management_ports: Vec<u16>,
     /// Two different people have to approve what takes a whole prefix away.
     pub two_person: bool,
-    /// While this file exists nothing is mitigated.
+    /// While this file exists and root owns it nothing is mitigated, here or upstream.
     pub kill_switch: PathBuf,
 }
 

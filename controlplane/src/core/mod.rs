@@ -135,13 +135,15 @@ pub enum Input {
     Change(Box<Asked>),
     /// Something that was asked for was done outside of this: the answer is to be kept and given.
     Done(Box<Asked>, Box<Outcome>),
-    /// The kill switch, from elsewhere than the API: a signal, a file.
+    /// The kill switch, from elsewhere than the API: a signal.
     KillSwitch {
         /// True: stop everything.
         engage: bool,
         /// Who.
         by: Actor,
     },
+    /// Which of the files that stop the dataplane is there.
+    KillSwitchFile(Option<String>),
     /// How the store does.
     Store(Health),
     /// Time has passed. To be given about ten times a second.
@@ -239,6 +241,8 @@ pub struct Core {
     /// Messages that have ended and are kept for a while, with when that was.
     sent: BTreeMap<MessageId, Now>,
     kill_switch: Option<KillSwitch>,
+    /// The file that stops the dataplane.
+    kill_switch_file: Option<String>,
     /// Why the dataplane has another policy than it was given.
     policy_refused: Option<String>,
     /// The store came from a backup, and that is not written down as dealt with.
@@ -318,6 +322,7 @@ impl Core {
             requests: contents.requests,
             sent,
             kill_switch: contents.kill_switch,
+            kill_switch_file: None,
             policy_refused: None,
             restored: contents.restored,
             position_stored: position.clone(),
@@ -371,6 +376,7 @@ impl Core {
             Input::KillSwitch { engage, by } => {
                 self.turn_kill_switch(engage, by, "", now, &mut step);
             }
+            Input::KillSwitchFile(file) => self.take_kill_switch_file(file, now, &mut step),
             Input::Store(health) => self.health = health,
             Input::Tick => self.tick(now, &mut step),
         }

@@ -14,6 +14,9 @@ use crate::runbook::{Input, StageState};
 use crate::server::link::{Operation, Outcome, Refused};
 use crate::store::{KillSwitch, Request, Write};
 
+/// The part of Levee that stops everything because a file says so.
+const BY_FILE: &str = "kill switch file";
+
 impl Core {
     pub(super) fn asked(&mut self, asked: Asked, now: &Now, step: &mut Step) {
         let ticket = asked.ticket;
@@ -115,6 +118,10 @@ impl Core {
                 self.decide(asked, (*incident, stage, *approve, reason), now, step)
             }
             Operation::KillSwitch { on, reason } => {
+                if let Some(file) = self.kill_switch_file.as_ref().filter(|_| !on) {
+                    // Half of a release would be none: the dataplane stays stopped as long as the file is there.
+                    return Err(Refused::Precondition(format!("{file} keeps everything stopped: remove it first")));
+                }
                 if *validate_only {
                     let state = KillSwitch { engaged: *on, by: actor.clone(), at: *now, reason: reason.clone() };
                     let withdrawing =
@@ -229,11 +236,33 @@ impl Core {
         Ok(Outcome::Decided)
     }
 
+    /// A file that stops the dataplane stops us, too. When it is gone we let go again only if it was the file that had stopped
+    /// us, and nobody has said so beside it: what a person has stopped a person starts again.
+    pub(super) fn take_kill_switch_file(&mut self, file: Option<String>, now: &Now, step: &mut Step) {
+        let by = Actor::levee(BY_FILE);
+        self.kill_switch_file = file;
+        match self.kill_switch_file.clone() {
+            Some(file) if !self.is_stopped() => {
+                self.turn_kill_switch(true, by, &format!("{file} is there"), now, step);
+            }
+            None if self.kill_switch.as_ref().is_some_and(|switch| switch.engaged && switch.by == by) => {
+                self.turn_kill_switch(false, by, "the file is gone", now, step);
+            }
+            _ => {}
+        }
+    }
+
     /// Stops everything, or lets go again. How many mitigations end.
     pub(super) fn turn_kill_switch(&mut self, on: bool, by: Actor, why: &str, now: &Now, step: &mut Step) -> u64 {
         if self.is_stopped() == on {
             if !on {
                 return 0;
+            }
+            if self.kill_switch.as_ref().is_some_and(|switch| switch.by == Actor::levee(BY_FILE)) {
+                // From now on it is not for the file to let go of it.
+                let state = KillSwitch { engaged: true, by: by.clone(), at: *now, reason: why.to_owned() };
+                step.writes.push(Write::PutKillSwitch(state.clone()));
+                self.kill_switch = Some(state);
             }
             // Whoever says it again has a reason to: what may have got lost on its way is sent once more.
             step.commands.push(Command::Upload);

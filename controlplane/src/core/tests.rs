@@ -211,6 +211,37 @@ fn the_kill_switch_keeps_its_reason_and_said_again_it_is_handed_over_again() {
 }
 
 #[test]
+fn a_file_that_stops_the_dataplane_ends_what_is_asked_upstream_and_its_going_away_lets_go_of_that() {
+    let mut desk = Desk::new(CONFIG);
+    let file = || Input::KillSwitchFile(Some("/etc/levee/kill-switch".to_owned()));
+    desk.give(opened(1, 7, 5e5));
+    desk.pass(2);
+    assert_eq!(desk.wanted().len(), 1);
+    desk.give(file());
+    desk.pass(1);
+    assert!(desk.wanted().is_empty() && desk.applied.is_empty() && desk.uploads == 1, "{}", desk.timeline());
+    assert!(desk.core.kill_switch().unwrap().reason.contains("/etc/levee/kill-switch"));
+    // Worse and worse: nothing is entered.
+    desk.give(opened(2, 8, 5e7));
+    desk.pass(30);
+    assert!(desk.wanted().is_empty(), "{}", desk.timeline());
+    let off = desk.ask_as("ann", "1", kill_switch(false));
+    assert!(matches!(&off, Err(Refused::Precondition(why)) if why.contains("/etc/levee/kill-switch")), "{off:?}");
+    let mut desk = desk.restart(CONFIG);
+    desk.give(Input::KillSwitchFile(None));
+    desk.pass(2);
+    assert!(!desk.core.kill_switch_is_engaged() && !desk.wanted().is_empty(), "{}", desk.timeline());
+    // What a person has said beside the file, the file does not take back.
+    desk.give(file());
+    desk.ask_as("ann", "2", kill_switch(true)).unwrap();
+    desk.give(Input::KillSwitchFile(None));
+    desk.pass(2);
+    assert!(desk.core.kill_switch_is_engaged() && desk.wanted().is_empty());
+    let desk = desk.restart(CONFIG);
+    assert!(desk.core.kill_switch().unwrap().by.to_string().contains("ann"));
+}
+
+#[test]
 fn a_policy_that_the_dataplane_refuses_is_a_trouble_until_it_takes_it() {
     let mut desk = Desk::new(CONFIG);
     desk.ask_as("ann", "1", kill_switch(true)).unwrap();

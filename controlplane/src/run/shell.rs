@@ -24,6 +24,7 @@ use crate::driver::{self, Guard, OwnerTag};
 use crate::event_file::EventFile;
 use crate::guardrail::Guards;
 use crate::incident::{Incident, TimelineEntry};
+use crate::kill_switch::KillSwitchFiles;
 use crate::ledger::{IncidentId, Mitigation};
 use crate::machine;
 use crate::notify;
@@ -70,6 +71,9 @@ struct Shell {
     end: End,
     waiting: BTreeMap<u64, oneshot::Sender<Result<Outcome, Refused>>>,
     tickets: u64,
+    kill_switch: KillSwitchFiles,
+    /// Which of its files was there when it was last looked for; none before the first look.
+    kill_switch_file: Option<Option<PathBuf>>,
 }
 
 struct Signals {
@@ -137,6 +141,7 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
     };
     let session = tokio::spawn(session.run());
     let servers = serve(&policy, handle, &path, &now).await?;
+    let kill_switch = KillSwitchFiles::new(in_force.config());
     let mut shell = Shell {
         core,
         journal: Journal::default(),
@@ -151,7 +156,11 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
         end,
         waiting: BTreeMap::new(),
         tickets: 0,
+        kill_switch,
+        kill_switch_file: None,
     };
+    // Before anything is begun.
+    shell.look_for_kill_switch();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut maintain = tokio::time::interval(MAINTAIN_EVERY);
@@ -333,7 +342,17 @@ impl Shell {
             tracing::warn!(hash = %over.hash, "the configuration was not confirmed: what was in force before it is again");
             self.configure();
         }
+        self.look_for_kill_switch();
         self.step(Input::Tick);
+    }
+
+    /// A file that stops the dataplane stops us, too.
+    fn look_for_kill_switch(&mut self) {
+        let Some(found) = self.kill_switch.look() else { return };
+        if self.kill_switch_file.as_ref() != Some(&found) {
+            self.step(Input::KillSwitchFile(found.as_ref().map(|path| path.display().to_string())));
+            self.kill_switch_file = Some(found);
+        }
     }
 
     /// Addresses come and go while we run: what this machine depends on now is protected from now on.
@@ -353,6 +372,7 @@ impl Shell {
         let (tags, dataplane) = (self.core.ledger().tags(), self.end.dataplane.subscribe());
         let (policy, ways) = configured(&self.in_force, tags, self.answers.clone(), dataplane, &self.speaker);
         self.ways = ways;
+        self.kill_switch = KillSwitchFiles::new(self.in_force.config());
         self.end.config.send_replace(Arc::clone(&policy.config));
         self.step(Input::Configured(Box::new(policy)));
         self.upload();
