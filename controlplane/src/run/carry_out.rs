@@ -1,7 +1,12 @@
 //! Carries commands out: each driver and each notifier has a queue of its own, so that none waits for another.
+//!
+//! A driver has two: what ends something does not wait behind what begins something. What waits to be begun is not begun any
+//! more once the kill switch is engaged or another configuration is in force: it was decided under another one, and is
+//! answered as something to be tried again, if it is still wanted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -9,7 +14,7 @@ use tokio::sync::mpsc;
 use super::legitimate::Legitimate;
 use crate::core::Input;
 use crate::driver::{Driver, DriverError, DriverName};
-use crate::ledger::Order;
+use crate::ledger::{MitigationId, Order};
 use crate::notify::{DeliveryError, Message, Notifier};
 
 /// A driver that says nothing for so long has failed.
@@ -17,9 +22,28 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Orders that wait for one driver: more than that are answered with an error, and come again.
 const WAITING: usize = 10_000;
 
+/// An order with its number, and how often everything had been called off when it was given.
+struct Given {
+    order: Order,
+    number: u64,
+    called_off: u64,
+}
+
+/// The way to a driver.
+struct Queue {
+    /// What begins something.
+    begin: mpsc::Sender<Given>,
+    /// What ends something, and what looks.
+    end: mpsc::Sender<Given>,
+}
+
 /// The ways to all drivers and notifiers.
 pub(super) struct Ways {
-    drivers: BTreeMap<DriverName, mpsc::Sender<Order>>,
+    drivers: BTreeMap<DriverName, Queue>,
+    /// Counts how often all that waited to be begun was called off.
+    called_off: Arc<AtomicU64>,
+    /// Numbers orders.
+    given: AtomicU64,
     notifiers: BTreeMap<String, Arc<dyn Notifier>>,
     inputs: mpsc::UnboundedSender<Input>,
 }
@@ -32,15 +56,27 @@ impl Ways {
         inputs: mpsc::UnboundedSender<Input>,
         legitimate: &Legitimate,
     ) -> Self {
+        let called_off = Arc::default();
         let queue = |driver: Arc<dyn Driver>| {
-            let (sender, orders) = mpsc::channel(WAITING);
+            let ((begin, begins), (end, ends)) = (mpsc::channel(WAITING), mpsc::channel(WAITING));
             let name = driver.name().clone();
-            tokio::spawn(drive(driver, orders, inputs.clone(), legitimate.clone()));
-            (name, sender)
+            let work = Work {
+                driver,
+                called_off: Arc::clone(&called_off),
+                inputs: inputs.clone(),
+                legitimate: legitimate.clone(),
+            };
+            tokio::spawn(work.run(begins, ends));
+            (name, Queue { begin, end })
         };
         let drivers = drivers.into_iter().map(queue).collect();
         let notifiers = notifiers.into_iter().map(|notifier| (notifier.name().to_owned(), notifier)).collect();
-        Self { drivers, notifiers, inputs }
+        Self { drivers, called_off, given: AtomicU64::default(), notifiers, inputs }
+    }
+
+    /// Nothing that waits to be begun is begun any more.
+    pub(super) fn call_off(&self) {
+        self.called_off.fetch_add(1, Ordering::AcqRel);
     }
 
     /// To a driver.
@@ -54,9 +90,12 @@ impl Ways {
             self.answer(failed(order, DriverError::Incapable { what }));
             return;
         };
-        if let Err(refused) = queue.try_send(order) {
+        let way = if matches!(order, Order::Apply(_)) { &queue.begin } else { &queue.end };
+        let number = self.given.fetch_add(1, Ordering::Relaxed);
+        let given = Given { order, number, called_off: self.called_off.load(Ordering::Acquire) };
+        if let Err(refused) = way.try_send(given) {
             let reason = format!("{WAITING} orders wait for this driver");
-            self.answer(failed(refused.into_inner(), DriverError::Retryable { reason, retry_after: None }));
+            self.answer(failed(refused.into_inner().order, DriverError::Retryable { reason, retry_after: None }));
         }
     }
 
@@ -86,42 +125,76 @@ impl Ways {
     }
 }
 
-async fn drive(
+/// What carries the orders of one driver out.
+struct Work {
     driver: Arc<dyn Driver>,
-    mut orders: mpsc::Receiver<Order>,
+    called_off: Arc<AtomicU64>,
     inputs: mpsc::UnboundedSender<Input>,
     legitimate: Legitimate,
-) {
-    while let Some(order) = orders.recv().await {
-        let answered =
-            tokio::time::timeout(ANSWER_WITHIN, carry_out(driver.as_ref(), order.clone(), &legitimate)).await;
-        let reason = || format!("no answer within {ANSWER_WITHIN:?}");
-        let input =
-            answered.unwrap_or_else(|_| failed(order, DriverError::Retryable { reason: reason(), retry_after: None }));
-        if inputs.send(input).is_err() {
-            return;
+}
+
+impl Work {
+    async fn run(self, mut begins: mpsc::Receiver<Given>, mut ends: mpsc::Receiver<Given>) {
+        // Numbers of ends that have overtaken what was given before them.
+        let mut ended: BTreeMap<MitigationId, u64> = BTreeMap::new();
+        loop {
+            let given = tokio::select! {
+                biased;
+                Some(given) = ends.recv() => given,
+                Some(given) = begins.recv() => given,
+                else => return,
+            };
+            if let Order::Withdraw(operation) = &given.order {
+                ended.insert(operation.id, given.number);
+            }
+            let overtaken = matches!(&given.order, Order::Apply(operation)
+                if ended.get(&operation.id).is_some_and(|end| *end > given.number));
+            if begins.is_empty() {
+                ended.clear();
+            }
+            let input = if overtaken {
+                failed(given.order, retry("its end was asked for meanwhile".to_owned()))
+            } else {
+                let order = given.order.clone();
+                let answered = tokio::time::timeout(ANSWER_WITHIN, self.carry_out(given)).await;
+                answered.unwrap_or_else(|_| failed(order, retry(format!("no answer within {ANSWER_WITHIN:?}"))))
+            };
+            if self.inputs.send(input).is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn carry_out(&self, given: Given) -> Input {
+        match given.order {
+            Order::Apply(operation) => {
+                let crate::ledger::Operation { key, spec, tag, remaining, .. } = &operation;
+                let is_called_off = || self.called_off.load(Ordering::Acquire) != given.called_off;
+                let checked = if is_called_off() { Ok(()) } else { self.legitimate.check(spec).await };
+                // Asking takes its time: this is the last moment at which nothing has happened yet.
+                let result = if is_called_off() {
+                    Err(retry("the kill switch or another configuration came before it".to_owned()))
+                } else {
+                    match checked {
+                        Ok(()) => self.driver.apply(key, spec, tag, *remaining).await,
+                        Err(refusal) => Err(DriverError::Refused(refusal)),
+                    }
+                };
+                Input::Applied { id: operation.id, key: operation.key, result }
+            }
+            Order::Withdraw(operation) => {
+                let result = self.driver.withdraw(&operation.key, &operation.spec, &operation.tag).await;
+                Input::Withdrawn { id: operation.id, key: operation.key, result }
+            }
+            Order::Observe { driver: name, round } => {
+                Input::Observed { driver: name, round, result: self.driver.observe().await }
+            }
         }
     }
 }
 
-async fn carry_out(driver: &dyn Driver, order: Order, legitimate: &Legitimate) -> Input {
-    match order {
-        Order::Apply(operation) => {
-            let crate::ledger::Operation { key, spec, tag, remaining, .. } = &operation;
-            let result = match legitimate.check(spec).await {
-                Ok(()) => driver.apply(key, spec, tag, *remaining).await,
-                Err(refusal) => Err(DriverError::Refused(refusal)),
-            };
-            Input::Applied { id: operation.id, key: operation.key, result }
-        }
-        Order::Withdraw(operation) => {
-            let result = driver.withdraw(&operation.key, &operation.spec, &operation.tag).await;
-            Input::Withdrawn { id: operation.id, key: operation.key, result }
-        }
-        Order::Observe { driver: name, round } => {
-            Input::Observed { driver: name, round, result: driver.observe().await }
-        }
-    }
+const fn retry(reason: String) -> DriverError {
+    DriverError::Retryable { reason, retry_after: None }
 }
 
 fn failed(order: Order, error: DriverError) -> Input {
@@ -129,5 +202,146 @@ fn failed(order: Order, error: DriverError) -> Input {
         Order::Apply(operation) => Input::Applied { id: operation.id, key: operation.key, result: Err(error) },
         Order::Withdraw(operation) => Input::Withdrawn { id: operation.id, key: operation.key, result: Err(error) },
         Order::Observe { driver, round } => Input::Observed { driver, round, result: Err(error) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use levee_api::config::Config;
+    use tokio::sync::{Notify, watch};
+
+    use super::*;
+    use crate::driver::{Answer, Capabilities, Observed, OperationKey, OwnerTag};
+    use crate::guardrail::Guards;
+    use crate::ledger::{Direction, Evidence, Operation, Spec};
+
+    const FILE: &str = "schema = 1\n[[zone]]\nname = \"web\"\nprefixes = [\"203.0.113.0/24\"]";
+
+    /// Says what it was asked, and takes its time for the first.
+    #[derive(Debug)]
+    struct Slow {
+        name: DriverName,
+        asked: Mutex<Vec<String>>,
+        busy: Notify,
+        go_on: Notify,
+    }
+
+    impl Slow {
+        fn was_asked(&self, what: String) -> bool {
+            let mut asked = self.asked.lock().unwrap();
+            asked.push(what);
+            asked.len() == 1
+        }
+    }
+
+    impl Driver for Slow {
+        fn name(&self) -> &DriverName {
+            &self.name
+        }
+
+        fn capabilities(&self) -> Capabilities {
+            Capabilities::default()
+        }
+
+        fn apply<'d>(
+            &'d self,
+            _: &'d OperationKey,
+            _: &'d Spec,
+            tag: &'d OwnerTag,
+            _: Duration,
+        ) -> Answer<'d, Evidence> {
+            Box::pin(async {
+                if self.was_asked(format!("apply {}", tag.id)) {
+                    self.busy.notify_one();
+                    self.go_on.notified().await;
+                }
+                Ok(Evidence::Accepted)
+            })
+        }
+
+        fn withdraw<'d>(&'d self, _: &'d OperationKey, _: &'d Spec, tag: &'d OwnerTag) -> Answer<'d, ()> {
+            self.was_asked(format!("withdraw {}", tag.id));
+            Box::pin(std::future::ready(Ok(())))
+        }
+
+        fn observe(&self) -> Answer<'_, Vec<Observed>> {
+            Box::pin(std::future::ready(Ok(Vec::new())))
+        }
+    }
+
+    fn operation(id: u64) -> Operation {
+        let id = MitigationId(id);
+        Operation {
+            driver: DriverName("core".to_owned()),
+            key: OperationKey(format!("key-{id}")),
+            id,
+            spec: Spec::Blackhole { prefix: "203.0.113.7".parse().unwrap(), direction: Direction::Destination },
+            tag: OwnerTag { appliance: "edge-1".to_owned(), id },
+            remaining: Duration::from_secs(60),
+        }
+    }
+
+    /// A driver that is busy with the first order, the ways to it, and its answers.
+    async fn busy() -> (Arc<Slow>, Ways, mpsc::UnboundedReceiver<Input>) {
+        let driver = Arc::new(Slow {
+            name: DriverName("core".to_owned()),
+            asked: Mutex::default(),
+            busy: Notify::new(),
+            go_on: Notify::new(),
+        });
+        let config = Arc::new(Config::parse("levee.toml", FILE).unwrap());
+        let guards = Arc::new(Guards::new(&config, []));
+        let legitimate = Legitimate { dataplane: watch::channel(None).1, config, guards };
+        let (inputs, answers) = mpsc::unbounded_channel();
+        let ways = Ways::new(vec![Arc::clone(&driver) as Arc<dyn Driver>], Vec::new(), inputs, &legitimate);
+        ways.order(Order::Apply(operation(1)));
+        driver.busy.notified().await;
+        (driver, ways, answers)
+    }
+
+    async fn answers(mut answers: mpsc::UnboundedReceiver<Input>, ways: Ways) -> Vec<String> {
+        // The queues end with the ways.
+        drop(ways);
+        let mut all = Vec::new();
+        while let Some(input) = answers.recv().await {
+            all.push(match input {
+                Input::Applied { id, result, .. } => format!("applied {id} {}", result.is_ok()),
+                Input::Withdrawn { id, result, .. } => format!("withdrawn {id} {}", result.is_ok()),
+                other => format!("{other:?}"),
+            });
+        }
+        all
+    }
+
+    #[tokio::test]
+    async fn an_end_waits_for_nothing_that_begins_and_what_it_ends_is_not_begun_after_it() {
+        let (driver, ways, told) = busy().await;
+        for id in [2, 3] {
+            ways.order(Order::Apply(operation(id)));
+        }
+        ways.order(Order::Withdraw(operation(3)));
+        ways.order(Order::Withdraw(operation(1)));
+        driver.go_on.notify_one();
+        let told = answers(told, ways).await;
+        assert_eq!(*driver.asked.lock().unwrap(), ["apply 1", "withdraw 3", "withdraw 1", "apply 2"]);
+        assert_eq!(
+            told,
+            ["applied 1 true", "withdrawn 3 true", "withdrawn 1 true", "applied 2 true", "applied 3 false"]
+        );
+    }
+
+    #[tokio::test]
+    async fn what_waits_to_be_begun_can_be_called_off() {
+        let (driver, ways, told) = busy().await;
+        ways.order(Order::Apply(operation(2)));
+        ways.call_off();
+        ways.order(Order::Withdraw(operation(1)));
+        ways.order(Order::Apply(operation(3)));
+        driver.go_on.notify_one();
+        let told = answers(told, ways).await;
+        assert_eq!(*driver.asked.lock().unwrap(), ["apply 1", "withdraw 1", "apply 3"]);
+        assert_eq!(told, ["applied 1 true", "withdrawn 1 true", "applied 2 false", "applied 3 true"]);
     }
 }

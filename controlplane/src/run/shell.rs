@@ -283,7 +283,12 @@ impl Shell {
             let mut following = Vec::new();
             for input in std::mem::take(&mut inputs) {
                 let now = self.clock.now();
+                let was_stopped = self.core.kill_switch_is_engaged();
                 let step = self.core.step(&now, input);
+                if self.core.kill_switch_is_engaged() && !was_stopped {
+                    // Before the disk is waited for: what is called off is only asked for again.
+                    self.ways.call_off();
+                }
                 following.extend(self.carry_out(step, &now));
             }
             if following.is_empty() {
@@ -371,6 +376,8 @@ impl Shell {
     fn configure(&mut self) {
         let (tags, dataplane) = (self.core.ledger().tags(), self.end.dataplane.subscribe());
         let (policy, ways) = configured(&self.in_force, tags, self.answers.clone(), dataplane, &self.speaker);
+        // Their drivers and their guardrails are those of before. What they are to end they still end.
+        self.ways.call_off();
         self.ways = ways;
         self.kill_switch = KillSwitchFiles::new(self.in_force.config());
         self.end.config.send_replace(Arc::clone(&policy.config));
