@@ -55,6 +55,10 @@ impl Core {
         if let Err(refusal) = self.policy.guards.check_spec(&entry.spec) {
             return Some((End::Refused, refusal.to_string()));
         }
+        // Nobody could renew it, or bring it back.
+        if let Some(why) = self.cannot(&entry.driver, &entry.spec) {
+            return Some((End::Retired, why));
+        }
         // What a person has asked for stays: modes are about what Levee does by itself.
         let watches = entry.stage.is_some() && self.zone_mode(&entry.zone) == Mode::Monitor;
         watches.then(|| (End::Retired, format!("zone {} only watches now", entry.zone)))

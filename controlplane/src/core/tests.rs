@@ -278,6 +278,25 @@ fn what_a_new_configuration_forbids_ends_and_that_is_told() {
 }
 
 #[test]
+fn what_nobody_can_carry_out_any_more_ends_whoever_asked_for_it() {
+    for kinds in [None, Some(vec![Kind::FlowSpec])] {
+        let mut desk = Desk::new(CONFIG);
+        let id = desk.add(9);
+        let mut without = policy(CONFIG);
+        let driver = DriverName("core-a".to_owned());
+        match kinds {
+            Some(kinds) => without.drivers.get_mut(&driver).unwrap().kinds = kinds,
+            None => drop(without.drivers.remove(&driver)),
+        }
+        desk.give(Input::Configured(Box::new(without)));
+        desk.pass(2);
+        assert!(!desk.entry(id).is_wanted() && desk.applied.is_empty());
+        assert_eq!(desk.entry(id).outcome, Some(End::Retired));
+        assert!(desk.log.iter().any(|line| line.contains("core-a")), "{:?}", desk.log);
+    }
+}
+
+#[test]
 fn what_is_beyond_a_lower_limit_ends_the_newest_first_and_far_deadlines_come_nearer() {
     let mut desk = Desk::new(CONFIG);
     let ids: Vec<MitigationId> = (1..=4).map(|host| desk.add(host)).collect();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use levee_api::config::{Announcer, AnnouncerKind};
 use levee_api::filter::Target;
 use levee_api::grpc::socket::Listener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -20,7 +21,7 @@ use crate::clock::Now;
 use crate::configuration::{InForce, ReloadError};
 use crate::core::{Asked, Command, Core, Input, Journal, Policy, Step};
 use crate::dataplane::Dataplane;
-use crate::driver::{self, Guard, OwnerTag};
+use crate::driver::{self, Driver, DriverName, Embedded, Guard, OwnerTag};
 use crate::event_file::EventFile;
 use crate::guardrail::Guards;
 use crate::incident::{Incident, TimelineEntry};
@@ -118,9 +119,10 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
     let (answers, mut answered) = mpsc::unbounded_channel();
     let (handle, end) = link::connect(Arc::new(in_force.config().clone()));
     let name = &in_force.config().appliance.name;
-    let former = contents.mitigations.values().filter(|entry| !entry.has_ended()).map(|entry| entry.tag(name));
+    let live = contents.mitigations.values().filter(|entry| !entry.has_ended());
+    let former = Former::of(live.map(|entry| (entry.tag(name), entry.driver.clone())));
     let speaker = Speaker::default();
-    let (policy, ways) = configured(&in_force, former.collect(), answers.clone(), end.dataplane.subscribe(), &speaker);
+    let (policy, ways) = configured(&in_force, &former, answers.clone(), end.dataplane.subscribe(), &speaker);
     let now = clock.now();
     let core = Core::load(policy.clone(), contents, &now);
     let (inputs, mut told) = mpsc::channel(WAITING);
@@ -249,10 +251,46 @@ fn for_dataplane(policy: &Policy, monitor: bool) -> DataplanePolicy {
     DataplanePolicy { config: Arc::clone(&policy.config), protected: protected.into_iter().collect(), monitor }
 }
 
+/// What the ledger has not ended yet, which an earlier configuration may have begun.
+struct Former {
+    tags: BTreeSet<OwnerTag>,
+    drivers: BTreeSet<DriverName>,
+}
+
+impl Former {
+    fn of(live: impl Iterator<Item = (OwnerTag, DriverName)>) -> Self {
+        let (tags, drivers) = live.unzip();
+        Self { tags, drivers }
+    }
+}
+
+/// Drivers of announcers that the configuration has no more, or has without a peer, and that the ledger still speaks of: they
+/// begin nothing, and end what is left. Their sessions have ended with the tables of their peers.
+fn leaving(
+    former: &Former,
+    drivers: &[Arc<dyn Driver>],
+    speaker: &Speaker,
+    guard: &Guard,
+) -> Vec<Arc<dyn Driver>> {
+    let gone = former.drivers.iter().filter(|name| drivers.iter().all(|driver| driver.name() != *name));
+    let driver = |name: &DriverName| -> Arc<dyn Driver> {
+        let announcer = Announcer {
+            name: name.0.clone(),
+            kind: AnnouncerKind::Embedded,
+            capabilities: Vec::new(),
+            neighbors: Vec::new(),
+            next_hops: Vec::new(),
+            span: 0..0,
+        };
+        Arc::new(Embedded::new(&announcer, speaker.clone(), Arc::clone(guard)))
+    };
+    gone.map(driver).collect()
+}
+
 /// What a configuration makes of drivers, notifiers and guardrails.
 fn configured(
     in_force: &InForce,
-    tags: BTreeSet<OwnerTag>,
+    former: &Former,
     answers: mpsc::UnboundedSender<Input>,
     dataplane: watch::Receiver<Option<Dataplane>>,
     speaker: &Speaker,
@@ -265,7 +303,8 @@ fn configured(
         checked.check_spec(spec)?;
         checked.check_ttl(remaining)
     });
-    let drivers = driver::configured(&config, &guard, &tags, Some(speaker));
+    let mut drivers = driver::configured(&config, &guard, &former.tags, Some(speaker));
+    drivers.extend(leaving(former, &drivers, speaker, &guard));
     let capabilities = drivers.iter().map(|driver| (driver.name().clone(), driver.capabilities())).collect();
     let notifiers = notify::configured(&config)
         .into_iter()
@@ -374,8 +413,10 @@ impl Shell {
     }
 
     fn configure(&mut self) {
-        let (tags, dataplane) = (self.core.ledger().tags(), self.end.dataplane.subscribe());
-        let (policy, ways) = configured(&self.in_force, tags, self.answers.clone(), dataplane, &self.speaker);
+        let drivers = self.core.ledger().live().map(|entry| entry.driver.clone()).collect();
+        let former = Former { tags: self.core.ledger().tags(), drivers };
+        let dataplane = self.end.dataplane.subscribe();
+        let (policy, ways) = configured(&self.in_force, &former, self.answers.clone(), dataplane, &self.speaker);
         // Their drivers and their guardrails are those of before. What they are to end they still end.
         self.ways.call_off();
         self.ways = ways;
