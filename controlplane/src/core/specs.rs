@@ -130,7 +130,11 @@ fn diverted(prefix: Prefix, divert: &Divert) -> Prefix {
 /// What a filter of the reflex selects, on which part of the prefix, whether it selects by more than a packet's headers, and
 /// how many packets it has matched. None when it takes nothing away, or is on something else.
 fn filtered(filter: &v1::Filter, prefix: Prefix) -> Option<(Rule, Prefix, bool, u64)> {
-    let request = FilterRequest::try_from(filter.request.as_ref()?).ok()?;
+    let told = filter.request.as_ref()?;
+    // The reflex has no name, which who asks for a filter must have, and what is at its end was in force until now.
+    let named =
+        v1::FilterRequest { owner: "reflex".to_owned(), remaining_ns: told.remaining_ns.max(1), ..told.clone() };
+    let request = FilterRequest::try_from(&named).ok()?;
     let target = match request.target.prefix {
         Some(target) if prefix.covers(&target) => target,
         Some(target) if !target.covers(&prefix) => return None,
