@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
+use levee_api::address_set::SetAction;
 use levee_api::config::{Action, BlackholeDirection, Divert, FlowSpec, FlowSpecAction, Via};
 use levee_api::filter::{self, Rule};
 use levee_api::grpc::{FilterRequest, v1};
@@ -12,6 +13,7 @@ use levee_api::role::RoleSet;
 use super::Core;
 use crate::bgp::lowering::{self, Wanted};
 use crate::driver::DriverName;
+use crate::guardrail::can_be_judged;
 use crate::ledger::{Direction, FlowAction, FlowRule, IncidentId, Kind, Spec};
 use crate::runbook::Failure;
 
@@ -27,7 +29,10 @@ impl Core {
             return (Vec::new(), Some((Failure::Incapable, why)));
         };
         let (drivers, specs): (Vec<DriverName>, Vec<Spec>) = match action {
-            Action::FlowSpec(flowspec) => (named(&flowspec.announcers), self.flowspec(id, prefix, flowspec, down)),
+            Action::FlowSpec(flowspec) => match self.flowspec(id, (&incident.target.zone, prefix), flowspec, down) {
+                Ok(specs) => (named(&flowspec.announcers), specs),
+                Err(why) => return (Vec::new(), Some(why)),
+            },
             Action::Divert(divert) => {
                 let drivers = match &divert.via {
                     Via::Scrubber(scrubber) => named(std::slice::from_ref(scrubber)),
@@ -86,7 +91,13 @@ impl Core {
     }
 
     /// Rules that select what the reflex filters here, for routers upstream.
-    fn flowspec(&self, id: IncidentId, prefix: Prefix, flowspec: &FlowSpec, down: bool) -> Vec<Spec> {
+    fn flowspec(
+        &self,
+        id: IncidentId,
+        (zone, prefix): (&str, Prefix),
+        flowspec: &FlowSpec,
+        down: bool,
+    ) -> Result<Vec<Spec>, Why> {
         let limit = FlowAction::RateLimit { bps: flowspec.rate_bps };
         let filters: Vec<(Rule, Prefix, bool, u64)> =
             self.incidents.reflex_filters(id).filter_map(|filter| filtered(filter, prefix)).collect();
@@ -97,11 +108,21 @@ impl Core {
             let wanted: Vec<Wanted<'_>> =
                 on_it.map(|(rule, _, by_role, effect)| Wanted { rule, by_role: *by_role, effect: *effect }).collect();
             let lowering = lowering::lower(&wanted, target, usize::from(flowspec.max_rules));
-            rules.extend(lowering.rules.into_iter().map(|lowered| (lowered.rule, lowered.exact, lowered.effect)));
+            rules.extend(lowering.rules.into_iter().map(|lowered| {
+                // What it would do to legitimate traffic has to be known of what drops, and what passes here passes there.
+                let exact = lowered.exact && can_be_judged(&lowered.rule) && !self.spares(zone, &lowered.rule);
+                (lowered.rule, exact, lowered.effect)
+            }));
         }
         rules.sort_by_key(|(.., effect)| Reverse(*effect));
         if rules.is_empty() {
-            // Nothing tells the attack from the rest yet: everything to the target is limited, nothing is dropped.
+            // Nothing tells the attack from the rest yet: everything to the target is limited, nothing is dropped. Of a whole
+            // network that would be everybody in it, most of whom nobody attacks.
+            if !prefix.is_host() {
+                let why =
+                    format!("nothing tells the attack on {prefix} from its other traffic, all of which is not limited");
+                return Err((Failure::Incapable, why));
+            }
             rules.push((FlowRule::to(prefix), false, 0));
         }
         rules.truncate(usize::from(flowspec.max_rules));
@@ -114,7 +135,31 @@ impl Core {
             FlowSpecAction::Redirect { to } => FlowAction::Redirect { to: to.clone() },
             FlowSpecAction::Mark { dscp } => FlowAction::Mark { dscp: *dscp },
         };
-        rules.into_iter().map(|(rule, exact, _)| Spec::FlowSpec { rule, action: action(exact) }).collect()
+        Ok(rules.into_iter().map(|(rule, exact, _)| Spec::FlowSpec { rule, action: action(exact) }).collect())
+    }
+
+    /// True when something that a rule matches may pass here, whatever filters say: no router knows of that.
+    fn spares(&self, zone: &str, rule: &FlowRule) -> bool {
+        let within = |prefix: &Prefix| match &rule.source {
+            Some(source) => source.overlaps(prefix),
+            None => prefix.is_ipv4() == rule.destination.is_ipv4(),
+        };
+        let by_set = self.policy.config.address_sets.iter().any(|set| {
+            let here = set.zones.is_empty() || set.zones.iter().any(|known| known == zone);
+            // What is in its files only the dataplane knows.
+            set.action == SetAction::Pass && here && (!set.files.is_empty() || set.prefixes.iter().any(within))
+        });
+        let on_it = |target: &filter::Target| {
+            target.zone == zone && target.prefix.is_none_or(|prefix| prefix.overlaps(&rule.destination))
+        };
+        by_set
+            || self.ledger.live().filter(|entry| entry.is_wanted()).any(|entry| match &entry.spec {
+                Spec::Filter(filter) if on_it(&filter.target) => {
+                    let mut requests = filter.filters.iter().filter_map(|stored| stored.request().ok());
+                    requests.any(|request| request.action == filter::Action::Pass)
+                }
+                _ => false,
+            })
     }
 }
 

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use levee_api::filter::Target;
+use levee_api::filter::{self, HeaderBox, Rule, Side, Target};
 use levee_api::grpc::dataplane::v1 as contract;
 use levee_api::grpc::dataplane::v1::event::What;
+use levee_api::grpc::{FilterRequest, v1};
+use levee_api::lane::Lane;
+use levee_api::role::RoleSet;
 use levee_api::time::Timestamp;
 
 use super::*;
 use crate::actor::Role;
 use crate::clock::{BootId, UnixTime};
-use crate::ledger::{Direction, Kind, Mitigation, Outcome as End, Spec};
+use crate::ledger::{Direction, FilterSpec, FlowAction, Kind, Mitigation, Outcome as End, Spec, StoredFilter};
 use crate::runbook::StageState;
 
 const CONFIG: &str = r#"
@@ -436,4 +439,104 @@ fn what_is_kept_has_a_limit_by_number_the_oldest_goes_first_and_that_is_told() {
     desk.core.caps.entries = 1;
     desk.pass(1);
     assert_eq!(desk.stored.incidents.len(), 1);
+}
+
+/// What a stage that would rather drop asks for, with a filter of the reflex on the target if there is one.
+fn asked_upstream(
+    config: &str,
+    target: &str,
+    filter: Option<HeaderBox>,
+    office: Option<FilterRequest>,
+) -> (Vec<FlowAction>, Desk) {
+    let drop = "action = { flowspec = { announcers = [\"core-a\"], prefer = \"drop\" } }";
+    let text = config
+        .replace("action = { blackhole = { announcers = [\"core-a\"] } }", drop)
+        .replace("for = \"0s\"", "for = \"1s\"");
+    let mut desk = Desk::new(&text);
+    let mut with = policy(&text);
+    let can = Capabilities { kinds: vec![Kind::Filter], ipv4: true, ..Capabilities::default() };
+    with.drivers.insert(DriverName::dataplane(), can);
+    desk.give(Input::Configured(Box::new(with)));
+    if let Some(request) = office {
+        let filters = vec![StoredFilter::of(&request)];
+        let spec = Spec::Filter(FilterSpec { target: request.target, filters });
+        let ttl = Duration::from_secs(600);
+        let add = Operation::Add {
+            incident: None,
+            zone: "web".to_owned(),
+            spec: spec.into(),
+            ttl,
+            reason: "test".to_owned(),
+        };
+        desk.ask_as("ann", "office", add).unwrap();
+    }
+    let target = Target { zone: "web".to_owned(), prefix: Some(target.parse().unwrap()) };
+    let anomaly = contract::Anomaly { id: 7, target: Some((&target).into()), pps: 5e5, bps: 4e9, ..Default::default() };
+    let event = |sequence, what| contract::Event {
+        boot_id: "run".to_owned(),
+        sequence,
+        what: Some(what),
+        ..Default::default()
+    };
+    let mut events = vec![event(1, What::AnomalyOpened(anomaly))];
+    if let Some(matches) = filter {
+        let request = FilterRequest { target, ..request(Rule::of(matches), filter::Action::Drop) };
+        let filter = v1::Filter { id: 3, request: Some((&request).into()), ..Default::default() };
+        events.push(event(2, What::FilterInstalled(filter)));
+    }
+    desk.give(Input::Events(events));
+    desk.pass(5);
+    let actions = desk.wanted().into_iter().map(|entry| match &entry.spec {
+        Spec::FlowSpec { action, .. } => action.clone(),
+        other => panic!("{other}"),
+    });
+    (actions.collect(), desk)
+}
+
+fn request(rule: Rule, action: filter::Action) -> FilterRequest {
+    FilterRequest {
+        owner: String::new(),
+        target: Target { zone: "web".to_owned(), prefix: None },
+        roles: RoleSet::ALL,
+        rule,
+        action,
+        ttl: Duration::from_secs(600),
+        witness: "test".to_owned(),
+    }
+}
+
+fn dns() -> HeaderBox {
+    HeaderBox::any().exact(Lane::Protocol, 17).port(Side::Source, 53, 53)
+}
+
+#[test]
+fn a_rule_upstream_drops_only_what_nothing_here_lets_pass() {
+    let set = |more: &str| format!("{CONFIG}[[address_set]]\nname = \"office\"\naction = \"pass\"\n{more}\n");
+    let limited = |(actions, desk): (Vec<FlowAction>, Desk)| {
+        assert_eq!(actions.len(), 1, "{}", desk.timeline());
+        matches!(actions[0], FlowAction::RateLimit { .. })
+    };
+    assert!(!limited(asked_upstream(CONFIG, "203.0.113.7", Some(dns()), None)));
+    for more in ["prefixes = [\"192.0.2.0/24\"]", "files = [\"/etc/levee/office\"]"] {
+        assert!(limited(asked_upstream(&set(more), "203.0.113.7", Some(dns()), None)), "{more}");
+    }
+    let of_others = "prefixes = [\"2001:db8::/32\"]";
+    assert!(!limited(asked_upstream(&set(of_others), "203.0.113.7", Some(dns()), None)));
+    let elsewhere = dns().prefix(Side::Source, "198.51.100.0/24".parse().unwrap());
+    let office = "prefixes = [\"192.0.2.0/24\"]";
+    assert!(!limited(asked_upstream(&set(office), "203.0.113.7", Some(elsewhere), None)), "another source");
+    let pass = request(Rule::of(HeaderBox::any().exact(Lane::Protocol, 17)), filter::Action::Pass);
+    let pass = FilterRequest { owner: "operator".to_owned(), ..pass };
+    assert!(limited(asked_upstream(CONFIG, "203.0.113.7", Some(dns()), Some(pass))));
+}
+
+#[test]
+fn while_nothing_tells_an_attack_from_the_rest_a_host_is_limited_and_a_network_is_not() {
+    let (actions, _) = asked_upstream(CONFIG, "203.0.113.7", None, None);
+    assert!(matches!(actions[..], [FlowAction::RateLimit { .. }]), "{actions:?}");
+    let (actions, desk) = asked_upstream(CONFIG, "203.0.113.0/24", None, None);
+    assert_eq!(actions, []);
+    assert!(desk.timeline().contains("nothing tells the attack on 203.0.113.0/24"), "{}", desk.timeline());
+    let (actions, _) = asked_upstream(CONFIG, "203.0.113.0/24", Some(dns()), None);
+    assert!(matches!(actions[..], [FlowAction::Drop]), "{actions:?}");
 }

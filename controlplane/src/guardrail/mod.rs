@@ -18,7 +18,7 @@ use levee_api::prefix::Prefix;
 pub use budget::{Asked, InForce, Of};
 pub use protected::{Protected, resolvers};
 pub use refusal::Refusal;
-pub use selection::dropped;
+pub use selection::{can_be_judged, dropped};
 
 use crate::ledger::{Kind, Spec};
 

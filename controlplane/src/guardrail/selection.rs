@@ -41,6 +41,14 @@ pub fn dropped(spec: &Spec, zone_of: impl Fn(&Prefix) -> Option<String>) -> Opti
     (target.prefix.is_some() && (1..=MOST).contains(&filters.len())).then_some((target, filters))
 }
 
+/// Whether the dataplane can be asked what a rule would drop of legitimate traffic: not when it has too many choices.
+pub fn can_be_judged(rule: &FlowRule) -> bool {
+    let FlowRule { source_ports, destination_ports, icmp_types, icmp_codes, lengths, dscps, .. } = rule;
+    let choices = [source_ports, destination_ports, icmp_types, icmp_codes, lengths, dscps].map(Vec::len);
+    let boxes = choices.into_iter().fold(rule.protocols.len().max(1), |boxes, len| boxes.saturating_mul(len.max(1)));
+    boxes <= MOST
+}
+
 /// The boxes that together are the rule: one for each choice of its lists.
 fn boxes(rule: &FlowRule) -> Vec<HeaderBox> {
     let mut first = HeaderBox::any().prefix(Side::Destination, rule.destination);
@@ -137,6 +145,9 @@ mod tests {
         let drops = |rule| Spec::FlowSpec { rule, action: FlowAction::Drop };
         assert_eq!(dropped(&drops(rule()), |_| None), None, "of no zone");
         let many = FlowRule { protocols: (0..20).collect(), ..rule() };
+        assert!(can_be_judged(&rule()) && !can_be_judged(&many));
+        let most = FlowRule { protocols: (0..8).collect(), ..rule() };
+        assert!(can_be_judged(&most) && dropped(&drops(most), zone).is_some(), "8 protocols with 2 ports");
         assert_eq!(dropped(&drops(many), zone), None, "more than can be asked at once");
     }
 }

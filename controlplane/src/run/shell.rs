@@ -266,12 +266,7 @@ impl Former {
 
 /// Drivers of announcers that the configuration has no more, or has without a peer, and that the ledger still speaks of: they
 /// begin nothing, and end what is left. Their sessions have ended with the tables of their peers.
-fn leaving(
-    former: &Former,
-    drivers: &[Arc<dyn Driver>],
-    speaker: &Speaker,
-    guard: &Guard,
-) -> Vec<Arc<dyn Driver>> {
+fn leaving(former: &Former, drivers: &[Arc<dyn Driver>], speaker: &Speaker, guard: &Guard) -> Vec<Arc<dyn Driver>> {
     let gone = former.drivers.iter().filter(|name| drivers.iter().all(|driver| driver.name() != *name));
     let driver = |name: &DriverName| -> Arc<dyn Driver> {
         let announcer = Announcer {
