@@ -72,7 +72,7 @@ impl Bird {
         ask(&self.daemon.folder.path().join("ctl"), command).unwrap_or_else(|error| error.to_string())
     }
 
-    fn routes(&self) -> String {
+    pub(super) fn routes(&self) -> String {
         ["master4", "master6", "f4", "f6"].map(|table| self.ask(&format!("show route all table {table}"))).concat()
     }
 

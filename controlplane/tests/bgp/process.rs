@@ -97,12 +97,46 @@ async fn an_attack_leads_to_a_rule_at_the_router_upstream_which_goes_whatever_be
     bird.until("the end of the rule with a clean stop", &[], &[rule]).await;
     assert_eq!(running.0.wait().unwrap().code(), Some(0));
     drop(running);
-    let _running = start(&place, &config);
+    let running = start(&place, &config);
     bird.until("the rule after the clean stop", &[rule], &[]).await;
+    // The file by which the dataplane is stopped stops measures upstream, too; when it is gone they come back.
+    let file = place.folder.path().join("dataplane/kill-switch");
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(&file, "").unwrap();
+    bird.until("the end of the rule with the file", &[], &[rule]).await;
+    std::fs::remove_file(&file).unwrap();
+    bird.until("the rule after the file", &[rule], &[]).await;
     let socket = place.folder.path().join("controlplane.sock").display().to_string();
     let arguments = ["--socket", &socket, "kill-switch", "on", "--reason", "a test"];
     let said = super::daemon::ask(Path::new(env!("CARGO_BIN_EXE_leveectl")), &arguments);
     bird.until(&format!("the end of the rule with the kill switch ({said})"), &[], &[rule]).await;
+    let arguments = ["--socket", &socket, "kill-switch", "off", "--reason", "a test"];
+    let said = super::daemon::ask(Path::new(env!("CARGO_BIN_EXE_leveectl")), &arguments);
+    bird.until(&format!("the rule after the kill switch ({said})"), &[rule], &[]).await;
+    // A reload that takes the announcer's peer away ends what it announces, and one that brings it back does not bring that back.
+    let text = std::fs::read_to_string(&config).unwrap();
+    let (before, peer) = text.split_once("[[bgp.peer]]").unwrap();
+    let (_, after) = peer.split_once("[[announcer]]").unwrap();
+    std::fs::write(&config, format!("{before}[[announcer]]{after}")).unwrap();
+    signal(&running, Signal::SIGHUP);
+    bird.until("the end of the rule with the peer", &[], &[rule]).await;
+    let listed = || {
+        let arguments = ["--socket", &socket, "mitigations", "list"];
+        super::daemon::ask(Path::new(env!("CARGO_BIN_EXE_leveectl")), &arguments)
+    };
+    let mut left = listed();
+    for _ in 0..100 {
+        if !left.contains("203.0.113.9") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        left = listed();
+    }
+    assert!(!left.contains("203.0.113.9"), "what nobody announces is not in force: {left}");
+    std::fs::write(&config, text).unwrap();
+    signal(&running, Signal::SIGHUP);
+    bird.session().await;
+    assert!(!bird.routes().contains(rule), "what was begun before is not brought back");
     let log = std::fs::read_to_string(place.folder.path().join("log")).unwrap();
     assert!(log.contains("the BGP session is established"), "{log}");
 }
