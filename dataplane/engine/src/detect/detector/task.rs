@@ -38,6 +38,8 @@ const WORTH_A_SIGNATURE: f32 = 0.125;
 /// Of what newcomers may have sent, a rule that selects less than this part of what the best one does waits for the next pass: if it
 /// is the crowd beside the attack, that has proved itself by then.
 const MINOR: f64 = 0.25;
+/// And where it is challenged meanwhile, so that waiting lets nothing through.
+const MINOR_CHALLENGED: f64 = 0.5;
 /// A limit is considered when no rule that drops was found for this long.
 pub(super) const LIMIT_AFTER: Duration = Duration::from_millis(250);
 
@@ -257,9 +259,11 @@ impl Detector {
         let evidence = witness.map_or_else(|| "seen at the onset".to_owned(), |witness| witness.to_string());
         let usual_pps = node.track(key.role).map_or(0.0, |track| track.baseline.largest);
         let largest = extraction.found.iter().map(|found| found.attack_share).fold(0.0, f64::max);
+        let is_asked = self.measures.challenged_since(key.zone, key.role, &key.prefix).is_some();
+        let minor = if is_asked { MINOR_CHALLENGED } else { MINOR };
         let may_wait = job.installed.is_empty() && matches!(key.role, Role::Syn | Role::UdpOpen);
         for found in extraction.found {
-            if may_wait && found.attack_share < MINOR * largest {
+            if may_wait && found.attack_share < minor * largest {
                 continue;
             }
             let action = match found.tier {
