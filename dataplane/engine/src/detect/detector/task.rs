@@ -171,11 +171,15 @@ impl Detector {
     }
 
     fn task_for(&mut self, id: NodeId, role: Role, now: Timestamp) -> Option<Task> {
-        let attack = self.attack_samples(id, role, now, true);
+        let mut attack = self.attack_samples(id, role, now, true);
+        let node = self.nodes.get(id)?;
+        // While everybody is challenged there is time, and of what came before much may be a crowd whose handshakes are under way.
+        if let Some(since) = self.measures.challenged_since(node.zone, role, &node.prefix) {
+            attack.retain(|sample| sample.at >= since);
+        }
         if attack.len() < ENOUGH_SAMPLES {
             return None;
         }
-        let node = self.nodes.get(id)?;
         let state = self.zones.get(usize::from(node.zone))?;
         let track = node.track(role)?;
         let threshold = self.threshold_of(node, role);
