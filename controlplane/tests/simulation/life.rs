@@ -90,6 +90,7 @@ pub(crate) fn live(seed: u64, bug: Option<Bug>) -> Result<Life, String> {
     world.attacks = BTreeMap::from([(target.clone(), (9.5e9, u64::MAX))]);
     let end = world.at + CLIMB;
     while world.at < end {
+        world.release();
         world.pass()?;
         world.life.climbed |= world.is_at_the_top(&target);
     }
@@ -269,7 +270,14 @@ impl World {
         if self.bug == Some(Bug::BelievesEnds) {
             self.receivers[0].failing = 60;
         }
-        self.feed(Input::KillSwitch { engage: false, by: Actor::levee("simulation") });
+        self.release();
+    }
+
+    /// An operator turns the kill switch off, and again where a crash has come in between.
+    fn release(&mut self) {
+        if self.process.as_ref().is_none_or(|process| process.core.kill_switch_is_engaged()) {
+            self.feed(Input::KillSwitch { engage: false, by: Actor::levee("simulation") });
+        }
     }
 
     fn crash(&mut self) {
