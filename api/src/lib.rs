@@ -10,6 +10,7 @@ pub mod config;
 pub mod filter;
 #[cfg(feature = "grpc")]
 pub mod grpc;
+pub mod kill_switch;
 pub mod lane;
 pub mod overlap;
 pub mod prefix;

@@ -2,12 +2,11 @@
 //! file that only we obeyed, or only the dataplane, would leave the other half of Levee at work, and what the one no longer
 //! does would be a reason for the other to do more.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use levee_api::config::Config;
+use levee_api::kill_switch;
 
 /// Where they are.
 #[derive(Debug)]
@@ -51,23 +50,13 @@ impl KillSwitchFiles {
     }
 
     fn found(&self) -> io::Result<Option<&Path>> {
-        let mut trouble = None;
-        for (path, must_be_roots) in [(&self.of_root, true), (&self.of_dataplane, false)] {
-            match fs::symlink_metadata(path) {
-                // Somebody else's file in a folder that others can write to stops nothing.
-                Ok(found) if must_be_roots && found.uid() != 0 => {}
-                Ok(_) => return Ok(Some(path)),
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-                // The other file counts all the same.
-                Err(error) => trouble = Some(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
-            }
-        }
-        trouble.map_or(Ok(None), Err)
+        kill_switch::found(&self.of_root, &self.of_dataplane)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::chown;
 
     use super::*;

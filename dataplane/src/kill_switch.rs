@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -17,6 +17,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use levee_api::kill_switch;
 use levee_api::zone::{Mode, Zone};
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
@@ -86,18 +87,7 @@ impl KillSwitch {
     /// # Errors
     /// When that cannot be known.
     pub fn look(&self) -> io::Result<Option<&Path>> {
-        let mut trouble = None;
-        for (path, must_be_roots) in [(&self.of_root, true), (&self.own, false)] {
-            match fs::symlink_metadata(path) {
-                // Somebody else's file in a folder that others can write to stops nothing.
-                Ok(found) if must_be_roots && found.uid() != 0 => {}
-                Ok(_) => return Ok(Some(path)),
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-                // The other file counts all the same.
-                Err(error) => trouble = Some(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
-            }
-        }
-        trouble.map_or(Ok(None), Err)
+        kill_switch::found(&self.of_root, &self.own)
     }
 
     /// Engages it at once, and for the next start by a file.
