@@ -3,10 +3,7 @@
 //!
 //! One environment serves all tests of this process, on ports of their own.
 #![expect(clippy::expect_used, reason = "a test that cannot go on says why and fails")]
-#![expect(unsafe_code, reason = "an allocator is an unsafe trait")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -27,31 +24,11 @@ use levee_engine::detect::detector::TICK;
 use levee_engine::packet::{Direction, HEAD_BYTES, Packet};
 use levee_engine::time::Timestamp;
 use levee_engine::verdict::{Reason, Verdict};
+use levee_tests::allocations::{self, Counting};
 use tempfile::TempDir;
 
 /// How long anything may take on a machine that does other things too.
 const DEADLINE: Duration = Duration::from_secs(60);
-
-/// Counts what each thread allocates.
-struct Counting;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-// SAFETY: hands everything on to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.with(|count| count.set(count.get() + 1));
-        // SAFETY: as for this call.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: as for this call.
-        unsafe { System.dealloc(block, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -122,11 +99,11 @@ fn a_burst_allocates_nothing_and_every_packet_has_one_fate() {
     ];
     let stop = Arc::new(AtomicBool::new(true));
     let mut worker = Worker::new(paths, InTurn(0), Clock::start(&eal()), Idle::Spin, stop);
-    let before = ALLOCATIONS.get();
+    let before = allocations::so_far();
     for _ in 0..10_000 {
         assert!(worker.round());
     }
-    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(allocations::so_far() - before, 0);
     // Told to stop already, it only finishes what it has received.
     worker.run();
     for counters in counters {
@@ -266,7 +243,7 @@ fn the_data_path_allocates_nothing_under_a_flood_while_tables_are_replaced() {
                 std::thread::sleep(TICK);
             }
         });
-        let (allocated, begun) = (ALLOCATIONS.get(), Instant::now());
+        let (allocated, begun) = (allocations::so_far(), Instant::now());
         let dropped = || counters[0].read().dropped[Reason::Filter.index()];
         // Until filters have been found, and a while with them.
         let mut rounds_with_filters = 0;
@@ -275,7 +252,7 @@ fn the_data_path_allocates_nothing_under_a_flood_while_tables_are_replaced() {
             rounds_with_filters += u32::from(dropped() > 0);
         }
         over.store(true, Ordering::Relaxed);
-        assert_eq!(ALLOCATIONS.get() - allocated, 0);
+        assert_eq!(allocations::so_far() - allocated, 0);
         assert_eq!(rounds_with_filters, 10_000, "filters were found: {:?}", counters[0].read());
         assert!(rings[0].head() > 0, "packets were captured");
     });
