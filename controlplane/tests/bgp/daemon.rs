@@ -1,10 +1,13 @@
 //! A daemon while a test needs it.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use super::world::PORT;
 
 /// What waiting for a daemon may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -42,6 +45,22 @@ impl Daemon {
             .spawn()
             .unwrap_or_else(|error| panic!("{} does not start: {error}", program.display()));
         Self { child, log, folder }
+    }
+
+    /// Starts ExaBGP with a configuration, listening at an address.
+    pub(crate) fn exabgp(folder: TempDir, program: &Path, at: Ipv4Addr, config: &str) -> Self {
+        let path = folder.path().join("exabgp.conf");
+        std::fs::write(&path, config).unwrap();
+        let (path, root) = (path.display().to_string(), folder.path().display().to_string());
+        let (host, port) = (at.to_string(), PORT.to_string());
+        let environment = [
+            ("exabgp_daemon_user", "root"),
+            ("exabgp_daemon_drop", "false"),
+            ("exabgp_tcp_bind", host.as_str()),
+            ("exabgp_tcp_port", port.as_str()),
+            ("exabgp_api_cli", "false"),
+        ];
+        Self::start(folder, program, &["--root", &root, &path], &environment)
     }
 
     /// Ends it at once, as a crash does, and hands its folder back.

@@ -10,8 +10,7 @@ use levee_controlplane::ledger::{FlowAction, FlowRule, PortRange};
 
 use super::daemon::{Daemon, ask, find};
 use super::world::{
-    OUR_AS, PORT, THEIR_AS, addresses, amplification, announce, flowspec, is_established, peer, prefix, speaker,
-    withdraw,
+    OUR_AS, THEIR_AS, addresses, amplification, announce, flowspec, is_established, peer, prefix, speaker, withdraw,
 };
 
 /// What `exabgp --decode` reads in an UPDATE, one line of JSON.
@@ -116,18 +115,7 @@ async fn exabgp_receives_what_is_announced_and_withdrawn() {
          api {{ processes [ heard ]; receive {{ parsed; update; }} }} }}\n",
         helper.display()
     );
-    let path = folder.path().join("exabgp.conf");
-    std::fs::write(&path, config).unwrap();
-    let (path, root) = (path.display().to_string(), folder.path().display().to_string());
-    let (host, port) = (theirs.to_string(), PORT.to_string());
-    let environment = [
-        ("exabgp_daemon_user", "root"),
-        ("exabgp_daemon_drop", "false"),
-        ("exabgp_tcp_bind", host.as_str()),
-        ("exabgp_tcp_port", port.as_str()),
-        ("exabgp_api_cli", "false"),
-    ];
-    let daemon = Daemon::start(folder, &program, &["--root", &root, &path], &environment);
+    let daemon = Daemon::exabgp(folder, &program, theirs, &config);
     let speaker = speaker(peer(ours, theirs));
     daemon.until("the session", || is_established(&speaker)).await;
     announce(&speaker, 1, &flowspec(amplification("203.0.113.7"), FlowAction::Drop)).await;

@@ -168,18 +168,7 @@ async fn exabgp_sends_what_it_is_told_as_we_do() {
          passive true; family {{ ipv4 flow; ipv6 flow; }}\nflow {{\n{}\n}} }}\n",
         routes.join("\n")
     );
-    let path = folder.path().join("exabgp.conf");
-    std::fs::write(&path, config).unwrap();
-    let (path, root) = (path.display().to_string(), folder.path().display().to_string());
-    let (host, port) = (theirs.to_string(), PORT.to_string());
-    let environment = [
-        ("exabgp_daemon_user", "root"),
-        ("exabgp_daemon_drop", "false"),
-        ("exabgp_tcp_bind", host.as_str()),
-        ("exabgp_tcp_port", port.as_str()),
-        ("exabgp_api_cli", "false"),
-    ];
-    let daemon = Daemon::start(folder, &program, &["--root", &root, &path], &environment);
+    let daemon = Daemon::exabgp(folder, &program, theirs, &config);
     expect(&daemon, ours, theirs, &rules()).await;
 }
 
