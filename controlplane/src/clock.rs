@@ -135,11 +135,14 @@ impl TryFrom<String> for BootId {
     }
 }
 
-/// Ids of a new store begin where those of a lost one cannot have come to: at the seconds since the start of 2026. A tag that
-/// is found outside then is never that of something new.
-pub const fn first_id(wall: UnixTime) -> u64 {
-    const START_OF_2026: u64 = 1_767_225_600;
-    (wall.0 / 1_000_000_000).saturating_sub(START_OF_2026)
+/// Where the ids of a new store begin: a number of this boot (31 bits), and the milliseconds that it has lasted. So that a
+/// tag that is found outside is never that of something new: within a boot no store that was lost has given a thousand ids
+/// a second, stores of two boots are far apart but for a chance of about one in a million, and the wall clock says nothing.
+pub const fn first_id(now: &Now) -> u64 {
+    // Bits of a boot id are random but for six; folded, so that none of those decides.
+    #[expect(clippy::cast_possible_truncation, reason = "folded")]
+    let folded = (now.boot.0 ^ (now.boot.0 >> 64)) as u64;
+    (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) + now.monotonic.0 / 1_000_000
 }
 
 /// Nanoseconds of a duration, at most 584 years.

@@ -278,6 +278,9 @@ struct DriverResults {
     refused: u64,
 }
 
+/// Where ids go on in a copy of a store: more than a day has use for.
+const BEYOND_A_COPY: u64 = 1_000_000;
+
 impl Core {
     /// Goes on from what was stored.
     pub fn load(policy: Policy, contents: Contents, now: &Now) -> Self {
@@ -307,9 +310,12 @@ impl Core {
             }
             outbox.add(message);
         }
-        let beyond = ledger.beyond().0;
-        let newest = incidents.iter().next_back().map_or(0, |incident| incident.id.0.saturating_add(1));
-        let next_id = contents.next_id.map_or_else(|| first_id(now.wall), |id| id.0).max(beyond).max(newest).max(1);
+        let next_id = match contents.next_id {
+            None => first_id(now),
+            // The store before it has given ids since the copy was made, and so has one that the same copy was put back for.
+            Some(id) if contents.restored => id.0.saturating_add(BEYOND_A_COPY).saturating_add(first_id(now)),
+            Some(id) => id.0,
+        };
         let position = contents.position.unwrap_or_default();
         Self {
             policy,
@@ -418,6 +424,10 @@ impl Core {
     }
 
     fn next_id(&mut self) -> u64 {
+        // What was found outside and belongs to a store that was lost may stand in the way.
+        while self.ledger.get(MitigationId(self.next_id)).is_some() {
+            self.next_id = self.next_id.saturating_add(1);
+        }
         let id = self.next_id;
         self.next_id = self.next_id.saturating_add(1);
         id

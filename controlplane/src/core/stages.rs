@@ -359,8 +359,6 @@ impl Core {
                 }
                 Notice::Missing { id } => (*id, "was gone, is brought back".to_owned()),
                 Notice::Adopted { id } => {
-                    // Ids of a store that was lost are not given again.
-                    self.next_id = self.next_id.max(id.0.saturating_add(1));
                     let text =
                         format!("mitigation {id} was found in force without being in the ledger: it is withdrawn");
                     step.commands.push(super::Command::Log(text.clone()));

@@ -1,5 +1,6 @@
 //! The core on its own: operators, configurations and restarts, with a store that never fails.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -375,6 +376,26 @@ fn who_has_approved_is_known_after_a_restart() {
     assert_eq!(desk.stage().approvers, ["ann", "bob"]);
     assert_eq!(desk.wanted().len(), 1, "{}", desk.timeline());
     assert!(!desk.timeline().contains("two_person"), "{}", desk.timeline());
+}
+
+#[test]
+fn stores_that_are_lost_or_put_back_never_give_an_id_twice() {
+    let mut given = BTreeSet::new();
+    for (boot, monotonic) in [(1, 3), (1, 60), (2, 3), (7 << 64, 3)] {
+        let now = Now { boot: BootId(boot), monotonic: Timestamp(monotonic * 1_000_000_000), ..at(0) };
+        for copy_of in [None, Some(50)] {
+            let contents = Contents { next_id: copy_of.map(Id), restored: copy_of.is_some(), ..Contents::default() };
+            let mut core = Core::load(policy(CONFIG), contents.clone(), &now);
+            let id = core.step(&now, Input::Tick).writes.iter().find_map(next_id).unwrap();
+            // A thousand ids each: what a second has use for.
+            assert!((0..1_000).all(|later| given.insert(id.0 + later)), "{contents:?} at {now:?}");
+            assert!(id.0 > copy_of.unwrap_or(0));
+        }
+    }
+}
+
+fn next_id(write: &Write) -> Option<Id> {
+    if let Write::PutNextId(id) = write { Some(*id) } else { None }
 }
 
 #[test]

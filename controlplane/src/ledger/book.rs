@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use levee_api::time::Timestamp;
 
-use super::entry::{Evidence, Id, IncidentId, Mitigation, MitigationId, Outcome, State};
+use super::entry::{Evidence, IncidentId, Mitigation, MitigationId, Outcome, State};
 use super::spec::{Kind, Spec};
 use crate::actor::Actor;
 use crate::clock::{Deadline, Now};
@@ -359,11 +359,6 @@ impl Ledger {
             self.ended_in.remove(&id);
             writes.push(Write::DeleteMitigation(id));
         }
-    }
-
-    /// The smallest id that is greater than all that were ever seen, here or outside.
-    pub fn beyond(&self) -> Id {
-        Id(self.entries.keys().next_back().map_or(0, |id| id.0.saturating_add(1)))
     }
 
     pub(super) fn tag(&self, id: MitigationId) -> OwnerTag {

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags, params};
 
 use super::lock::{Lock, LockError};
 use super::{row, schema, sqlite};
-use crate::clock::{UnixTime, first_id, nanoseconds};
+use crate::clock::{UnixTime, nanoseconds};
 use crate::utc;
 
 /// How many of the daily copies are kept.
@@ -128,7 +128,7 @@ pub fn restore(folder: &Path, from: &Path, now: SystemTime) -> Result<Option<Pat
     })?;
     let store = folder.join(sqlite::FILE);
     let aside = keep_aside(&store, now).map_err(|error| io_error(&store)(io::Error::other(error.to_string())))?;
-    put_in_place(from, &store, now)?;
+    put_in_place(from, &store)?;
     Ok(aside)
 }
 
@@ -163,11 +163,11 @@ pub(super) fn keep_aside(store: &Path, now: SystemTime) -> Result<Option<PathBuf
 }
 
 /// Copies a backup to where the store is looked for. The log of an earlier store has been moved away.
-pub(super) fn put_in_place(backup: &Path, store: &Path, now: SystemTime) -> Result<(), BackupError> {
+pub(super) fn put_in_place(backup: &Path, store: &Path) -> Result<(), BackupError> {
     let draft = draft_of(store);
     remove_if_there(&draft)?;
     std::fs::copy(backup, &draft).map_err(io_error(&draft))?;
-    skip_ids_and_mark(&draft, now)?;
+    mark(&draft)?;
     finish(&draft, store)
 }
 
@@ -176,20 +176,12 @@ pub(super) fn companions(store: &Path) -> [PathBuf; 2] {
     [with_suffix(store, "-wal"), with_suffix(store, "-shm")]
 }
 
-/// Ids are part of owner tags and never given twice: those given since the copy was made are left out, more than a day
-/// has use for. And it says of itself that it is a copy, in the same file so that no crash parts the two: what it holds to
-/// be in force may have been withdrawn since, and must be looked for before anything is brought into force again.
-fn skip_ids_and_mark(draft: &Path, now: SystemTime) -> Result<(), BackupError> {
-    const SKIPPED: i64 = 1_000_000;
+/// It says of itself that it is a copy, in the same file so that no crash parts the two: what it holds to be in force may
+/// have been withdrawn since, and must be looked for before anything is brought into force again; and ids have been given
+/// since.
+fn mark(draft: &Path) -> Result<(), BackupError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let connection = Connection::open_with_flags(draft, flags).map_err(sqlite_error(draft))?;
-    // The same copy put back once more must not begin where it did the first time: as long as fewer than one id a second is
-    // given, the time that has passed keeps them apart.
-    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let of_clock = i64::try_from(first_id(UnixTime(nanoseconds(since)))).unwrap_or(0);
-    let sql =
-        "UPDATE record SET value = CAST(MAX(CAST(value AS INTEGER), ?4) + ?1 AS TEXT) WHERE kind = ?2 AND key = ?3";
-    connection.execute(sql, params![SKIPPED, row::NEXT_ID, row::ONLY, of_clock]).map_err(sqlite_error(draft))?;
     let sql = "INSERT OR REPLACE INTO record (kind, key, value) VALUES (?1, ?2, 'true')";
     connection.execute(sql, params![row::RESTORED, row::ONLY]).map_err(sqlite_error(draft))?;
     connection.close().map_err(|(_, error)| sqlite_error(draft)(error))

@@ -286,7 +286,7 @@ fn open_or_replace(folder: &Path, now: SystemTime) -> Result<(Connection, Beginn
     };
     let aside = backup::keep_aside(&path, now)?;
     for backup in backups {
-        match backup::put_in_place(&backup, &path, now).map_err(|error| error.to_string()).and_then(|()| {
+        match backup::put_in_place(&backup, &path).map_err(|error| error.to_string()).and_then(|()| {
             open_file(&path).map_err(|error| match error {
                 OpenError::Damaged(reason) => reason,
                 OpenError::Store(error) => error.to_string(),

@@ -113,16 +113,11 @@ impl Disk {
     }
 
     /// Another disk, with a copy of this one that was put back in the place of a store: what survives a power cut now, with
-    /// the mark and the ids that a restored store has.
+    /// the mark that a restored store has.
     #[must_use]
     pub fn restored(&self) -> Self {
-        /// As many as the store on disk leaves out.
-        const SKIPPED: u64 = 1_000_000;
         let state = self.state();
         let mut rows = state.synced.as_ref().unwrap_or(&state.rows).clone();
-        if let Some(next) = rows.get_mut(&(row::NEXT_ID, row::ONLY.to_owned())) {
-            *next = next.parse::<u64>().unwrap_or_default().saturating_add(SKIPPED).to_string();
-        }
         rows.insert((row::RESTORED, row::ONLY.to_owned()), "true".to_owned());
         Self(Arc::new(Mutex::new(State { rows, ..State::default() })))
     }

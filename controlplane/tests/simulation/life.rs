@@ -233,9 +233,6 @@ impl World {
                 // The disk is replaced: nothing is left but what is in force outside.
                 self.crash();
                 (self.disk, self.stored) = (Disk::new(), Contents::default());
-                // Ids of a new store are those of the clock: a copy of it that is put back gives ids that a copy of the store
-                // before may have given.
-                self.checker.ended.clear();
             }
             20 => self.copy = Some(self.disk.restored()),
             21 if self.chance.percent(60) => {
