@@ -8,7 +8,7 @@ use levee_api::grpc::dataplane::v1::event::What;
 use levee_api::grpc::v1;
 
 use super::book::{Incidents, MAX_ANOMALIES, MAX_FILTERS, Note};
-use super::record::{AnomalyRef, Calm, Phase, RoleRecord, Severity, VectorRecord};
+use super::record::{AnomalyRef, Calm, Phase, Rates, RoleRecord, Severity, VectorRecord};
 use super::suspicion::is_suspicion;
 use super::timeline::TimelineKind;
 use crate::clock::Now;
@@ -230,7 +230,7 @@ impl Incidents {
             return None;
         }
         incident.phase = Phase::Calm(Calm { since: *context.now });
-        incident.rates = super::record::Rates::default();
+        incident.rates = Rates::default();
         self.note(id, context.now, Note::new(TimelineKind::Calm, "the attack has ended"), context.writes);
         Some(Change::Calmed(id))
     }
@@ -280,8 +280,8 @@ impl Incidents {
                 let vector = bounded(&finding.vector);
                 let evidence: Vec<String> = evidence();
                 let why = if evidence.is_empty() { String::new() } else { format!(": {}", evidence.join("; ")) };
-                let rates = (figures::pps(incident.rates.pps), figures::bps(incident.rates.bps));
-                notes.push(format!("{vector} ({:.0} %), {}, {}{why}", confidence * 100.0, rates.0, rates.1));
+                let rates = rates(&incident.rates, &incident.roles);
+                notes.push(format!("{vector} ({:.0} %){rates}{why}", confidence * 100.0));
                 incident.vectors.push(VectorRecord { vector, confidence, evidence, first_seen: *now, last_seen: *now });
             }
         }
@@ -445,6 +445,14 @@ fn course(before: &[RoleRecord], after: &[RoleRecord]) -> Option<&'static str> {
 
 fn target(message: Option<&v1::Target>) -> Option<Target> {
     Target::try_from(message?).ok()
+}
+
+/// What is known of them: at the first instant of an attack only what its roles had come to when it was noticed.
+fn rates(rates: &Rates, roles: &[RoleRecord]) -> String {
+    let noticed: f64 = roles.iter().filter(|role| role.state == ATTACK).map(|role| role.rate_pps).sum();
+    let pps = if rates.pps > 0.0 { rates.pps } else { noticed };
+    let shown = [(pps, figures::pps(pps)), (rates.bps, figures::bps(rates.bps))];
+    shown.into_iter().filter(|(rate, _)| *rate > 0.0).map(|(_, text)| format!(", {text}")).collect()
 }
 
 fn role_record(role: &contract::RoleStatus) -> RoleRecord {

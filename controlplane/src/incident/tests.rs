@@ -101,6 +101,23 @@ fn the_story_begins_with_the_attack_and_tells_when_it_stops_and_comes_back() {
 }
 
 #[test]
+fn what_is_not_measured_yet_is_not_told_as_nothing() {
+    let finding = |pps: f64, vector: &str| {
+        let mut anomaly = in_state(1, contract::TargetState::Attack, "nobody answers");
+        let rate_pps = if pps > 0.0 { 9e9 } else { 2_400.0 };
+        anomaly.roles[0] = contract::RoleStatus { rate_pps, ..anomaly.roles[0].clone() };
+        anomaly.vectors =
+            vec![contract::VectorFinding { vector: vector.to_owned(), confidence: 0.9, evidence: Vec::new() }];
+        contract::Anomaly { pps, bps: pps * 8_000.0, ..anomaly }
+    };
+    let mut world = World::new();
+    world.take(1, What::AnomalyOpened(finding(0.0, "udp-flood")));
+    world.take(2, What::AnomalyUpdated(finding(5e5, "dns-flood")));
+    assert_eq!(texts(&world, 1)[1], "udp-flood (90 %), 2.40 kpps", "as it was noticed");
+    assert!(texts(&world, 1).contains(&"dns-flood (90 %), 500 kpps, 4.00 Gbps"), "{:?}", texts(&world, 1));
+}
+
+#[test]
 fn what_is_watched_for_long_is_an_incident_also_without_evidence() {
     use contract::TargetState::Watch;
     let mut world = World::new();
