@@ -1,6 +1,6 @@
 //! How the core does with many incidents and a long ledger: time to the first command, memory, time to start.
 //!
-//! Figures are printed with `--nocapture`; `scripts/test lives` prints those of an optimised build. With
+//! Figures are printed with `--nocapture`; `scripts/test scale` prints those of an optimised build. With
 //! `LEVEE_WRITE_FIGURES=1` in the environment an optimised build writes them into docs/reference/control-plane-figures.md.
 #![expect(clippy::unwrap_used, reason = "tests")]
 

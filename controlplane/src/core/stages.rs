@@ -1,5 +1,6 @@
 //! Runbooks at work: what the engine commands becomes intents in the ledger, and what becomes of these goes back to it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use levee_api::config::Action;
@@ -11,7 +12,7 @@ use crate::clock::Now;
 use crate::incident::{Note, TimelineKind};
 use crate::ledger::{Evidence, IncidentId, Intent, Mitigation, MitigationId, Notice, Outcome as End, State};
 use crate::notify::Topic;
-use crate::runbook::{Command, Failure, Input, News, Outcome, Progress, Report, Runbook, Sight};
+use crate::runbook::{Command, Failure, Input, News, Outcome, Progress, Report, Runbook, Runbooks, Sight};
 use crate::store::{RunbookState, Write};
 
 /// Answers of the engine to what came of its own commands, at most so many in one step.
@@ -34,13 +35,17 @@ pub(super) struct Before {
 impl Core {
     /// The runbook that an incident follows.
     pub(super) fn runbook(&self, id: IncidentId) -> Option<&Runbook> {
-        let name = self.incidents.get(id)?.runbook.as_deref()?;
-        self.policy.runbooks.get(name)
+        self.runbook_of(&self.policy.runbooks, id)
+    }
+
+    fn runbook_of<'r>(&self, runbooks: &'r Runbooks, id: IncidentId) -> Option<&'r Runbook> {
+        runbooks.get(self.incidents.get(id)?.runbook.as_deref()?)
     }
 
     /// Begins a runbook, or goes on with one that was changed.
     pub(super) fn follow_runbook(&mut self, id: IncidentId, now: &Now, step: &mut Step) {
-        let Some(runbook) = self.runbook(id).cloned() else {
+        let runbooks = Arc::clone(&self.policy.runbooks);
+        let Some(runbook) = self.runbook_of(&runbooks, id) else {
             // The configuration no longer has it: what it did ends.
             if self.progress.remove(&id).is_some() {
                 self.end_stages(id, None, End::Retired, now);
@@ -49,9 +54,9 @@ impl Core {
             return;
         };
         let gone = match self.progress.get_mut(&id) {
-            Some(progress) => progress.adopt(&runbook),
+            Some(progress) => progress.adopt(runbook),
             None => {
-                self.progress.insert(id, Progress::new(&runbook));
+                self.progress.insert(id, Progress::new(runbook));
                 Vec::new()
             }
         };
@@ -89,7 +94,8 @@ impl Core {
 
     /// One input for the engine, and what follows from its commands at once.
     pub(super) fn drive(&mut self, id: IncidentId, input: Input<'_>, now: &Now, step: &mut Step) {
-        let Some(runbook) = self.runbook(id).cloned() else { return };
+        let runbooks = Arc::clone(&self.policy.runbooks);
+        let Some(runbook) = self.runbook_of(&runbooks, id) else { return };
         let Some(progress) = self.progress.get_mut(&id) else { return };
         let before = progress.stages.iter().map(|stage| stage.state.clone()).collect::<Vec<_>>();
         let mut commands = runbook.step(progress, now, input);
@@ -97,7 +103,7 @@ impl Core {
         for _ in 0..ROUNDS {
             let mut results = Vec::new();
             for command in std::mem::take(&mut commands) {
-                results.extend(self.carry_out(id, &runbook, &command, now, step));
+                results.extend(self.carry_out(id, runbook, &command, now, step));
             }
             let Some(progress) = self.progress.get_mut(&id) else { return };
             for (stage, change, outcome) in results {

@@ -22,15 +22,22 @@ pub(crate) struct Checker {
 }
 
 impl Checker {
-    /// An order to apply is about to be carried out.
-    pub(crate) fn applied(&mut self, operation: &Operation, stored: &Contents, at: u64) -> Result<(), String> {
+    /// An order to apply is about to be carried out. `is_in_force`: what it asks for.
+    pub(crate) fn applied(
+        &mut self,
+        operation: &Operation,
+        stored: &Contents,
+        is_in_force: bool,
+        at: u64,
+    ) -> Result<(), String> {
         self.guards
             .check_spec(&operation.spec)
             .map_err(|refusal| format!("{} breaks a guardrail: {refusal}", operation.spec))?;
         self.guards
             .check_ttl(operation.remaining)
             .map_err(|refusal| format!("{} breaks a guardrail: {refusal}", operation.spec))?;
-        if self.ended.contains(&operation.id) {
+        // An order that came late may have brought it back, and a ledger that is a copy then goes on with it: until its deadline.
+        if self.ended.contains(&operation.id) && !is_in_force {
             return Err(format!("{} ({}) is brought into force again after its end", operation.id, operation.spec));
         }
         let Some(entry) = stored.mitigations.get(&operation.id) else {

@@ -458,7 +458,10 @@ impl World {
                         }
                     }
                 };
-                self.checker.applied(&operation, &stored, self.at)?;
+                let is_in_force = self
+                    .receiver(&operation.driver)
+                    .is_some_and(|(receiver, _)| receiver.in_force.contains_key(&operation.id));
+                self.checker.applied(&operation, &stored, is_in_force, self.at)?;
                 let at = self.at;
                 let receiver = self.receiver(&operation.driver);
                 let answer =

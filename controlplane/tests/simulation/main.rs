@@ -2,7 +2,7 @@
 //!
 //! Each seed is one life: attacks come and go while everything fails (safety: nothing unsafe ever happens), then faults
 //! stop, then the attacks (liveness: everything converges). The same seed is the same life. `LEVEE_SEEDS=FIRST..LAST` runs
-//! others than the default; `scripts/test lives` runs 10 000.
+//! others than the default; `scripts/test simulation` runs 10 000.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod bug;
@@ -12,10 +12,13 @@ mod dataplane;
 mod life;
 mod receiver;
 
-use bug::Bug;
-use life::live;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::available_parallelism;
 
-/// Seeds when nobody says how many: what fits beside the other tests.
+use bug::Bug;
+use life::{Life, live};
+
+/// Seeds when nobody says how many: a look.
 const SEEDS: std::ops::Range<u64> = 0..40;
 /// A planted bug has to be found within so many.
 const SEEDS_FOR_A_BUG: std::ops::Range<u64> = 0..300;
@@ -28,22 +31,23 @@ fn seeds() -> std::ops::Range<u64> {
 
 #[test]
 fn whatever_fails_nothing_unsafe_happens_and_afterwards_everything_converges() {
-    let (mut steps, mut orders, mut crashes, mut climbed) = (0_u64, 0_u64, 0_u64, 0_u64);
     let seeds = seeds();
     let lives = seeds.end - seeds.start;
-    let mut broken = Vec::new();
-    for seed in seeds {
-        match live(seed, None) {
-            Ok(life) => {
-                steps += life.steps;
-                orders += life.orders;
-                crashes += life.crashes;
-                climbed += u64::from(life.climbed);
-            }
-            Err(what) => broken.push(format!("seed {seed}: {what}")),
-        }
-    }
+    let next = AtomicU64::new(seeds.start);
+    // Each life is one thread's, and the same on any.
+    let part = || {
+        let mine = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < seeds.end));
+        mine.map(|seed| live(seed, None).map_err(|broken| format!("seed {seed}: {broken}"))).collect::<Vec<_>>()
+    };
+    let all: Vec<_> = std::thread::scope(|scope| {
+        let parts: Vec<_> = (0..available_parallelism().unwrap().get()).map(|_| scope.spawn(part)).collect();
+        parts.into_iter().flat_map(|part| part.join().unwrap()).collect()
+    });
+    let broken: Vec<&str> = all.iter().filter_map(|life| Some(life.as_ref().err()?.as_str())).collect();
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+    let sum = |of: fn(&Life) -> u64| all.iter().flatten().map(of).sum::<u64>();
+    let (steps, orders, crashes) = (sum(|life| life.steps), sum(|life| life.orders), sum(|life| life.crashes));
+    let climbed = sum(|life| life.climbed.into());
     println!("{lives} lives, {steps} steps, {orders} orders, {crashes} crashes, {climbed} climbed to the top");
     // A simulation in which nothing happens proves nothing.
     assert!(orders > lives && crashes > lives / 2 && climbed > lives / 2, "{lives} {orders} {crashes} {climbed}");
