@@ -34,7 +34,7 @@ impl Stages {
         if which == 0 {
             return;
         }
-        let challenges = self.challenges_of(tables, which, packets, now);
+        let mut answerable = self.write_challenges(tables, which & !self.scratch.answers, packets, now);
         for at in set_bits(which) {
             let Self { limits, scratch, .. } = self;
             let Scratch { parsed, places, challenge_keys, replies, .. } = &mut **scratch;
@@ -48,17 +48,16 @@ impl Stages {
             if !plan.enforces(place.zone) || way == Way::BelowLabels {
                 continue;
             }
-            let challenge = match (layers.kind, challenges.get(at)) {
-                (Kind::Tcp, Some(Some(reply))) => *reply,
-                (Kind::Udp, _) if plan.challenges_dns(place.zone) && lanes.get(Lane::DstPort) == dns::PORT => {
-                    Reply::Truncated
-                }
-                _ => continue,
-            };
+            if layers.kind == Kind::Udp && plan.challenges_dns(place.zone) && lanes.get(Lane::DstPort) == dns::PORT {
+                *reply = Reply::Truncated;
+                answerable |= 1 << at;
+            }
+            if answerable >> at & 1 == 0 {
+                continue;
+            }
             match limits.challenge(found.counter, above_pps, *known_by, lanes, now) {
                 Asked::No => {}
-                Asked::Yes if way == Way::Open && challenge.is_possible(packet.head, &layers) => {
-                    *reply = challenge;
+                Asked::Yes if way == Way::Open && reply.is_possible(packet.head, &layers) => {
                     if let Some(verdict) = verdicts.get_mut(at) {
                         *verdict = Verdict::Reply;
                     }
@@ -68,34 +67,30 @@ impl Stages {
         }
     }
 
-    /// What SYNs that meet a challenge are answered with, if they are; none of those whose connections are known.
+    /// Writes down what SYNs that meet a challenge are answered with, if they are; a bit for each that may be. None of those whose
+    /// connections are known.
     #[inline]
-    fn challenges_of(
-        &mut self,
-        tables: &Tables,
-        which: u64,
-        packets: &[Packet<'_>],
-        now: Timestamp,
-    ) -> [Option<Reply>; BURST] {
+    fn write_challenges(&mut self, tables: &Tables, which: u64, packets: &[Packet<'_>], now: Timestamp) -> u64 {
         let plan = &tables.plan;
-        let mut replies = [None; BURST];
         let mut which = which & self.scratch.parsed.marks.tcp;
         for at in set_bits(which & (self.scratch.maybe_known | self.scratch.proxied)) {
             let known = self.scratch.keys.get(at).is_some_and(|key| self.conversations.inside_opened(*key, now));
             which &= !(u64::from(known || self.is_open(at, now)) << at);
         }
+        let mut opened = 0;
         if plan.opens_connections() {
             let openings = self.openings(tables, which, packets, now);
             if openings.which != 0 {
-                self.open_with(&openings, now, &mut replies);
-                which &= !openings.which;
+                self.open_with(&openings, now);
+                opened = openings.which;
+                which &= !opened;
             }
         }
         if which == 0 {
-            return replies;
+            return opened;
         }
         let Self { isa, challenges, scratch, .. } = self;
-        let Scratch { parsed, keys, places, .. } = &**scratch;
+        let Scratch { parsed, keys, places, replies, .. } = &mut **scratch;
         let mut numbers = [0; BURST];
         let mut firsts = [None; BURST];
         for at in set_bits(which) {
@@ -115,12 +110,15 @@ impl Stages {
             };
             let Some(reply) = replies.get_mut(at) else { continue };
             *reply = match plan.challenge(place.zone) {
-                Challenge::Reset | Challenge::Proxy => Some(Reply::syn_ack(*cookie, number.wrapping_add(1))),
-                Challenge::SafeReset => Some(Reply::syn_ack(0, *cookie)),
-                Challenge::Off => None,
+                Challenge::Reset | Challenge::Proxy => Reply::syn_ack(*cookie, number.wrapping_add(1)),
+                Challenge::SafeReset => Reply::syn_ack(0, *cookie),
+                Challenge::Off => {
+                    which &= !(1 << at);
+                    continue;
+                }
             };
         }
-        replies
+        opened | which
     }
 
     /// Looks among segments that no connection explains, those whose bit is set in `strangers`, for answers to challenges.

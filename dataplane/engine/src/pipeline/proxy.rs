@@ -86,12 +86,13 @@ impl Stages {
         known.or((zone.visibility == Visibility::Both).then_some(Agreed::UNKNOWN))
     }
 
-    /// The answers to SYNs whose connections are opened. Those to others stay as they are.
+    /// Writes down the answers to SYNs whose connections are opened. Those to others stay as they are.
     #[cold]
-    pub(super) fn open_with(&mut self, openings: &Openings, now: Timestamp, replies: &mut [Option<Reply>; BURST]) {
+    pub(super) fn open_with(&mut self, openings: &Openings, now: Timestamp) {
         let Self { isa, challenges, scratch, .. } = self;
+        let Scratch { keys, replies, .. } = &mut **scratch;
         let Openings { which, firsts, offers, agreed } = openings;
-        let tellings = challenges.tellings(*isa, &scratch.keys, firsts, offers, now);
+        let tellings = challenges.tellings(*isa, keys, firsts, offers, now);
         // A clock of about a millisecond, as most have (RFC 7323 section 5.4).
         let clock = u32::try_from(now.0 >> 20 & u64::from(u32::MAX)).unwrap_or(0);
         for at in set_bits(*which) {
@@ -102,7 +103,7 @@ impl Stages {
                 stamps.value = clock.wrapping_add(telling.salt);
             }
             let acknowledgement = first.wrapping_add(1);
-            *reply = Some(Reply::Opening { sequence: telling.cookie, acknowledgement, options });
+            *reply = Reply::Opening { sequence: telling.cookie, acknowledgement, options };
         }
     }
 
