@@ -109,7 +109,7 @@ async fn what_comes_to_its_end_goes_by_itself() {
     assert_eq!(told.by, ["upstream"]);
     until("its end", || {
         let left = here.observed(ANNOUNCER);
-        let routes = here.peers()[0].status.routes.len();
+        let routes = here.peers()[0].status.ids.len();
         if left.is_empty() && routes == 0 { Ok(()) } else { Err(format!("{left:?}, {routes} routes")) }
     })
     .await;

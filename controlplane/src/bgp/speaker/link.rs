@@ -1,8 +1,9 @@
 //! One TCP connection to a peer, with the session on it and what the peer was told over it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -11,6 +12,7 @@ use tokio::net::TcpStream;
 use super::connection::{Connection, Event, State};
 use super::export::{Policy, Withheld, export};
 use super::rib::Rib;
+use super::status::Ids;
 use super::wire::{Announced, end_of_rib};
 use crate::bgp::route::{Destination, Family};
 use crate::ledger::MitigationId;
@@ -27,8 +29,14 @@ pub(super) struct Link {
     /// We have made it.
     pub(super) ours: bool,
     local: IpAddr,
-    /// What the peer was told: the UPDATE, and for which measure.
-    told: BTreeMap<Destination, (MitigationId, Vec<u8>)>,
+    /// What the peer was told: of which measure, and since which version that is as it is.
+    told: BTreeMap<Arc<Destination>, (MitigationId, u64)>,
+    /// The measures that it was told.
+    pub(super) ids: Ids,
+    /// What it was not told, and why.
+    pub(super) withheld: BTreeMap<MitigationId, String>,
+    /// Something has to be told that has not changed.
+    is_anew: bool,
     /// What is to be told is not all written into `told` yet.
     pub(super) is_behind: bool,
     /// The version of what is written and may be on its way.
@@ -49,6 +57,9 @@ impl Link {
             ours,
             local,
             told: BTreeMap::new(),
+            ids: Ids::default(),
+            withheld: BTreeMap::new(),
+            is_anew: false,
             is_behind: false,
             writing: 0,
             is_complete: false,
@@ -138,65 +149,73 @@ impl Link {
             .then_some(self.writing)
     }
 
-    /// What the peer was told, and for which measure.
-    pub(super) fn routes(&self) -> BTreeMap<Destination, MitigationId> {
-        self.told.iter().map(|(destination, (id, _))| (destination.clone(), *id)).collect()
-    }
-
     /// Everything of a family is to be told again. That it was told is still known: what is not wanted any more by then has
     /// to be withdrawn.
     pub(super) fn tell_again(&mut self, family: Family) {
         let of_family = self.told.iter_mut().filter(|(destination, _)| destination.family() == family);
-        of_family.for_each(|(_, (_, update))| update.clear());
-        self.is_behind = true;
+        of_family.for_each(|(_, (_, since))| *since = 0);
+        (self.is_anew, self.is_behind) = (true, true);
     }
 
-    /// Writes what has changed since the last time: first what is gone, then what is new or other. What is withheld, and why.
-    pub(super) fn tell(
-        &mut self,
-        rib: &Rib,
-        announcer: &str,
-        policy: &Policy,
-        as_external: bool,
-    ) -> BTreeMap<MitigationId, String> {
-        let negotiated = self.connection.negotiated().clone();
-        let announced =
-            Announced { local_as: policy.local_as, external: as_external, four_octet: negotiated.four_octet };
-        let mut withheld = BTreeMap::new();
-        let mut wanted = BTreeMap::new();
-        let mut candidates: Vec<_> = rib.chosen(announcer).into_iter().collect();
+    /// Writes what has changed since the last time: first what is gone, then what is new or other.
+    pub(super) fn tell(&mut self, rib: &Rib, announcer: &str, policy: &Policy, external: bool) {
+        let room = policy.max_routes.saturating_sub(self.told.len());
+        // Who was told all there was, and has room for what is new, needs to look at nothing else.
+        let suffices = !self.is_anew && self.withheld.is_empty();
+        let few = rib.changed_since(announcer, self.writing).filter(|few| suffices && few.len() <= room);
+        let mut wanted = match few {
+            Some(few) => {
+                let (there, gone) = few.into_iter().partition(|one| rib.chosen_for(announcer, one).is_some());
+                self.untell(gone);
+                let chosen = |one| rib.chosen_for(announcer, &one).map(|chosen| (one, chosen));
+                BTreeSet::into_iter(there).filter_map(chosen).collect::<Vec<_>>()
+            }
+            None => {
+                let chosen = rib.chosen(announcer);
+                self.untell(self.told.keys().filter(|one| !chosen.contains_key(one)).cloned().collect());
+                chosen.into_iter().map(|(one, chosen)| (Arc::clone(one), chosen)).collect()
+            }
+        };
         // Under a budget what is told already stays, then what was asked for first.
-        candidates.sort_by_key(|(destination, (id, _))| (!self.told.contains_key(*destination), *id));
-        for (destination, (id, spec)) in candidates {
-            let route = if wanted.len() < policy.max_routes {
-                export(spec, id, policy, &negotiated, self.local)
+        wanted.sort_by_key(|(destination, (id, _))| (!self.told.contains_key(destination), *id));
+        let negotiated = self.connection.negotiated().clone();
+        let announced = Announced { local_as: policy.local_as, external, four_octet: negotiated.four_octet };
+        self.withheld.clear();
+        for (destination, (id, entry)) in wanted {
+            if self.told.get(&destination) == Some(&(id, entry.since)) {
+                continue;
+            }
+            let route = if self.told.contains_key(&destination) || self.told.len() < policy.max_routes {
+                export(&entry.spec, id, policy, &negotiated, self.local)
             } else {
                 Err(Withheld::Budget(policy.max_routes))
             };
             match route {
                 Ok(route) => {
-                    wanted.insert(destination.clone(), (id, announced.announce(&route)));
+                    self.connection.out().extend(announced.announce(&route));
+                    self.updates_sent += 1;
+                    let before = self.told.insert(destination, (id, entry.since));
+                    self.ids.replace(before.map(|(before, _)| before), Some(id));
                 }
                 Err(why) => {
-                    withheld.insert(id, why.to_string());
+                    self.untell([destination].into());
+                    self.withheld.insert(id, why.to_string());
                 }
             }
         }
-        for destination in self.told.keys().filter(|destination| !wanted.contains_key(*destination)) {
-            self.connection.out().extend(Announced::withdraw(destination));
-            self.updates_sent += 1;
-        }
-        for (destination, (id, update)) in &wanted {
-            if self.told.get(destination).is_none_or(|(_, told)| told != update) {
-                self.connection.out().extend(update);
+        self.writing = rib.version();
+        (self.is_behind, self.is_anew) = (false, false);
+    }
+
+    /// Withdraws what was told of these.
+    fn untell(&mut self, destinations: BTreeSet<Arc<Destination>>) {
+        for destination in destinations {
+            if let Some((id, _)) = self.told.remove(&destination) {
+                self.ids.replace(Some(id), None);
+                self.connection.out().extend(Announced::withdraw(&destination));
                 self.updates_sent += 1;
             }
-            self.told.insert(destination.clone(), (*id, update.clone()));
         }
-        self.told.retain(|destination, _| wanted.contains_key(destination));
-        self.writing = rib.version();
-        self.is_behind = false;
-        withheld
     }
 
     /// Says that everything has been told.
@@ -249,17 +268,16 @@ mod tests {
             let spec = Spec::Blackhole { prefix, direction: Direction::Destination };
             rib.announce("core", MitigationId(id), &spec, Duration::from_secs(60)).unwrap();
         }
-        assert_eq!(link.tell(&rib, "core", &policy, true), BTreeMap::new());
-        let told: Vec<Destination> = link.routes().into_keys().collect();
-        assert_eq!((told.len(), link.updates_sent), (2, 2));
+        link.tell(&rib, "core", &policy, true);
+        assert_eq!((link.withheld.len(), link.ids.len(), link.updates_sent), (0, 2, 2));
         link.connection.out().clear();
         link.tell_again(Family::Ipv4Unicast);
         rib.withdraw("core", MitigationId(1));
         link.tell(&rib, "core", &policy, true);
         let out = link.connection.out().clone();
-        let withdrawal = Announced::withdraw(&told[0]);
+        let withdrawal = Announced::withdraw(&Destination::Prefix("203.0.113.1".parse().unwrap()));
         assert!(out.starts_with(&withdrawal), "{out:02x?}");
         assert!(out.len() > withdrawal.len(), "the other one is told once more");
-        assert_eq!((link.routes().len(), link.updates_sent), (1, 4));
+        assert_eq!((link.ids.len(), link.updates_sent), (1, 4));
     }
 }

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 pub use settings::{PeerSettings, Settings};
-pub use status::Status;
+pub use status::{Ids, Status};
 
 use crate::ledger::{MitigationId, Spec};
 use export::Withheld;
@@ -261,32 +261,18 @@ impl Speaker {
 
     /// Which peers have a measure.
     pub fn told(&self, announcer: &str, id: MitigationId) -> Told {
-        let mut told = Told::default();
-        for peer in self.peers_of(announcer) {
-            let PeerView { settings, status } = peer;
-            if !status.is_established() {
-                let trouble = status.trouble();
-                told.not.push((settings.name, trouble));
-            } else if status.routes.values().any(|known| *known == id) {
-                told.by.push(settings.name);
-            } else {
-                let why = status.withheld.get(&id).cloned();
-                let why = why.unwrap_or_else(|| "another measure has its place, or it takes nothing".to_owned());
-                told.not.push((settings.name, why));
-            }
-        }
-        told
+        Told::of(&self.peers_of(announcer), id)
     }
 
     /// What of an announcer shall be in force, with the time that is left, and who has it.
     pub fn observed(&self, announcer: &str) -> Vec<(MitigationId, Spec, Duration, Told)> {
         let now = self.shared.now();
-        let entries: Vec<(MitigationId, Spec, Duration)> = {
-            let rib = self.shared.rib();
-            rib.of(announcer).map(|(id, entry)| (id, entry.spec.clone(), entry.until.saturating_sub(now))).collect()
-        };
-        let told = |(id, spec, left)| (id, spec, left, self.told(announcer, id));
-        entries.into_iter().map(told).collect()
+        let peers = self.peers_of(announcer);
+        let rib = self.shared.rib();
+        let of_announcer = rib.of(announcer);
+        of_announcer
+            .map(|(id, entry)| (id, entry.spec.clone(), entry.until.saturating_sub(now), Told::of(&peers, id)))
+            .collect()
     }
 
     /// The peers of an announcer.
@@ -318,6 +304,25 @@ impl Speaker {
             // One that has panicked has no session any more.
             let _ = peer.task.await;
         }
+    }
+}
+
+impl Told {
+    fn of(peers: &[PeerView], id: MitigationId) -> Self {
+        let mut told = Self::default();
+        for PeerView { settings, status } in peers {
+            let name = settings.name.clone();
+            if !status.is_established() {
+                told.not.push((name, status.trouble()));
+            } else if status.ids.contains(id) {
+                told.by.push(name);
+            } else {
+                let why = status.withheld.get(&id).cloned();
+                let why = why.unwrap_or_else(|| "another measure has its place, or it takes nothing".to_owned());
+                told.not.push((name, why));
+            }
+        }
+        told
     }
 }
 

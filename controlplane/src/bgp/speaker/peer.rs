@@ -1,6 +1,5 @@
 //! One peer: connecting, choosing between two connections, telling it what shall be announced.
 
-use std::collections::BTreeMap;
 use std::future::pending;
 use std::hash::{Hash as _, Hasher as _};
 use std::io;
@@ -17,7 +16,7 @@ use super::connection::{Connection, Event, State, Why, keeps_ours};
 use super::link::Link;
 use super::settings::PeerSettings;
 use super::socket;
-use super::status::Status;
+use super::status::{Ids, Status};
 use super::wire::{Notification, cease};
 
 /// First pause between two attempts to connect; doubled each time.
@@ -58,7 +57,6 @@ pub(super) struct Peer {
     /// Not before this.
     connect_at: Duration,
     failures: u32,
-    withheld: BTreeMap<crate::ledger::MitigationId, String>,
     established_at: Duration,
 }
 
@@ -80,7 +78,6 @@ impl Peer {
             connecting: None,
             connect_at: Duration::ZERO,
             failures: 0,
-            withheld: BTreeMap::new(),
             established_at: Duration::ZERO,
         }
     }
@@ -265,7 +262,7 @@ impl Peer {
         let rival = self.links.iter().flatten().any(|link| link.connection.state() > State::OpenSent);
         let collision = matches!(why, Why::Sent(Notification { code: 6, subcode: cease::COLLISION, .. }))
             || matches!(why, Why::Told(Notification { code: 6, subcode: cease::COLLISION, .. }));
-        if rival && (collision || !link.is_complete && link.routes().is_empty()) {
+        if rival && (collision || !link.is_complete && link.ids.is_empty()) {
             return;
         }
         // Before everything was told it keeps what it had from an earlier session, and what it was told over this one.
@@ -312,7 +309,7 @@ impl Peer {
             if !link.connection.wants_to_send() {
                 if link.is_behind {
                     let rib = self.shared.rib();
-                    self.withheld = link.tell(&rib, &self.settings.announcer, &self.settings.policy, external);
+                    link.tell(&rib, &self.settings.announcer, &self.settings.policy, external);
                 }
                 if !link.is_complete && complete_at <= now {
                     link.complete();
@@ -335,8 +332,8 @@ impl Peer {
             next.state = best.map(|link| link.connection.state());
             match best.filter(|link| link.connection.state() == State::Established) {
                 Some(link) => {
-                    next.routes = link.routes();
-                    next.withheld.clone_from(&self.withheld);
+                    next.ids = link.ids.clone();
+                    next.withheld.clone_from(&link.withheld);
                     next.told = told.unwrap_or(next.told);
                     next.updates_sent = link.updates_sent;
                     next.updates_ignored = link.connection.ignored_updates;
@@ -349,7 +346,9 @@ impl Peer {
                 }
                 None => {
                     next.negotiated = None;
-                    next.routes.clear();
+                    if !next.ids.is_empty() {
+                        next.ids = Ids::default();
+                    }
                     next.told = 0;
                     next.retained_until = next.retained_until.filter(|until| *until > now);
                 }

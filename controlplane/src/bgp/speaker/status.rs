@@ -1,10 +1,10 @@
 //! How a session is, for people, programs and drivers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::connection::{Negotiated, State};
-use crate::bgp::route::Destination;
 use crate::ledger::MitigationId;
 
 /// How a session is.
@@ -22,8 +22,8 @@ pub struct Status {
     pub error: Option<String>,
     /// Everything up to this version of what shall be announced has been handed to the peer's TCP.
     pub told: u64,
-    /// What the peer was told, and for which measure.
-    pub routes: BTreeMap<Destination, MitigationId>,
+    /// The measures that the peer was told, each of them one route.
+    pub ids: Ids,
     /// What it was not told, and why.
     pub withheld: BTreeMap<MitigationId, String>,
     /// UPDATEs that were sent.
@@ -35,6 +35,50 @@ pub struct Status {
     /// Until then the peer may keep what it was told before the session was lost, also by the process before this one, on the
     /// speaker's clock. None once it was told everything over the session that there is.
     pub retained_until: Option<Duration>,
+}
+
+/// The measures that were told over one session. Clones are the same: they can be many, and each change is small.
+#[derive(Clone, Debug, Default)]
+pub struct Ids(Arc<Mutex<BTreeSet<MitigationId>>>);
+
+impl PartialEq for Ids {
+    /// True for those of the same session.
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Ids {}
+
+impl Ids {
+    fn set(&self) -> MutexGuard<'_, BTreeSet<MitigationId>> {
+        // Each change is made at once: a panic elsewhere leaves nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a measure was told.
+    pub fn contains(&self, id: MitigationId) -> bool {
+        self.set().contains(&id)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.set().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.set().is_empty()
+    }
+
+    /// One was told instead of another.
+    pub(super) fn replace(&self, before: Option<MitigationId>, now: Option<MitigationId>) {
+        let mut set = self.set();
+        if let Some(before) = before {
+            set.remove(&before);
+        }
+        set.extend(now);
+    }
 }
 
 impl Status {

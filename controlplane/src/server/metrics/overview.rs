@@ -83,7 +83,7 @@ pub(super) fn tell(families: &mut Families, sources: &Sources, known: &Overview,
     for PeerView { settings, status } in &known.peers {
         let peer = settings.name.as_str();
         families.count(BGP_UP, &[peer], status.is_established().into());
-        families.count(BGP_ROUTES, &[peer], status.routes.len() as u64);
+        families.count(BGP_ROUTES, &[peer], status.ids.len() as u64);
         families.count(BGP_WITHHELD, &[peer], status.withheld.len() as u64);
         families.count(BGP_SESSIONS, &[peer], status.established);
     }

@@ -1,8 +1,4 @@
-//! How the core does with many incidents and a long ledger: time to the first command, memory, time to start.
-//!
-//! Figures are printed with `--nocapture`; `scripts/test scale` prints those of an optimised build. With
-//! `LEVEE_WRITE_FIGURES=1` in the environment an optimised build writes them into docs/reference/control-plane-figures.md.
-#![expect(clippy::unwrap_used, reason = "tests")]
+//! The core with many incidents and a long ledger: time to the first command, memory, time to start.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -23,6 +19,8 @@ use levee_controlplane::ledger::{
 };
 use levee_controlplane::runbook::Runbooks;
 use levee_controlplane::store::{Contents, SqliteStore, Store as _, Write};
+
+use super::figures::{resident_bytes, write_figures};
 
 const CONFIG: &str = r#"
 schema = 1
@@ -94,28 +92,6 @@ fn opened(number: u32, pps: f64) -> contract::Event {
         what: Some(What::AnomalyOpened(anomaly)),
         ..Default::default()
     }
-}
-
-/// Puts figures into the page, each in the row that begins so: only those of an optimised build, and only when asked.
-fn write_figures(figures: &[(&str, String)]) {
-    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/control-plane-figures.md");
-    let text = std::fs::read_to_string(&page).unwrap();
-    let row = |line: &str| figures.iter().find(|(label, _)| line.starts_with(&format!("| {label} |")));
-    assert_eq!(text.lines().filter_map(row).count(), figures.len(), "rows of {}", page.display());
-    let asked = std::env::var_os("LEVEE_WRITE_FIGURES").is_some_and(|value| value == "1");
-    if cfg!(debug_assertions) || !asked {
-        return;
-    }
-    let line = |line: &str| match (row(line), line.trim_end_matches(" |").rsplit_once("| ")) {
-        (Some((_, figure)), Some((before, _))) => format!("{before}| {figure} |\n"),
-        _ => format!("{line}\n"),
-    };
-    std::fs::write(&page, text.lines().map(line).collect::<String>()).unwrap();
-}
-
-fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
-    status.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 4_096
 }
 
 fn connected(core: &mut Core) {
