@@ -23,6 +23,17 @@ pub struct Bgp {
     pub listen: Vec<SocketAddr>,
     /// The peers, their names and addresses unique.
     pub peers: Vec<BgpPeer>,
+    /// Where routers tell us what they have; none: they do not.
+    pub bmp: Option<Bmp>,
+}
+
+/// `[bgp.bmp]`: routers tell what they were told (RFC 7854).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bmp {
+    /// Where routers connect to, at least one.
+    pub listen: Vec<SocketAddr>,
+    /// The addresses that they connect from, at least one.
+    pub routers: Vec<IpAddr>,
 }
 
 /// One peer.
@@ -103,6 +114,11 @@ impl BgpPeer {
     pub const PORT: u16 = 179;
 }
 
+impl Bmp {
+    /// The port that routers are usually told; there is none by a standard.
+    pub const PORT: u16 = 11_019;
+}
+
 /// RFC 7999: drop what goes there.
 const BLACKHOLE: BgpCommunity = BgpCommunity::Standard(0xffff_029a);
 const WELL_KNOWN: &[(&str, BgpCommunity)] = &[
@@ -120,11 +136,12 @@ pub(super) fn read(file: &Section<'_>) -> Option<Bgp> {
     let section = file.table("bgp", "[bgp]".to_owned())?;
     let asn = section.required("as", "64496", as_number);
     let router_id = section.required("router_id", "\"192.0.2.1\"", |section, key| section.parsed(key, router_id));
-    let listen = section.parsed_list("listen", listen).unwrap_or_default();
+    let listen = section.parsed_list("listen", |text| listen(text, BgpPeer::PORT)).unwrap_or_default();
     let mut names = HashMap::new();
     let mut places: HashMap<IpAddr, Range<usize>> = HashMap::new();
     let peers: Vec<BgpPeer> =
         section.tables("peer").into_iter().filter_map(|table| peer(table, &mut names, &mut places)).collect();
+    let bmp = bmp(&section, &peers);
     section.refuse_unknown();
     let listen: Vec<SocketAddr> = listen.into_iter().map(|address| address.value).collect();
     for peer in peers.iter().filter(|peer| peer.passive) {
@@ -136,7 +153,33 @@ pub(super) fn read(file: &Section<'_>) -> Option<Bgp> {
             section.problems().error(peer.span.clone(), fault);
         }
     }
-    Some(Bgp { asn: asn?, router_id: router_id?.value, listen, peers })
+    Some(Bgp { asn: asn?, router_id: router_id?.value, listen, peers, bmp })
+}
+
+fn bmp(bgp: &Section<'_>, peers: &[BgpPeer]) -> Option<Bmp> {
+    let section = bgp.table("bmp", "[bgp.bmp]".to_owned())?;
+    let on = section.parsed_list("listen", |text| listen(text, Bmp::PORT)).unwrap_or_default();
+    let given = section.parsed_list("routers", address);
+    section.refuse_unknown();
+    if !section.has("listen") || section.list("listen").is_some_and(<[_]>::is_empty) {
+        let fault = Fault::new(
+            "[bgp.bmp] does not say where routers connect to",
+            "add a line such as: listen = [\"192.0.2.1\"], the address of ours that the routers send BMP to",
+        );
+        section.problems().error(bgp.place("bmp"), fault);
+    }
+    let routers: Vec<IpAddr> = match given {
+        Some(given) => given.into_iter().map(|router| router.value).collect(),
+        None => peers.iter().map(|peer| peer.address.ip()).collect(),
+    };
+    if routers.is_empty() {
+        let fault = Fault::new(
+            "[bgp.bmp] listens for nobody",
+            "give the addresses that the routers connect from: routers = [\"192.0.2.2\"]",
+        );
+        section.problems().error(bgp.place("bmp"), fault);
+    }
+    Some(Bmp { listen: on.into_iter().map(|on| on.value).collect(), routers })
 }
 
 fn peer(
@@ -323,9 +366,9 @@ fn mapped(text: &str) -> Fault {
     Fault::new(format!("{text:?} is an IPv4 address written as IPv6"), "write it as IPv4, such as \"192.0.2.2\"")
 }
 
-fn listen(text: &str) -> Result<SocketAddr, Fault> {
+fn listen(text: &str, port: u16) -> Result<SocketAddr, Fault> {
     let with_port = text.parse::<SocketAddr>().ok();
-    let found = with_port.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, BgpPeer::PORT)));
+    let found = with_port.or_else(|| Some(SocketAddr::new(text.parse::<IpAddr>().ok()?, port)));
     if let Some(IpAddr::V6(address)) = found.map(|found| found.ip())
         && address.to_ipv4_mapped().is_some()
     {
@@ -404,6 +447,37 @@ mod tests {
         assert_eq!((peer.families.len(), peer.no_export, &peer.blackhole_communities[..]), (4, true, &[BLACKHOLE][..]));
         assert_eq!(config.announcers[0].neighbors, ["192.0.2.2".parse::<IpAddr>().unwrap()]);
         assert_eq!(config.warnings, []);
+    }
+
+    #[test]
+    fn a_blackhole_of_ipv6_without_a_next_hop_is_warned_of() {
+        let warnings = |text: &str| {
+            let text = text.replace("[\"203.0.113.0/24\"]", "[\"2001:db8::/48\"]");
+            Config::parse("levee.toml", &text).unwrap().warnings.len()
+        };
+        let before = warnings(&format!("{HEAD}{}", with_peer("families = [\"ipv4-unicast\", \"ipv6-flowspec\"]")));
+        assert_eq!(warnings(&format!("{HEAD}{}", with_peer(""))), before + 1);
+        let with_next_hop = format!("{HEAD}next_hops = [\"2001:db8:f::1\"]\n{}", with_peer(""));
+        assert_eq!(warnings(&with_next_hop), before);
+        let over_v6 = with_peer("").replace("192.0.2.2", "2001:db8:f::2");
+        assert_eq!(warnings(&format!("{HEAD}{over_v6}")), before);
+    }
+
+    #[test]
+    fn bmp_comes_from_the_peers_unless_it_is_said_from_whom() {
+        let bmp = |lines: &str| {
+            parsed(&format!("{}[bgp.bmp]\n{lines}\n", with_peer(""))).map(|config| config.bgp.unwrap().bmp)
+        };
+        let two = |listen: &str, router: &str| {
+            Some(Bmp { listen: vec![listen.parse().unwrap()], routers: vec![router.parse().unwrap()] })
+        };
+        assert_eq!(bmp("listen = [\"192.0.2.1\"]").unwrap(), two("192.0.2.1:11019", "192.0.2.2"));
+        let other = "listen = [\"[2001:db8::1]:5000\"]\nrouters = [\"2001:db8::2\"]";
+        assert_eq!(bmp(other).unwrap(), two("[2001:db8::1]:5000", "2001:db8::2"));
+        for wrong in ["", "listen = []", "listen = [\"192.0.2.1\"]\nrouters = []", "listen = [\"192.0.2.1\"]\nport = 1"]
+        {
+            assert!(bmp(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ use crate::address_set::AddressSet;
 use crate::zone::Zone;
 
 pub use action::{Action, Blackhole, BlackholeDirection, Divert, FlowSpec, FlowSpecAction, Via};
-pub use bgp::{Bgp, BgpCommunity, BgpFamily, BgpPeer};
+pub use bgp::{Bgp, BgpCommunity, BgpFamily, BgpPeer, Bmp};
 pub use capture::Capture;
 pub use controlplane::{Access, Controlplane, Retention};
 pub use dataplane::{Dataplane, Idle, Memory, Simd, Wire};

@@ -3,12 +3,14 @@
 
 use super::Config;
 use super::action::{Action, BlackholeDirection, FlowSpecAction, Via};
+use super::bgp::{BgpFamily, BgpPeer};
 use super::notifier::NotifierKind;
 use super::problem::{Fault, Problems};
 use super::runbook::{BUILT_IN, Otherwise, Runbook, Stage};
 use super::section::nearest;
-use super::upstream::{AnnouncerKind, Capability};
+use super::upstream::{Announcer, AnnouncerKind, Capability};
 use crate::zone::Zone;
+use std::net::IpAddr;
 use std::ops::Range;
 
 /// Where a zone's runbook is named.
@@ -56,8 +58,31 @@ fn check_peers(config: &Config, problems: &Problems<'_>) {
                 );
                 problems.error(peer.span.clone(), Fault::new(message, "name one with kind = \"embedded\""));
             }
-            Some(_) => {}
+            Some(announcer) => check_next_hops(peer, announcer, config, problems),
         }
+    }
+}
+
+/// Blackholes and diversions of IPv6 need a next hop, and a session over IPv4 has none by itself.
+fn check_next_hops(peer: &BgpPeer, announcer: &Announcer, config: &Config, problems: &Problems<'_>) {
+    let needs = [Capability::Blackhole, Capability::SourceBlackhole, Capability::Divert];
+    let would_be_asked = announcer.capabilities.contains(&Capability::Ipv6)
+        && announcer.capabilities.iter().any(|capability| needs.contains(capability))
+        && peer.families.contains(&BgpFamily::Ipv6Unicast)
+        && config.zones.iter().flat_map(|zone| &zone.prefixes).any(|prefix| !prefix.is_ipv4());
+    if would_be_asked && peer.address.is_ipv4() && announcer.next_hops.iter().all(IpAddr::is_ipv4) {
+        let fault = Fault::new(
+            format!(
+                "the session with {:?} is over IPv4, so that blackholes and diversions of IPv6 have no next hop",
+                peer.name
+            ),
+            format!(
+                "give one in `next_hops` of the announcer {:?}, or leave \"ipv6-unicast\" out of `families` of the peer: then \
+                 no such measure is asked of it",
+                announcer.name
+            ),
+        );
+        problems.warning(peer.span.clone(), fault);
     }
 }
 

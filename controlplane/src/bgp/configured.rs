@@ -2,6 +2,7 @@
 
 use levee_api::config::{AnnouncerKind, BgpCommunity, BgpFamily, BgpPeer, Config};
 
+use super::bmp::BmpSettings;
 use super::route::{Community, Family, LargeCommunity};
 use super::speaker::connection::Terms;
 use super::speaker::export::Policy;
@@ -44,7 +45,12 @@ impl PeerError {
 /// What the speaker is told to be; a peer that cannot be protected as it should be is left out, and told.
 pub fn settings(config: &Config) -> (Settings, Vec<PeerError>) {
     let Some(bgp) = &config.bgp else { return (Settings::default(), Vec::new()) };
-    let mut settings = Settings { listen: bgp.listen.clone(), peers: Vec::new() };
+    let bmp = bgp.bmp.as_ref().map(|bmp| BmpSettings {
+        listen: bmp.listen.clone(),
+        routers: bmp.routers.iter().copied().collect(),
+        local_as: bgp.asn,
+    });
+    let mut settings = Settings { listen: bgp.listen.clone(), peers: Vec::new(), bmp };
     let mut errors = Vec::new();
     for peer in &bgp.peers {
         match protection(peer) {

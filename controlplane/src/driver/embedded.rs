@@ -1,7 +1,7 @@
 //! The driver of announcers of the kind `embedded`: our own BGP speaker.
 //!
 //! A measure is in force when a peer of the announcer was told, which is when our own TCP has taken it all over, and is said to
-//! be *advertised*: BGP has no way for a peer to say that it has accepted a route. What cannot be told to any peer is an error,
+//! be *advertised*: BGP has no way for a peer to say that it has accepted a route. One that a router shows by BMP is *seen*. What cannot be told to any peer is an error,
 //! with what each of them says; it stays wanted, and a peer is told as soon as its session is there.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 
 use super::{Answer, Capabilities, Driver, DriverError, DriverName, Guard, Observed, OperationKey, OwnerTag};
 use crate::bgp::speaker::export::Withheld;
-use crate::bgp::speaker::{Settings, Speaker, Told};
+use crate::bgp::speaker::{Settings, Speaker, Standing, Told};
 use crate::ledger::{Direction, Evidence, FlowAction, Kind, Spec};
 
 /// How long a peer is given to take what it is told.
@@ -100,6 +100,7 @@ impl Embedded {
         if told.by.is_empty() {
             return Err(DriverError::Retryable { reason: nobody(&told), retry_after: None });
         }
+        // Whether a router shows it is found when it is looked at next: other measures wait behind this one.
         Ok(Evidence::Advertised)
     }
 
@@ -113,12 +114,12 @@ impl Embedded {
 
     fn found(&self) -> Vec<Observed> {
         let all = self.speaker.observed(&self.name.0).into_iter();
-        let in_force = all.filter(|(.., told)| !told.by.is_empty());
+        let in_force = all.filter(|standing| !standing.told.by.is_empty());
         in_force
-            .map(|(id, spec, remaining, _)| Observed {
+            .map(|Standing { id, spec, remaining, seen, .. }| Observed {
                 id,
                 spec,
-                evidence: Evidence::Advertised,
+                evidence: if seen.is_empty() { Evidence::Advertised } else { Evidence::Seen },
                 remaining: Some(remaining),
                 taken_bps: None,
             })

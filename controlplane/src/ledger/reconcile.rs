@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::book::{Ledger, Notice};
-use super::entry::{Mitigation, MitigationId, Outcome, State};
+use super::entry::{Evidence, Mitigation, MitigationId, Outcome, State};
 use crate::clock::Now;
 use crate::driver::{DriverError, DriverName, Observed};
 
@@ -108,6 +108,10 @@ impl Ledger {
                 } else if entry.evidence < Some(observed.evidence) {
                     entry.evidence = Some(observed.evidence);
                     notices.push(Notice::InForce { id, evidence: observed.evidence });
+                    self.touch(id, now);
+                } else if entry.evidence == Some(Evidence::Seen) && observed.evidence < Evidence::Seen {
+                    // Whoever had it has it no more, or does not say so any more.
+                    entry.evidence = Some(observed.evidence);
                     self.touch(id, now);
                 }
             }

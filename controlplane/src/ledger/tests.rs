@@ -245,3 +245,19 @@ fn changes_of_the_last_minute_are_counted_over_a_restart_by_driver_and_without_f
         assert_eq!(ledger.recent_changes(&driver(), &at(60)), 0);
     }
 }
+
+#[test]
+fn what_a_receiver_shows_no_more_is_not_seen_any_more() {
+    let mut ledger = active();
+    let evidence = |ledger: &Ledger| ledger.get(ID).unwrap().evidence;
+    for (second, shown) in [(40, Evidence::Seen), (80, Evidence::Advertised), (120, Evidence::Seen)] {
+        let round = round(&advance(&mut ledger, &at(second)).0);
+        observe(&mut ledger, round, vec![Observed { evidence: shown, ..seen(ID) }], &at(second));
+        assert_eq!((evidence(&ledger), ledger.get(ID).unwrap().state), (Some(shown), State::Active));
+    }
+    // What is measured is known, whatever is shown.
+    ledger.measured(ID, true, &at(121));
+    let round = round(&advance(&mut ledger, &at(160)).0);
+    observe(&mut ledger, round, vec![Observed { evidence: Evidence::Advertised, ..seen(ID) }], &at(160));
+    assert_eq!(evidence(&ledger), Some(Evidence::Effective));
+}

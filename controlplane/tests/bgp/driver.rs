@@ -14,7 +14,7 @@ use levee_controlplane::ledger::{Direction, Evidence, FlowAction, MitigationId, 
 use super::bird::Bird;
 use super::world::{OUR_AS, PORT, THEIR_AS, addresses, amplification, blackhole, flowspec, prefix};
 
-fn config(ours: Ipv4Addr, theirs: Ipv4Addr, more: &str) -> Config {
+pub(super) fn config(ours: Ipv4Addr, theirs: Ipv4Addr, more: &str) -> Config {
     let text = format!(
         "schema = 1\n[guardrails]\nowned_prefixes = [\"203.0.113.0/24\"]\nprotected_prefixes = [\"203.0.113.1\"]\n\
          [[zone]]\nname = \"web\"\nprefixes = [\"203.0.113.0/24\"]\n\
@@ -26,7 +26,7 @@ fn config(ours: Ipv4Addr, theirs: Ipv4Addr, more: &str) -> Config {
     Config::parse("levee.toml", &text).unwrap_or_else(|invalid| panic!("{:#?}", invalid.problems()))
 }
 
-fn driver(config: &Config, speaker: Option<&Speaker>) -> Arc<dyn Driver> {
+pub(super) fn driver(config: &Config, speaker: Option<&Speaker>) -> Arc<dyn Driver> {
     let guards = Guards::new(config, []);
     let guard: Guard = Arc::new(move |spec, remaining| {
         guards.check_spec(spec)?;
@@ -39,11 +39,11 @@ fn tag(id: u64) -> OwnerTag {
     OwnerTag { appliance: "levee".to_owned(), id: MitigationId(id) }
 }
 
-async fn apply(driver: &Arc<dyn Driver>, id: u64, spec: &Spec) -> Result<Evidence, DriverError> {
+pub(super) async fn apply(driver: &Arc<dyn Driver>, id: u64, spec: &Spec) -> Result<Evidence, DriverError> {
     driver.apply(&OperationKey(format!("apply-{id}")), spec, &tag(id), Duration::from_secs(300)).await
 }
 
-async fn withdraw(driver: &Arc<dyn Driver>, id: u64, spec: &Spec) -> Result<(), DriverError> {
+pub(super) async fn withdraw(driver: &Arc<dyn Driver>, id: u64, spec: &Spec) -> Result<(), DriverError> {
     driver.withdraw(&OperationKey(format!("withdraw-{id}")), spec, &tag(id)).await
 }
 

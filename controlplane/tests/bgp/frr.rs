@@ -1,5 +1,8 @@
 //! FRR's bgpd at the other end, without zebra.
 
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
 use levee_controlplane::ledger::FlowAction;
 
 use super::daemon::{Daemon, ask, find};
@@ -8,30 +11,62 @@ use super::world::{
     withdraw,
 };
 
+/// A running bgpd.
+pub(super) struct Frr {
+    pub(super) daemon: Daemon,
+    client: PathBuf,
+}
+
+impl Frr {
+    /// With more arguments, and more under `router bgp`.
+    pub(super) fn start(ours: Ipv4Addr, theirs: Ipv4Addr, more: &[&str], router: &str) -> Option<Self> {
+        let (program, client) = (find(&["bgpd"])?, find(&["vtysh"])?);
+        let folder = tempfile::tempdir().unwrap();
+        let families = ["ipv4 unicast", "ipv6 unicast", "ipv4 flowspec", "ipv6 flowspec"]
+            .map(|family| format!("address-family {family}\n  neighbor {ours} activate\n exit-address-family\n"));
+        let config = format!(
+            "router bgp {THEIR_AS}\n bgp router-id {theirs}\n no bgp ebgp-requires-policy\n no bgp network import-check\n\
+              neighbor {ours} remote-as {OUR_AS}\n neighbor {ours} passive\n neighbor {ours} ebgp-multihop 5\n\
+              neighbor {ours} timers 3 9\n neighbor {ours} disable-connected-check\n{}{router}",
+            families.concat()
+        );
+        let path = folder.path().join("bgpd.conf");
+        std::fs::write(&path, config).unwrap();
+        let text = |name: &str| folder.path().join(name).display().to_string();
+        let (path, pid, sockets) = (text("bgpd.conf"), text("pid"), folder.path().display().to_string());
+        let (host, port) = (theirs.to_string(), PORT.to_string());
+        // -S: as whoever runs the test; it has no privilege to change that, and needs none.
+        let usual = [
+            "-Z",
+            "-S",
+            "-l",
+            &host,
+            "-p",
+            &port,
+            "-f",
+            &path,
+            "-i",
+            &pid,
+            "--vty_socket",
+            &sockets,
+            "--log",
+            "stdout",
+        ];
+        let daemon = Daemon::start(folder, &program, &[&usual, more].concat(), &[]);
+        Some(Self { daemon, client })
+    }
+
+    fn shown(&self, family: &str) -> String {
+        let sockets = self.daemon.folder.path().display().to_string();
+        ask(&self.client, &["--vty_socket", &sockets, "-c", &format!("show bgp {family}")])
+    }
+}
+
 #[tokio::test]
 async fn frr_takes_rules_and_blackholes_and_lets_them_go() {
     let (ours, theirs) = addresses();
-    let (Some(program), Some(client)) = (find(&["bgpd"]), find(&["vtysh"])) else { return };
-    let folder = tempfile::tempdir().unwrap();
-    let config = format!(
-        "router bgp {THEIR_AS}\n bgp router-id {theirs}\n no bgp ebgp-requires-policy\n no bgp network import-check\n\
-          neighbor {ours} remote-as {OUR_AS}\n neighbor {ours} passive\n neighbor {ours} ebgp-multihop 5\n\
-          neighbor {ours} timers 3 9\n neighbor {ours} disable-connected-check\n\
-         address-family ipv4 unicast\n  neighbor {ours} activate\n exit-address-family\n\
-         address-family ipv6 unicast\n  neighbor {ours} activate\n exit-address-family\n\
-         address-family ipv4 flowspec\n  neighbor {ours} activate\n exit-address-family\n\
-         address-family ipv6 flowspec\n  neighbor {ours} activate\n exit-address-family\n"
-    );
-    let path = folder.path().join("bgpd.conf");
-    std::fs::write(&path, config).unwrap();
-    let text = |name: &str| folder.path().join(name).display().to_string();
-    let (path, pid, sockets) = (text("bgpd.conf"), text("pid"), folder.path().display().to_string());
-    let (host, port) = (theirs.to_string(), PORT.to_string());
-    // -S: as whoever runs the test; it has no privilege to change that, and needs none.
-    let arguments =
-        ["-Z", "-S", "-l", &host, "-p", &port, "-f", &path, "-i", &pid, "--vty_socket", &sockets, "--log", "stdout"];
-    let daemon = Daemon::start(folder, &program, &arguments, &[]);
-    let shown = |family: &str| ask(&client, &["--vty_socket", &sockets, "-c", &format!("show bgp {family}")]);
+    let Some(frr) = Frr::start(ours, theirs, &[], "") else { return };
+    let (daemon, shown) = (&frr.daemon, |family: &str| frr.shown(family));
     let mut settings = peer(ours, theirs);
     // FRR takes no next hop on loopback.
     settings.policy.next_hop_ipv4 = Some("192.0.2.1".parse().unwrap());

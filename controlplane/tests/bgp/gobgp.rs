@@ -21,6 +21,11 @@ pub(super) struct Gobgp {
 
 impl Gobgp {
     pub(super) fn start(ours: Ipv4Addr, theirs: Ipv4Addr) -> Option<Self> {
+        Self::start_with(ours, theirs, "")
+    }
+
+    /// With more in its configuration.
+    pub(super) fn start_with(ours: Ipv4Addr, theirs: Ipv4Addr, more: &str) -> Option<Self> {
         let (program, client) = (find(&["gobgpd"])?, find(&["gobgp"])?);
         let families: String = ["ipv4-unicast", "ipv6-unicast", "ipv4-flowspec", "ipv6-flowspec"]
             .map(|family| {
@@ -32,7 +37,7 @@ impl Gobgp {
              [[neighbors]]\n[neighbors.config]\nneighbor-address = \"{ours}\"\npeer-as = {OUR_AS}\n\
              [neighbors.timers.config]\nhold-time = 9\nkeepalive-interval = 3\n\
              [neighbors.transport.config]\nlocal-address = \"{theirs}\"\npassive-mode = true\n\
-             [neighbors.ebgp-multihop.config]\nenabled = true\nmultihop-ttl = 5\n{families}"
+             [neighbors.ebgp-multihop.config]\nenabled = true\nmultihop-ttl = 5\n{families}{more}"
         );
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gobgpd.toml");

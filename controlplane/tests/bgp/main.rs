@@ -4,6 +4,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails where it stands")]
 
 mod bird;
+mod bmp;
+#[path = "../simulation/chance.rs"]
+mod chance;
 mod daemon;
 #[path = "../contract/world.rs"]
 #[expect(dead_code, reason = "the tests of the contract use the rest")]
@@ -13,6 +16,7 @@ mod exabgp;
 mod frr;
 mod gobgp;
 mod process;
+mod random;
 mod rendered;
 mod speakers;
 mod world;

@@ -15,7 +15,12 @@ use tokio::net::TcpSocket;
 use super::daemon::{Daemon, PATIENCE, find};
 use super::world::{OUR_AS, PORT, THEIR_AS, addresses, amplification, prefix};
 
+/// Rules of every kind, and some by chance.
 fn rules() -> Vec<(FlowRule, FlowAction)> {
+    [chosen(), super::random::rules(40)].concat()
+}
+
+fn chosen() -> Vec<(FlowRule, FlowAction)> {
     let range = |first, last| PortRange { first, last };
     let one = |port| range(port, port);
     let limit = FlowAction::RateLimit { bps: 1_000_000 };

@@ -25,7 +25,11 @@ fn mirrored(settings: &PeerSettings, ours: Ipv4Addr, theirs: Ipv4Addr) -> PeerSe
 
 fn listening(on: Ipv4Addr, peer: PeerSettings) -> Speaker {
     let speaker = Speaker::default();
-    speaker.configure(&Settings { listen: vec![SocketAddr::new(on.into(), PORT)], peers: vec![peer] });
+    speaker.configure(&Settings {
+        listen: vec![SocketAddr::new(on.into(), PORT)],
+        peers: vec![peer],
+        ..Settings::default()
+    });
     speaker
 }
 
@@ -73,12 +77,12 @@ async fn a_changed_peer_begins_anew_and_the_others_do_not_notice() {
     let there = listening(theirs, passive(mirrored(&one, ours, theirs)));
     let there2 = listening(theirs2, passive(mirrored(&two, ours2, theirs2)));
     let here = Speaker::default();
-    here.configure(&Settings { listen: vec![], peers: vec![one.clone(), two.clone()] });
+    here.configure(&Settings { peers: vec![one.clone(), two.clone()], ..Settings::default() });
     until("both sessions", || is_established(&here)).await;
     announce(&here, 1, &blackhole("203.0.113.9")).await;
     let mut changed = two.clone();
     changed.terms.hold_time = 30;
-    here.configure(&Settings { listen: vec![], peers: vec![one.clone(), changed] });
+    here.configure(&Settings { peers: vec![one.clone(), changed], ..Settings::default() });
     until("the second session anew", || {
         let established = there2.peers()[0].status.established;
         is_established(&here).and_then(|()| if established == 2 { Ok(()) } else { Err(established.to_string()) })
@@ -87,7 +91,7 @@ async fn a_changed_peer_begins_anew_and_the_others_do_not_notice() {
     assert_eq!(there.peers()[0].status.established, 1);
     let told = announce(&here, 1, &blackhole("203.0.113.9")).await;
     assert_eq!(told.by, ["one", "two"], "what was announced before is announced to the new session");
-    here.configure(&Settings { listen: vec![], peers: vec![one] });
+    here.configure(&Settings { peers: vec![one], ..Settings::default() });
     until("the farewell", || {
         let trouble = there2.peers()[0].status.trouble();
         if trouble.contains("not configured any more") { Ok(()) } else { Err(trouble) }
@@ -101,7 +105,7 @@ async fn what_comes_to_its_end_goes_by_itself() {
     let settings = peer(ours, theirs);
     let there = listening(theirs, PeerSettings { passive: true, ..mirrored(&settings, ours, theirs) });
     let here = Speaker::default();
-    here.configure(&Settings { listen: vec![], peers: vec![settings] });
+    here.configure(&Settings { peers: vec![settings], ..Settings::default() });
     until("the session", || is_established(&here)).await;
     let (id, patience) = (MitigationId(1), Duration::from_secs(5));
     let spec = blackhole("203.0.113.9");
@@ -127,7 +131,7 @@ async fn a_peer_is_told_no_more_routes_than_it_may_have() {
     settings.policy.max_routes = 2;
     let _there = listening(theirs, PeerSettings { passive: true, ..mirrored(&settings, ours, theirs) });
     let here = Speaker::default();
-    here.configure(&Settings { listen: vec![], peers: vec![settings] });
+    here.configure(&Settings { peers: vec![settings], ..Settings::default() });
     until("the session", || is_established(&here)).await;
     for id in [5, 6] {
         assert_eq!(announce(&here, id, &blackhole(&format!("203.0.113.{id}"))).await.by, ["upstream"]);
@@ -149,7 +153,7 @@ async fn a_peer_that_retains_may_have_what_is_not_announced_until_it_was_told_ev
     let mut settings = peer(ours, theirs);
     settings.terms.retain = Some(120);
     let here = Speaker::default();
-    here.configure(&Settings { listen: vec![], peers: vec![settings.clone()] });
+    here.configure(&Settings { peers: vec![settings.clone()], ..Settings::default() });
     let may_have_it = async |speaker: &Speaker| {
         let left = speaker.withdraw(ANNOUNCER, MitigationId(1), Duration::from_secs(10)).await;
         left.into_iter().map(|(_, why)| why).collect::<Vec<_>>().join(", ")
@@ -164,6 +168,6 @@ async fn a_peer_that_retains_may_have_what_is_not_announced_until_it_was_told_ev
     until("the loss", || is_established(&here).map_or(Ok(()), |()| Err("established".to_owned()))).await;
     // Another hold time is another session, and no reason to forget what it has.
     settings.terms.hold_time = 30;
-    here.configure(&Settings { listen: vec![], peers: vec![settings] });
+    here.configure(&Settings { peers: vec![settings], ..Settings::default() });
     assert!(may_have_it(&here).await.contains("retain_for"));
 }

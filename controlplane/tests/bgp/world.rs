@@ -63,7 +63,7 @@ pub(crate) fn peer(ours: Ipv4Addr, theirs: Ipv4Addr) -> PeerSettings {
 /// A speaker with one peer.
 pub(crate) fn speaker(peer: PeerSettings) -> Speaker {
     let speaker = Speaker::default();
-    speaker.configure(&Settings { listen: Vec::new(), peers: vec![peer] });
+    speaker.configure(&Settings { peers: vec![peer], ..Settings::default() });
     speaker
 }
 

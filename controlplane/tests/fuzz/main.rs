@@ -6,6 +6,7 @@
 //! `LEVEE_FUZZ_MINUTES` is how long all tests together go on instead, and `LEVEE_FUZZ_SEED` where they begin.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
+mod bmp;
 #[path = "../simulation/chance.rs"]
 mod chance;
 mod damage;
@@ -21,9 +22,9 @@ use std::time::{Duration, Instant};
 use chance::Chance;
 
 /// Rounds of each test when nobody says how long: seconds, not optimised.
-const ROUNDS: u64 = 100_000;
+const ROUNDS: u64 = 50_000;
 /// Tests that share the minutes: each of them runs this part of them.
-const TESTS: u32 = 3;
+const TESTS: u32 = 5;
 
 /// Runs one test: `input` makes the bytes of a round, `check` looks at what becomes of them.
 fn fuzz(what: &str, input: impl Fn(&mut Chance) -> Vec<u8>, mut check: impl FnMut(&[u8], &mut Chance)) {

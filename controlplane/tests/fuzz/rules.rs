@@ -38,5 +38,5 @@ fn a_damaged_rule_is_read_or_refused_and_what_is_sent_of_it_means_the_same() {
             assert_eq!(again.encode(), action.encode());
         }
     });
-    assert!(read > 10_000 && sent > 5_000, "damage that nothing is left of finds nothing: {read} read, {sent} sent");
+    assert!(read > 5_000 && sent > 2_000, "damage that nothing is left of finds nothing: {read} read, {sent} sent");
 }

@@ -157,7 +157,7 @@ async fn ten_thousand_routes_are_told_to_fifty_peers_told_again_and_withdrawn() 
     let begun = Instant::now();
     let observed = speaker.observed("core");
     let looked = begun.elapsed();
-    assert!(observed.len() as u64 == ROUTES + 1 && observed.iter().all(|(.., told)| told.by.len() == PEERS));
+    assert!(observed.len() as u64 == ROUTES + 1 && observed.iter().all(|standing| standing.told.by.len() == PEERS));
     drop(observed);
 
     let begun = Instant::now();

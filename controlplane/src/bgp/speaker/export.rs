@@ -150,6 +150,12 @@ fn owner(local_as: u32, id: MitigationId) -> LargeCommunity {
     LargeCommunity([local_as, half(id.0 >> 32), half(id.0)])
 }
 
+/// Whose route it is, if this community is our owner tag. One of the operator's own may look like it.
+pub fn owned(local_as: u32, community: LargeCommunity) -> Option<MitigationId> {
+    let LargeCommunity([global, high, low]) = community;
+    (global == local_as).then(|| MitigationId(u64::from(high) << 32 | u64::from(low)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,6 +26,8 @@ use tokio::task::JoinHandle;
 pub use settings::{PeerSettings, Settings};
 pub use status::{Ids, Status};
 
+use crate::bgp::bmp::{self, RouterView, Sighting, Sightings};
+use crate::bgp::route::Destination;
 use crate::ledger::{MitigationId, Spec};
 use export::Withheld;
 use listener::{Expected, Listening};
@@ -52,6 +54,7 @@ struct Running {
     peers: BTreeMap<String, RunningPeer>,
     listening: BTreeMap<SocketAddr, Listening>,
     expiry: Option<JoinHandle<()>>,
+    bmp: Option<bmp::Listener>,
 }
 
 struct RunningPeer {
@@ -69,6 +72,23 @@ pub struct Told {
     pub by: Vec<String>,
     /// Peers that were not, and why.
     pub not: Vec<(String, String)>,
+}
+
+/// One measure that shall be in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Which.
+    pub id: MitigationId,
+    /// What it is.
+    pub spec: Spec,
+    /// What it is announced as.
+    pub destination: Arc<Destination>,
+    /// Time until it ends by itself.
+    pub remaining: Duration,
+    /// Who was told.
+    pub told: Told,
+    /// Which routers say that they have it.
+    pub seen: Vec<Sighting>,
 }
 
 /// One peer, for whoever looks.
@@ -154,6 +174,9 @@ impl Speaker {
                 }
             }
         }
+        if running.bmp.as_ref().map(bmp::Listener::settings) != settings.bmp.as_ref() {
+            running.bmp = settings.bmp.clone().map(bmp::Listener::new);
+        }
         if running.expiry.is_none() {
             running.expiry = Some(tokio::spawn(expire(Arc::clone(&self.shared))));
         }
@@ -214,6 +237,15 @@ impl Speaker {
             .collect()
     }
 
+    fn sightings(&self) -> Option<Sightings> {
+        self.running().bmp.as_ref().map(|bmp| bmp.sightings().clone())
+    }
+
+    /// The routers that tell us what they have.
+    pub fn routers(&self) -> Vec<RouterView> {
+        self.sightings().map(|sightings| sightings.views()).unwrap_or_default()
+    }
+
     /// Waits until the peers that have a session have been told everything up to a version, or have lost it.
     async fn settle(&self, announcer: &str, version: u64) {
         for mut status in self.watched(announcer) {
@@ -264,15 +296,21 @@ impl Speaker {
         Told::of(&self.peers_of(announcer), id)
     }
 
-    /// What of an announcer shall be in force, with the time that is left, and who has it.
-    pub fn observed(&self, announcer: &str) -> Vec<(MitigationId, Spec, Duration, Told)> {
+    /// What of an announcer shall be in force, and who has it.
+    pub fn observed(&self, announcer: &str) -> Vec<Standing> {
         let now = self.shared.now();
         let peers = self.peers_of(announcer);
+        let sightings = self.sightings();
         let rib = self.shared.rib();
-        let of_announcer = rib.of(announcer);
-        of_announcer
-            .map(|(id, entry)| (id, entry.spec.clone(), entry.until.saturating_sub(now), Told::of(&peers, id)))
-            .collect()
+        let standing = |(id, entry): (MitigationId, &rib::Entry)| Standing {
+            id,
+            spec: entry.spec.clone(),
+            destination: Arc::clone(&entry.destination),
+            remaining: entry.until.saturating_sub(now),
+            told: Told::of(&peers, id),
+            seen: sightings.as_ref().map(|sightings| sightings.of(id, &entry.destination)).unwrap_or_default(),
+        };
+        rib.of(announcer).map(standing).collect()
     }
 
     /// The peers of an announcer.
@@ -292,6 +330,7 @@ impl Speaker {
         let peers = {
             let mut running = self.running();
             running.listening.clear();
+            running.bmp = None;
             if let Some(expiry) = running.expiry.take() {
                 expiry.abort();
             }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::connection::Terms;
 use super::export::Policy;
 use super::socket::Protection;
+use crate::bgp::bmp::BmpSettings;
 
 /// Who we are, and whom we talk to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// The peers.
     pub peers: Vec<PeerSettings>,
+    /// Where routers tell what they have; none: they do not.
+    pub bmp: Option<BmpSettings>,
 }
 
 /// One peer.

@@ -83,6 +83,17 @@ pub fn accepted(stream: &TcpStream, protection: &Protection) -> io::Result<()> {
     if protection.ttl_security { only_neighbours(stream, peer) } else { Ok(()) }
 }
 
+/// Finds out within a minute that the other side is gone, also when neither says anything.
+///
+/// # Errors
+/// What the kernel says, in its words.
+pub fn notice_silence(stream: &TcpStream) -> io::Result<()> {
+    set(stream, (libc::SOL_SOCKET, libc::SO_KEEPALIVE), &1_i32)?;
+    set(stream, (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE), &30_i32)?;
+    set(stream, (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL), &10_i32)?;
+    set(stream, (libc::IPPROTO_TCP, libc::TCP_KEEPCNT), &3_i32)
+}
+
 /// From now on, packets of this address have to be signed with this key; none: they must not be signed.
 ///
 /// # Errors
