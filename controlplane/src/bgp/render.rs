@@ -29,6 +29,30 @@ pub enum Syntax {
     Iosxr,
 }
 
+impl Syntax {
+    /// The names of all, in the order above.
+    pub const NAMES: [&str; 7] = ["levee", "hex", "exabgp", "gobgp", "bird", "junos", "iosxr"];
+
+    /// Its name, as it is typed.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Levee => "levee",
+            Self::Hex => "hex",
+            Self::Exabgp => "exabgp",
+            Self::Gobgp => "gobgp",
+            Self::Bird => "bird",
+            Self::Junos => "junos",
+            Self::Iosxr => "iosxr",
+        }
+    }
+
+    /// The one of this name; our own when it has none.
+    pub fn of(name: &str) -> Option<Self> {
+        let all = <Self as clap::ValueEnum>::value_variants();
+        if name.is_empty() { Some(Self::Levee) } else { all.iter().copied().find(|syntax| syntax.name() == name) }
+    }
+}
+
 /// What a language cannot say.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unspeakable {

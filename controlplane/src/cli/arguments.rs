@@ -73,7 +73,7 @@ pub(super) enum Command {
     /// Copy the store, and put copies back. Needs no server.
     #[command(subcommand)]
     Store(StoreCommand),
-    /// Filters as rules for routers upstream, and what the bytes of a rule mean. Needs no server.
+    /// Rules for routers upstream: of filters, of bytes, and those that are announced.
     #[command(subcommand)]
     Flowspec(FlowspecCommand),
     /// Withdraw everything and only watch; or let go of that again.

@@ -1,4 +1,4 @@
-//! `leveectl flowspec`: filters as FlowSpec rules, and what bytes mean. Needs no server.
+//! `leveectl flowspec`: filters as FlowSpec rules, and what bytes mean. Neither needs a server.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use levee_api::prefix::Prefix;
 use serde::Serialize;
 
 use super::prefix_argument::prefix;
+use super::routes::Show;
 use super::signature::signature;
 use super::{fail, print};
 use crate::bgp::flowspec::{Nlri, TrafficAction, Version};
@@ -23,6 +24,8 @@ pub(super) enum FlowspecCommand {
     Build(Build),
     /// What the bytes of a rule mean, and whether Levee would send them.
     Parse(Parse),
+    /// What is announced to routers, who was told, and who has it.
+    Show(Show),
 }
 
 #[derive(Debug, Args)]
@@ -94,15 +97,7 @@ struct Parsed {
     why_not: Option<String>,
 }
 
-/// Does it.
-pub(super) fn run(command: FlowspecCommand, json: bool) -> ExitCode {
-    match command {
-        FlowspecCommand::Build(arguments) => build(arguments, json),
-        FlowspecCommand::Parse(arguments) => parse(&arguments, json),
-    }
-}
-
-fn build(arguments: Build, json: bool) -> ExitCode {
+pub(super) fn build(arguments: Build, json: bool) -> ExitCode {
     let action = match (arguments.limit_bps, arguments.limit_pps, arguments.redirect, arguments.mark) {
         (Some(bps), ..) => FlowAction::RateLimit { bps },
         (_, Some(pps), ..) => FlowAction::RateLimitPackets { pps },
@@ -151,7 +146,7 @@ fn build(arguments: Build, json: bool) -> ExitCode {
     if nothing { ExitCode::FAILURE } else { status }
 }
 
-fn parse(arguments: &Parse, json: bool) -> ExitCode {
+pub(super) fn parse(arguments: &Parse, json: bool) -> ExitCode {
     let version = if arguments.ipv6 { Version::V6 } else { Version::V4 };
     let bytes = &arguments.rule.0;
     let rule = match Nlri::decode(version, bytes) {

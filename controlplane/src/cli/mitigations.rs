@@ -273,7 +273,7 @@ fn state(state: v1::MitigationState) -> &'static str {
     }
 }
 
-fn evidence(evidence: v1::Evidence) -> &'static str {
+pub(super) fn evidence(evidence: v1::Evidence) -> &'static str {
     match evidence {
         v1::Evidence::Accepted => "accepted",
         v1::Evidence::Advertised => "advertised",

@@ -14,6 +14,7 @@ mod json;
 mod manual;
 mod mitigations;
 mod prefix_argument;
+mod routes;
 mod runbooks;
 mod signature;
 mod status;
@@ -30,6 +31,7 @@ pub use manual::manual;
 
 use arguments::{Command, Output};
 use client::{CallError, Client};
+use flowspec::FlowspecCommand;
 use levee_api::grpc::v1;
 
 /// Does what was typed. 0 done, 1 it could not be done, 78 the configuration is not valid.
@@ -52,7 +54,12 @@ pub fn run(arguments: Arguments) -> ExitCode {
             return crate::configuration::migrate(&file, write);
         }
         Command::Store(command) => return store::run(&command),
-        Command::Flowspec(command) => return flowspec::run(command, output == Output::Json),
+        Command::Flowspec(FlowspecCommand::Build(arguments)) => {
+            return flowspec::build(arguments, output == Output::Json);
+        }
+        Command::Flowspec(FlowspecCommand::Parse(arguments)) => {
+            return flowspec::parse(&arguments, output == Output::Json);
+        }
         Command::Completions { shell } => return manual::completions(shell),
         Command::Man { folder } => return manual::pages(&folder),
         command => command,
@@ -82,6 +89,7 @@ async fn dispatch(client: Client, output: Output, command: Command) -> Result<Ex
         Command::Config(command) => config::run(client, output, command).await,
         Command::KillSwitch(command) => status::kill_switch(client, output, command).await,
         Command::Explain { address } => explain::run(client, output, address).await,
+        Command::Flowspec(FlowspecCommand::Show(show)) => routes::run(client, output, show).await,
         Command::Completions { .. } | Command::Man { .. } | Command::Store(_) | Command::Flowspec(_) => {
             Ok(ExitCode::SUCCESS)
         }

@@ -16,7 +16,7 @@ use super::carry_out::Ways;
 use super::legitimate::Legitimate;
 use super::session::{Policy as DataplanePolicy, Session, Wish, together};
 use crate::actor::Actor;
-use crate::bgp::speaker::{PeerView, Speaker};
+use crate::bgp::speaker::{PeerView, Speaker, Standing};
 use crate::clock::Now;
 use crate::configuration::{InForce, ReloadError};
 use crate::core::{Asked, Command, Core, Input, Journal, Policy, Step};
@@ -573,5 +573,9 @@ impl Knowledge for Shell {
 
     fn bgp_peers(&self) -> Vec<PeerView> {
         self.speaker.peers()
+    }
+
+    fn bgp_routes(&self) -> Vec<(String, Standing)> {
+        self.speaker.routes()
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::actor::Actor;
-use crate::bgp::speaker::PeerView;
+use crate::bgp::speaker::{PeerView, Standing};
 use crate::clock::Now;
 use crate::dataplane::Dataplane;
 use crate::guardrail;
@@ -65,6 +65,10 @@ pub trait Knowledge {
     fn drivers(&self) -> Vec<DriverView>;
     /// The BGP peers, and how their sessions are.
     fn bgp_peers(&self) -> Vec<PeerView> {
+        Vec::new()
+    }
+    /// What the embedded speaker announces, with the announcer.
+    fn bgp_routes(&self) -> Vec<(String, Standing)> {
         Vec::new()
     }
 }

@@ -13,7 +13,8 @@ use tonic::{Request, Response, Status};
 use super::fields::{Page, Paged, change};
 use super::link::{Handle, Knowledge, Operation, Outcome};
 use super::refusal::Fields;
-use super::view;
+use super::{routes, view};
+use crate::bgp::render::Syntax;
 use crate::ledger::{FilterSpec, IncidentId, Mitigation, Spec, StoredFilter};
 
 /// Reads the ledger, and asks the core to change it.
@@ -57,6 +58,24 @@ impl Mitigations for MitigationService {
         let selection = Selection { incident, states, prefix };
         let Paged { entries, next, total } = self.0.query(move |known| listed(known, &selection, page)).await?;
         Ok(Response::new(v1::ListMitigationsResponse { mitigations: entries, next_page_token: next, total }))
+    }
+
+    async fn list_routes(
+        &self,
+        request: Request<v1::ListRoutesRequest>,
+    ) -> Result<Response<v1::ListRoutesResponse>, Status> {
+        let request = request.into_inner();
+        let mut fields = Fields::default();
+        let page = fields.page(request.page_size, &request.page_token);
+        let syntax = Syntax::of(&request.syntax);
+        if syntax.is_none() {
+            fields.wrong("syntax", format!("{:?} is none of {}", request.syntax, Syntax::NAMES.join(", ")));
+        }
+        let (page, syntax) = fields.conclude(page.zip(syntax))?;
+        let rules_only = request.rules_only;
+        let Paged { entries, next, total } =
+            self.0.query(move |known| routes::listed(known, syntax, rules_only, page)).await?;
+        Ok(Response::new(v1::ListRoutesResponse { routes: entries, next_page_token: next, total }))
     }
 
     async fn add(

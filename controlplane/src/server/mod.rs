@@ -19,6 +19,7 @@ mod mitigations;
 mod plan;
 mod refusal;
 mod roles;
+mod routes;
 mod runbooks;
 mod start;
 mod system;

@@ -35,6 +35,7 @@ pub const METHODS: &[(&str, Needs)] = &[
     ("/levee.v1.Mitigations/Add", ACT),
     ("/levee.v1.Mitigations/Renew", ACT),
     ("/levee.v1.Mitigations/Withdraw", ACT),
+    ("/levee.v1.Mitigations/ListRoutes", LOOK),
     ("/levee.v1.Runbooks/List", LOOK),
     ("/levee.v1.Runbooks/Get", LOOK),
     ("/levee.v1.Runbooks/ListApprovals", LOOK),

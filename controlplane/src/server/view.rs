@@ -151,7 +151,7 @@ pub(super) fn state(state: State) -> v1::MitigationState {
     }
 }
 
-fn evidence(evidence: Evidence) -> v1::Evidence {
+pub(super) fn evidence(evidence: Evidence) -> v1::Evidence {
     match evidence {
         Evidence::Accepted => v1::Evidence::Accepted,
         Evidence::Advertised => v1::Evidence::Advertised,

@@ -87,6 +87,12 @@ async fn an_attack_leads_to_a_rule_at_the_router_upstream_which_goes_whatever_be
     let rule = "flow4 { dst 203.0.113.9/32; }";
     // Nothing is known of the attack but its target: everything to it is limited.
     bird.until("the rule", &[rule, "(generic, 0x80060000, 0x49989680)"], &[]).await;
+    let socket = place.folder.path().join("controlplane.sock").display().to_string();
+    let arguments = ["--socket", &socket, "flowspec", "show", "--syntax", "exabgp"];
+    let shown = super::daemon::ask(Path::new(env!("CARGO_BIN_EXE_leveectl")), &arguments);
+    for part in ["by core, ", "# told upstream\n", "# 060120cb007109 ", "destination 203.0.113.9/32"] {
+        assert!(shown.contains(part), "{part:?} in {shown}");
+    }
     // A crash ends the session, and the rule with it; the next start finds the attack and announces again.
     signal(&running, Signal::SIGKILL);
     bird.until("the end of the rule with the process", &[], &[rule]).await;
@@ -106,7 +112,6 @@ async fn an_attack_leads_to_a_rule_at_the_router_upstream_which_goes_whatever_be
     bird.until("the end of the rule with the file", &[], &[rule]).await;
     std::fs::remove_file(&file).unwrap();
     bird.until("the rule after the file", &[rule], &[]).await;
-    let socket = place.folder.path().join("controlplane.sock").display().to_string();
     let arguments = ["--socket", &socket, "kill-switch", "on", "--reason", "a test"];
     let said = super::daemon::ask(Path::new(env!("CARGO_BIN_EXE_leveectl")), &arguments);
     bird.until(&format!("the end of the rule with the kill switch ({said})"), &[], &[rule]).await;

@@ -313,6 +313,13 @@ impl Speaker {
         rib.of(announcer).map(standing).collect()
     }
 
+    /// The same of all announcers.
+    pub fn routes(&self) -> Vec<(String, Standing)> {
+        let announcers = self.shared.rib().announcers();
+        let of = |announcer: String| self.observed(&announcer).into_iter().map(move |one| (announcer.clone(), one));
+        announcers.into_iter().flat_map(of).collect()
+    }
+
     /// The peers of an announcer.
     pub fn peers_of(&self, announcer: &str) -> Vec<PeerView> {
         let running = self.running();

@@ -120,6 +120,11 @@ impl Rib {
         self.version
     }
 
+    /// The announcers that something is announced by.
+    pub fn announcers(&self) -> BTreeSet<String> {
+        self.entries.keys().map(|(announcer, _)| announcer.clone()).collect()
+    }
+
     /// Everything of an announcer.
     pub fn of<'r>(&'r self, announcer: &'r str) -> impl Iterator<Item = (MitigationId, &'r Entry)> {
         let from = (announcer.to_owned(), MitigationId(0));
