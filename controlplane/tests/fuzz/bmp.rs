@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use levee_controlplane::bgp::bmp::Station;
-
 use levee_controlplane::bgp::speaker::wire::{Announced, Received};
 
 use super::chance::Chance;
