@@ -43,6 +43,9 @@ struct Arguments {
     /// Everything random follows from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Folder that keeps captures and report of each replay, and the fate of each packet, to look into (some 100 MB each).
+    #[arg(long)]
+    keep: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -81,6 +84,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
         answered: !arguments.silent,
         jobs: arguments.jobs,
         seed: arguments.seed,
+        keep: arguments.keep.clone(),
     };
     let tables: [(Table, Measure); 4] =
         [(Table::Floods, floods), (Table::Shapes, shapes), (Table::Crowds, crowds), (Table::Conditions, conditions)];

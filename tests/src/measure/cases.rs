@@ -1,6 +1,9 @@
 //! What is measured: the scenarios of each table.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use levee_api::vector::Vector;
 use rand::{RngExt, SeedableRng};
@@ -32,6 +35,8 @@ pub struct Plan {
     pub jobs: usize,
     /// Everything random follows from it.
     pub seed: u64,
+    /// Where captures, reports and fates of replays are kept; none: nowhere.
+    pub keep: Option<PathBuf>,
 }
 
 /// How long attacks last: over connections they take longer to be recognised.

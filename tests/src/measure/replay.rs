@@ -1,7 +1,8 @@
 //! One scenario through the program.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, BufWriter, Write},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -77,6 +78,7 @@ const INSIDE: &str = "inside.pcap";
 const PASSED: &str = "passed.pcap";
 const REPLIES: &str = "replies.pcap";
 const REPORT: &str = "report.json";
+const FATES: &str = "fates.csv";
 
 impl Replay<'_> {
     /// Composes a scenario, runs it and reads what came of it.
@@ -85,18 +87,34 @@ impl Replay<'_> {
     /// When that cannot be done. How badly the program did is no error.
     pub fn run(&self, scenario: &Scenario) -> Result<Outcome, MeasureError> {
         let folder = tempfile::tempdir().map_err(|source| at(Path::new("a temporary folder"), source))?;
+        self.replay(scenario, folder.path())
+    }
+
+    /// The same in a folder that stays, which is made, with the fate of every packet beside the captures.
+    ///
+    /// # Errors
+    /// When that cannot be done.
+    pub fn run_in(&self, scenario: &Scenario, folder: &Path) -> Result<Outcome, MeasureError> {
+        fs::create_dir_all(folder).map_err(|source| at(folder, source))?;
+        let outcome = self.replay(scenario, folder)?;
+        let path = folder.join(FATES);
+        write_fates(&path, &outcome.fates).map_err(|source| at(&path, source))?;
+        Ok(outcome)
+    }
+
+    fn replay(&self, scenario: &Scenario, folder: &Path) -> Result<Outcome, MeasureError> {
         let mut fates = Vec::new();
-        let (outside, inside) = (folder.path().join(OUTSIDE), folder.path().join(INSIDE));
+        let (outside, inside) = (folder.join(OUTSIDE), folder.join(INSIDE));
         scenario.write_noting(&outside, &inside, |packet| {
             let (label, flow) = (packet.label, frame::flow(&packet.frame));
             fates.push(Fate { unix_ns: packet.unix_ns, label, flow, passed: false, answered: false });
             Ok(())
         })?;
-        self.execute(folder.path(), self.state, false)?;
-        let times = |name: &str| times(&folder.path().join(name)).map_err(|source| at(Path::new(name), source));
+        self.execute(folder, self.state, false)?;
+        let times = |name: &str| times(&folder.join(name)).map_err(|source| at(Path::new(name), source));
         mark_passed(&mut fates, times(PASSED)?)?;
         mark_answered(&mut fates, times(REPLIES)?);
-        let path = folder.path().join(REPORT);
+        let path = folder.join(REPORT);
         let report = fs::read(&path).map_err(|source| at(&path, source))?;
         let report = serde_json::from_slice(&report).map_err(|error| MeasureError::Program(error.to_string()))?;
         Ok(Outcome { fates, report })
@@ -133,6 +151,22 @@ impl Replay<'_> {
         }
         Err(MeasureError::Program(String::from_utf8_lossy(&output.stderr).into_owned()))
     }
+}
+
+/// One line for each packet of [`OUTSIDE`], in its order.
+fn write_fates(path: &Path, fates: &[Fate]) -> io::Result<()> {
+    let mut file = BufWriter::new(fs::File::create(path)?);
+    writeln!(file, "unix_ns,label,flow,passed,answered")?;
+    for Fate { unix_ns, label, flow, passed, answered } in fates {
+        let label = match label {
+            Label::Benign => "benign".to_owned(),
+            Label::Crowd => "crowd".to_owned(),
+            Label::Prelude => "prelude".to_owned(),
+            Label::Attack(component) => format!("attack {component}"),
+        };
+        writeln!(file, "{unix_ns},{label},{flow:016x},{passed},{answered}")?;
+    }
+    file.flush()
 }
 
 /// Both are in order of time, and no two packets have the same.

@@ -53,7 +53,11 @@ pub(super) fn measure<'a, T: Sync>(
             let Some(cell) = cells.get(job / times) else { return Ok(()) };
             let seed = plan.seed.wrapping_mul(1 << 32).wrapping_add(job as u64);
             let Case { name, replay, scenario, known_onsets } = make(cell, seed);
-            let mut score = Score::of(&scenario, &replay.run(&scenario)?);
+            let outcome = match &plan.keep {
+                Some(folder) => replay.run_in(&scenario, &folder.join(format!("{job}-{}", file_name(&name))))?,
+                None => replay.run(&scenario)?,
+            };
+            let mut score = Score::of(&scenario, &outcome);
             score.dropped_after.drain(..known_onsets.min(score.dropped_after.len()));
             scores.lock().unwrap_or_else(PoisonError::into_inner).push((job, name, score));
         }
@@ -65,6 +69,14 @@ pub(super) fn measure<'a, T: Sync>(
     let mut scores = scores.into_inner().unwrap_or_else(PoisonError::into_inner);
     scores.sort_by_key(|(job, ..)| *job);
     Ok(scores.chunk_by(|one, other| one.0 / times == other.0 / times).filter_map(Figures::of).collect())
+}
+
+/// What a row is called, as a file may be.
+fn file_name(row: &str) -> String {
+    row.split(|letter: char| !letter.is_alphanumeric() && letter != '.')
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join("-")
 }
 
 impl Figures {
