@@ -73,6 +73,28 @@ fn floods_where_only_the_way_in_is_seen_are_limited() {
 }
 
 #[test]
+fn who_comes_again_beside_a_flood_is_no_part_of_it_where_only_the_way_in_is_seen() {
+    let mut site = one_way();
+    // An upload that nothing seen in peace looks like, and that is most of what a signature lets pass.
+    let upload = Tcp { source: [192, 0, 2, 250], port: 49_402, flags: "A", ack: 1, window: 343, ..TO_SERVER };
+    let (mut lost, mut stopped) = (0, 0);
+    for tick in 0..3 * SECOND {
+        site.peace();
+        for n in 0..10 {
+            let seq = u32::try_from(tick * 10 + n).unwrap() * 1_000;
+            let verdict = site.send(Inbound, &Tcp { seq, ..upload }.frame(&[0x5a; 1_000]));
+            lost += usize::from(verdict != Verdict::Forward);
+        }
+        for n in 0..50 {
+            stopped += usize::from(site.send(Inbound, &stray(tick * 50 + n)) != Verdict::Forward);
+        }
+        site.tick();
+    }
+    assert!(stopped > 100 * 50, "{stopped} stopped; {:#?}", site.told());
+    assert_eq!((lost, site.lost_of_clients), (0, 0), "{:#?}", site.told());
+}
+
+#[test]
 fn a_start_in_the_middle_of_a_flood_ends_in_defence_although_nothing_was_learned() {
     let mut site = Site::new(&[zone()], 1);
     flood(&mut site, 5 * SECOND, stray);

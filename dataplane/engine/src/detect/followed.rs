@@ -14,7 +14,7 @@ use crate::detect::window::as_f32;
 use crate::target::counters::Totals;
 
 /// What is older is forgotten.
-const MEMORY: Duration = Duration::from_millis(700);
+pub const MEMORY: Duration = Duration::from_millis(700);
 /// What began less long ago may still go on.
 const PATIENCE: Duration = Duration::from_millis(400);
 

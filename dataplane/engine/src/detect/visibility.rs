@@ -1,8 +1,8 @@
 //! Whether the return direction of a zone passes here.
 //!
 //! Three things tell it, in this order: the share of TCP that it explains, at hosts where segments out of state are in peace;
-//! where there is none of that (a start in the middle of a flood at the only server), whether handshakes are completed; where there
-//! is next to no TCP, whether datagrams are answered. All of it is seen since the start: what a snapshot says is of another time.
+//! where there is none of that (a start in the middle of a flood at the only server), or memory is younger than what it should
+//! explain, whether handshakes are completed; where there is next to no TCP, whether datagrams are answered. All of it is seen since the start: what a snapshot says is of another time.
 //!
 //! It stops being seen from one moment to the next, and then what memory does not explain is no evidence any more. So silence counts
 //! at once: for as long as nothing came from inside, although much usually does, no witness that compares both directions is heard,
@@ -26,6 +26,10 @@ const SEES_INSIDE: f32 = 0.9;
 const HANDSHAKES_SEEN: f32 = 0.5;
 /// Fewer SYNs than this say nothing about that.
 const ENOUGH_SYNS: f32 = 50.0;
+/// So many do if nearly all lead to one, which only packets from inside can.
+const FEW_SYNS: f32 = 20.0;
+/// For so long after the start much of what inside has a part in has not been explained by it yet.
+const YOUNG: Duration = Duration::from_secs(10);
 /// It does where this share of datagrams is answered: a service may leave many unanswered, or refuse them, but one whose answers
 /// go another way is never seen to answer.
 const ANSWERS_SEEN: f32 = 0.1;
@@ -53,6 +57,7 @@ pub struct Sight {
     handshakes: f32,
     datagrams: f32,
     answers: f32,
+    age: Duration,
     /// Packets per second from inside while there were any.
     usual: f32,
     silent_for: Duration,
@@ -80,6 +85,7 @@ impl Sight {
     /// Takes in a tick.
     pub fn account(&mut self, tick: &Tick<'_>, elapsed: Duration, now: Timestamp) {
         let Tick { all, apart, busy, attacked, disturbed } = *tick;
+        self.age += elapsed;
         let calm = apart.map(|apart| all.since(apart)).unwrap_or_default();
         self.conversations.add(&calm, apart.is_some() && !disturbed, now);
         self.open(all, busy, elapsed);
@@ -139,7 +145,10 @@ impl Sight {
     fn learned(&self) -> Option<bool> {
         let explained = self.conversations.packets - self.conversations.roles.iter().sum::<f32>();
         let total = explained + self.conversations.role(Role::OutOfState);
-        if total >= ENOUGH_CONVERSATIONS {
+        let opens = self.syns >= FEW_SYNS && self.handshakes >= SEES_INSIDE * self.syns;
+        if opens && (total < ENOUGH_CONVERSATIONS || self.age < YOUNG) {
+            Some(true)
+        } else if total >= ENOUGH_CONVERSATIONS {
             Some(explained >= SEES_INSIDE * total)
         } else if self.syns >= ENOUGH_SYNS {
             Some(self.handshakes >= HANDSHAKES_SEEN * self.syns)
@@ -258,6 +267,20 @@ mod tests {
         };
         assert!(zone(1));
         assert!(!zone(0));
+    }
+
+    #[test]
+    fn few_handshakes_tell_it_at_once_also_where_memory_is_too_young_to_explain_much() {
+        let all = Totals { handshakes: 1, ..packets(101, &[(Role::OutOfState, 80), (Role::Syn, 1)]) };
+        let mut zone = passing();
+        zone.peace(15, &all);
+        assert!(!zone.judge(false));
+        zone.peace(10, &all);
+        assert!(zone.judge(false));
+        zone.peace(400, &all);
+        assert!(zone.judge(false), "a few seconds after a start hardly anything is explained");
+        zone.peace(800, &all);
+        assert!(!zone.judge(true), "later it should be");
     }
 
     #[test]

@@ -24,8 +24,9 @@ use crate::target::counters::{COUNTED_ROLES, Totals};
 const RECENT: usize = 4096;
 /// For so long after the return direction was first seen, memory is too young: most of what is quiet has said something by then.
 const YOUNG: Duration = Duration::from_secs(30);
-/// One in so many would be hit; fewer say nothing about a share that small.
+/// One in so many would be hit; fewer say nothing about a share that small, but that it is next to none if none was.
 const ENOUGH_EXPLAINED: u32 = 1_000;
+const NONE_OF: u32 = 300;
 /// Shares are of about so many.
 const EXPLAINED_OF: u32 = 1 << 16;
 /// How long what is new is learned as it comes.
@@ -236,7 +237,7 @@ impl ZoneState {
     pub fn hardly_explains(&self, role: Role) -> bool {
         let (all, roles) = self.explained_counts;
         let of = roles.get(role.index()).copied().unwrap_or(0);
-        all >= ENOUGH_EXPLAINED && of <= all / ENOUGH_EXPLAINED
+        all >= ENOUGH_EXPLAINED && of <= all / ENOUGH_EXPLAINED || all >= NONE_OF && of == 0
     }
 
     /// What legitimate packets of a role look like.

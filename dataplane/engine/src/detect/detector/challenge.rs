@@ -16,8 +16,6 @@ use crate::detect::witness::Witness;
 /// ended too early it lasts twice as long.
 const LEAST: Duration = Duration::from_millis(700);
 const MOST_DOUBLED: u32 = 6;
-/// Ticks from one look to the next.
-const EVERY: u64 = 10;
 /// What signatures let pass is clean for at least this long before.
 const CLEAN: Duration = Duration::from_millis(300);
 /// So few half-open connections say nothing, and so many for each that was completed: their handshakes are under way.
@@ -32,9 +30,6 @@ impl Detector {
     /// Looks at what signatures let pass, challenged or not: a challenge rests when no more of it stays half open than in peace, and
     /// begins when so much does that it is an attack.
     pub(super) fn settle_challenges(&mut self, now: Timestamp) {
-        if !self.tick.is_multiple_of(EVERY) {
-            return;
-        }
         let role = Role::Syn;
         for id in self.hot.clone() {
             let Some(node) = self.nodes.get(id) else { continue };

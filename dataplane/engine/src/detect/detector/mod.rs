@@ -50,6 +50,9 @@ pub use task::{Outcome, Task};
 /// The length of a tick.
 pub const TICK: Duration = Duration::from_millis(10);
 
+/// Ticks from one look to the next at what follows from counts of some time: what is seen of inside, and what an attack has become.
+const EVERY: u64 = 10;
+
 /// Idle hosts are looked for in this many parts, one a second: a full round takes about a minute.
 const FORGET_ROUNDS: u8 = 64;
 
@@ -220,7 +223,10 @@ impl Detector {
         }
         self.settle_states();
         self.limit_the_rest(now);
-        self.settle_challenges(now);
+        if self.tick.is_multiple_of(EVERY) {
+            self.judge_visibility(now);
+            self.settle_challenges(now);
+        }
         self.admit_samples(now);
         if now.since(self.last_second) >= Duration::from_secs(1) {
             self.each_second(now);
@@ -288,7 +294,6 @@ impl Detector {
     }
 
     fn each_second(&mut self, now: Timestamp) {
-        self.judge_visibility(now);
         self.learn_heaviest(now);
         let (zones, nodes) = (&self.zones, &self.nodes);
         self.measures.renew_and_expire(

@@ -12,6 +12,7 @@ use crate::detect::detector::answer::{least_pps, whole_pps};
 use crate::detect::detector::evidence::{glance, is_rare};
 use crate::detect::event::Phase;
 use crate::detect::extract::{self, Extraction, Tier};
+use crate::detect::followed;
 use crate::detect::measures::Measure;
 use crate::detect::node::{Node, NodeId};
 use crate::detect::services;
@@ -142,7 +143,16 @@ impl Detector {
     fn gets_through(&self, node: &Node, role: Role, track: &Track, now: Timestamp) -> bool {
         let few = if self.is_asked_behind_signature(node, role) { WORTH_A_SIGNATURE * track.rate_smooth } else { 0.0 };
         track.residual_smooth > few.max(self.threshold_of(node, role) / 2.0)
+            && !self.is_stale(node, role, now)
             && (role == Role::IcmpOther || self.witness(node, role, true, now).is_some())
+    }
+
+    /// Where one direction is seen, who began a moment ago is the evidence: as long as that was before the newest signature it says
+    /// nothing about what passes behind it.
+    fn is_stale(&self, node: &Node, role: Role, now: Timestamp) -> bool {
+        let sees_inside = self.zones.get(usize::from(node.zone)).is_some_and(|zone| zone.sees_inside);
+        let newest = || self.measures.signatures(node.zone, role, node.prefix).map(|measure| measure.since).max();
+        !sees_inside && newest().is_some_and(|since| now.since(since) < followed::MEMORY)
     }
 
     /// What clients of the services of a target did lately.
@@ -186,6 +196,13 @@ impl Detector {
         let rate = track.residual_smooth.max(track.residual).max(1.0);
         let usual = track.baseline.rates.quantile(0.5) / rate;
         let witness = self.witness(node, role, true, now);
+        // Where senders that never come again are the flood, who has come again is none of it.
+        if let (Some(Witness::Alone(_)), Some(Some(returns))) = (witness, state.returns.get(role.index())) {
+            attack.retain(|sample| !returns.proves(sample.conversation));
+            if attack.len() < ENOUGH_SAMPLES {
+                return None;
+            }
+        }
         let rho = match role {
             // Where one direction is seen, who goes on is no part of the attack.
             _ if !state.sees_inside => match witness {
