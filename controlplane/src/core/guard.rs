@@ -7,7 +7,16 @@ use crate::clock::Now;
 use crate::driver::DriverName;
 use crate::guardrail::{Asked, InForce, Refusal};
 use crate::incident::{Note, TimelineKind};
-use crate::ledger::{IncidentId, Kind, Spec};
+use crate::ledger::{IncidentId, Kind, MitigationId, Spec};
+
+/// What else counts when a measure is begun.
+#[derive(Default)]
+pub(super) struct Others<'a> {
+    /// In force, and gone as soon as this is: it needs no room of its own.
+    pub(super) instead_of: &'a [MitigationId],
+    /// About to be begun together with it.
+    pub(super) besides: &'a [(DriverName, Spec)],
+}
 
 impl Core {
     /// Whether a measure may be begun. `people`: who has approved it.
@@ -17,18 +26,24 @@ impl Core {
         spec: &Spec,
         ttl: Duration,
         people: &[&str],
+        others: &Others<'_>,
         now: &Now,
     ) -> Result<(), Refusal> {
         let count = |kind: Kind, everywhere: bool| {
-            let live = self.ledger.live().filter(|entry| everywhere || entry.driver == *driver);
-            u32::try_from(live.filter(|entry| entry.spec.kind() == kind).count()).unwrap_or(u32::MAX)
+            let live = self.ledger.live().filter(|entry| !others.instead_of.contains(&entry.id));
+            let live = live.map(|entry| (&entry.driver, &entry.spec));
+            let all = live.chain(others.besides.iter().map(|(driver, spec)| (driver, spec)));
+            let of_kind = all.filter(|(at, spec)| (everywhere || *at == driver) && spec.kind() == kind);
+            u32::try_from(of_kind.count()).unwrap_or(u32::MAX)
         };
         let in_force = InForce {
             flowspec_rules: count(Kind::FlowSpec, false),
             blackholes: count(Kind::Blackhole, false),
             diversions: count(Kind::Divert, true),
         };
-        let changes_last_minute = u32::try_from(self.ledger.recent_changes(driver, now)).unwrap_or(u32::MAX);
+        let besides = others.besides.iter().filter(|(at, _)| at == driver).count();
+        let changes = self.ledger.recent_changes(driver, now).saturating_add(besides);
+        let changes_last_minute = u32::try_from(changes).unwrap_or(u32::MAX);
         let asked = Asked { ttl, in_force, changes_last_minute, legitimate_share: None, people };
         self.policy.guards.check(spec, &asked)
     }

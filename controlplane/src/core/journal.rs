@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::waiting::Waiting;
 use super::{Command, Health, Input, Reply, Step};
 use crate::clock::Now;
 use crate::driver::DriverError;
@@ -9,17 +10,14 @@ use crate::ledger::Order;
 use crate::server::link::Refused;
 use crate::store::{Store, StoreError, Write};
 
-/// Most writes that are kept while the store takes none: above that the oldest lines of timelines and messages are given up,
-/// never mitigations, ids or the kill switch.
-const MOST_WAITING: usize = 100_000;
 /// A store that takes nothing is asked again no more often than this: while somebody else holds its lock each attempt waits
 /// for it, and the loop has events and operators to serve meanwhile.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
-/// Writes that the store has not taken yet, the oldest first.
+/// Writes on their way to the store.
 #[derive(Debug, Default)]
 pub struct Journal {
-    waiting: Vec<Write>,
+    waiting: Waiting,
     failing: Option<Failing>,
 }
 
@@ -59,9 +57,10 @@ impl Journal {
             let error = failing.error.clone();
             return self.go_on_without(&error, commands, replies);
         }
-        match store.commit(&self.waiting) {
+        let sample = self.waiting.sample().filter(|_| self.failing.is_some());
+        match sample.map_or(Ok(()), |few| store.commit(few)).and_then(|()| store.commit(self.waiting.all())) {
             Ok(()) => {
-                let stored = std::mem::take(&mut self.waiting);
+                let stored = self.waiting.take();
                 let inputs = if self.failing.is_some() { vec![Input::Store(Health::Good)] } else { Vec::new() };
                 self.failing = None;
                 Durable { commands, replies, inputs, stored }
@@ -80,12 +79,7 @@ impl Journal {
     }
 
     fn go_on_without(&mut self, error: &StoreError, commands: Vec<Command>, replies: Vec<Reply>) -> Durable {
-        let mut excess = self.waiting.len().saturating_sub(MOST_WAITING);
-        self.waiting.retain(|write| {
-            let spared = excess > 0 && matches!(write, Write::AppendTimeline(_) | Write::PutMessage(_));
-            excess -= usize::from(spared);
-            !spared
-        });
+        self.waiting.settle();
         let mut durable = Durable::default();
         // Told once: each time would be one more step, which would fail again.
         if self.failing.is_none() {

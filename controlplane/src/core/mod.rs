@@ -22,6 +22,7 @@ mod operator;
 mod specs;
 mod stages;
 mod told;
+mod waiting;
 
 #[cfg(test)]
 mod tests;

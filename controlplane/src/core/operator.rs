@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use levee_api::config::ApprovalRole;
 
+use super::guard::Others;
 use super::{Asked, Command, Core, Health, Reply, Step};
 use crate::actor::{Actor, Role};
 use crate::clock::Now;
@@ -167,7 +168,7 @@ impl Core {
         let Actor::Operator { name, .. } = &asked.actor else {
             return Err(Refused::NotAllowed("only people ask for measures here".to_owned()));
         };
-        self.guard(&driver, spec, ttl, &[name], now)?;
+        self.guard(&driver, spec, ttl, &[name], &Others::default(), now)?;
         let id = if asked.validate_only { MitigationId(0) } else { MitigationId(self.next_id()) };
         let intent = Intent {
             driver,

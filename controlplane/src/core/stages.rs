@@ -6,11 +6,13 @@ use std::time::Duration;
 use levee_api::config::Action;
 use levee_api::zone::Mode;
 
+use super::guard::Others;
 use super::{Core, Step};
 use crate::actor::Actor;
 use crate::clock::Now;
+use crate::driver::DriverName;
 use crate::incident::{Note, TimelineKind};
-use crate::ledger::{Evidence, IncidentId, Intent, Mitigation, MitigationId, Notice, Outcome as End, State};
+use crate::ledger::{Evidence, IncidentId, Intent, Mitigation, MitigationId, Notice, Outcome as End, Spec, State};
 use crate::notify::Topic;
 use crate::runbook::{Command, Failure, Input, News, Outcome, Progress, Report, Runbook, Runbooks, Sight};
 use crate::store::{RunbookState, Write};
@@ -30,6 +32,15 @@ pub(super) struct Before {
     at: Now,
     attack_bps: f64,
     goodput_ratio: Option<f64>,
+}
+
+/// How a stage is entered.
+struct How<'a> {
+    ttl: Duration,
+    /// With a rate limit in its place.
+    down: bool,
+    /// What goes when it is in force.
+    instead_of: &'a [MitigationId],
 }
 
 impl Core {
@@ -133,13 +144,14 @@ impl Core {
         match command {
             Command::Enter { change, ttl, .. } => {
                 self.remember_before(id, at, now);
-                let outcome = self.enter(id, runbook, at, *ttl, false, now, step)?;
+                let how = How { ttl: *ttl, down: false, instead_of: &[] };
+                let outcome = self.enter(id, runbook, at, &how, now, step)?;
                 Some((at, *change, outcome))
             }
             Command::StepDown { change, ttl, .. } | Command::StepUp { change, ttl, .. } => {
                 let old: Vec<MitigationId> = self.of_stage(id, &stage.name).map(|entry| entry.id).collect();
                 let down = matches!(command, Command::StepDown { .. });
-                let outcome = self.enter(id, runbook, at, *ttl, down, now, step);
+                let outcome = self.enter(id, runbook, at, &How { ttl: *ttl, down, instead_of: &old }, now, step);
                 if matches!(outcome, Some(Outcome::Failed(_))) {
                     return outcome.map(|outcome| (at, *change, outcome));
                 }
@@ -178,14 +190,12 @@ impl Core {
     }
 
     /// Brings the action of a stage into force. None when that is not known yet.
-    #[expect(clippy::too_many_arguments, reason = "what a stage is entered with")]
     fn enter(
         &mut self,
         id: IncidentId,
         runbook: &Runbook,
         at: usize,
-        ttl: Duration,
-        down: bool,
+        how: &How<'_>,
         now: &Now,
         step: &mut Step,
     ) -> Option<Outcome> {
@@ -218,21 +228,31 @@ impl Core {
             self.incidents.note(id, now, note, &mut step.writes);
             return Some(Outcome::InForce);
         }
-        let (plans, mut failure) = self.plans(id, &stage.action, down);
+        let (plans, mut failure) = self.plans(id, &stage.action, how.down);
         if let Some((_, why)) = &failure {
             let note = Note::new(TimelineKind::Stage, why.clone()).stage(&stage.name);
             self.incidents.note(id, now, note, &mut step.writes);
         }
-        let mut planned = 0_usize;
         let people = self.progress.get(&id).and_then(|progress| progress.stages.get(at));
         let people = people.map(|stage| stage.approvers.clone()).unwrap_or_default();
         let people: Vec<&str> = people.iter().map(String::as_str).collect();
+        let mut planned: Vec<(DriverName, Spec)> = Vec::new();
+        let mut refused = false;
         for (driver, spec) in plans {
-            if let Err(refusal) = self.guard(&driver, &spec, ttl, &people, now) {
+            let with = Others { instead_of: how.instead_of, besides: &planned };
+            if let Err(refusal) = self.guard(&driver, &spec, how.ttl, &people, &with, now) {
                 self.refused(id, &stage.name, &driver, &refusal, now, step);
                 failure = Some((Failure::Refused, refusal.to_string()));
-                continue;
+                refused = true;
+            } else {
+                planned.push((driver, spec));
             }
+        }
+        // What is in force goes only for all that takes its place.
+        if planned.is_empty() || refused && !how.instead_of.is_empty() {
+            return Some(Outcome::Failed(failure.map_or(Failure::Incapable, |(failure, _)| failure)));
+        }
+        for (driver, spec) in planned {
             let actor = Actor::Runbook { runbook: runbook.name.clone(), stage: stage.name.clone() };
             let reason = stage.written.clone().unwrap_or_else(|| "as long as the attack lasts".to_owned());
             let mitigation = MitigationId(self.next_id());
@@ -249,16 +269,11 @@ impl Core {
                 stage: Some(stage.name.clone()),
                 asked_by: actor,
                 reason,
-                ttl,
+                ttl: how.ttl,
             };
             self.ledger.plan(mitigation, intent, now);
-            planned += 1;
         }
-        if planned > 0 {
-            None
-        } else {
-            Some(Outcome::Failed(failure.map_or(Failure::Incapable, |(failure, _)| failure)))
-        }
+        None
     }
 
     /// The dataplane has answered a stage that captures.

@@ -15,7 +15,9 @@ use levee_api::time::Timestamp;
 use super::*;
 use crate::actor::Role;
 use crate::clock::{BootId, UnixTime};
-use crate::ledger::{Direction, FilterSpec, FlowAction, Kind, Mitigation, Outcome as End, Spec, StoredFilter};
+use crate::ledger::{
+    Direction, FilterSpec, FlowAction, FlowRule, Kind, Mitigation, Outcome as End, Spec, StoredFilter,
+};
 use crate::runbook::StageState;
 
 const CONFIG: &str = r#"
@@ -560,4 +562,37 @@ fn while_nothing_tells_an_attack_from_the_rest_a_host_is_limited_and_a_network_i
     assert!(desk.timeline().contains("nothing tells the attack on 203.0.113.0/24"), "{}", desk.timeline());
     let (actions, _) = asked_upstream(CONFIG, "203.0.113.0/24", Some(dns()), None);
     assert!(matches!(actions[..], [FlowAction::Drop]), "{actions:?}");
+}
+
+#[test]
+fn what_cannot_be_stepped_down_for_lack_of_room_goes_on_and_is_renewed() {
+    let text = CONFIG.replace("[guardrails]", "[guardrails]\nmax_flowspec_rules = 1");
+    let mut desk = Desk::new(&text);
+    let rule = FlowRule::to("203.0.113.9/32".parse().unwrap());
+    let spec = Spec::FlowSpec { rule, action: FlowAction::RateLimit { bps: 1_000_000 } };
+    let ttl = Duration::from_secs(12 * 3_600);
+    let (zone, reason) = ("web".to_owned(), "takes the only place".to_owned());
+    desk.ask_as("ann", "1", Operation::Add { incident: None, zone, spec: spec.into(), ttl, reason }).unwrap();
+    desk.give(opened(1, 7, 5e5));
+    desk.pass(2);
+    let blackhole = desk.wanted()[0].id;
+    // It hides the attack from here on.
+    desk.give(opened(2, 7, 10.0));
+    for second in 0..6 * 3_600 {
+        desk.pass(1);
+        assert!(desk.entry(blackhole).is_wanted(), "after {second} s: {}", desk.timeline());
+    }
+    assert!(desk.timeline().contains("max_flowspec_rules"), "{}", desk.timeline());
+}
+
+#[test]
+fn stepping_down_needs_no_room_for_what_goes_in_its_place() {
+    let text = CONFIG.replace("[guardrails]", "[guardrails]\nmax_flowspec_rules = 1");
+    let (actions, mut desk) = asked_upstream(&text, "203.0.113.7", Some(dns()), None);
+    assert_eq!(actions, [FlowAction::Drop]);
+    let dropped = desk.wanted()[0].id;
+    desk.give(opened(3, 7, 10.0));
+    desk.pass(600);
+    assert!(!desk.entry(dropped).is_wanted(), "{}", desk.timeline());
+    assert!(!desk.timeline().contains("max_flowspec_rules"), "{}", desk.timeline());
 }

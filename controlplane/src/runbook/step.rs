@@ -347,11 +347,13 @@ impl<'a> Step<'a> {
             (Outcome::Failed(_), StageState::Probing { since }) => {
                 state.tries = state.tries.saturating_add(1);
                 state.state = StageState::Active { since: *since };
+                self.renew_now(at);
             }
             // Stepping up failed: less is in force than the stage is for, and the stages behind it have to know.
             (Outcome::Failed(failure), StageState::Active { since }) => {
                 state.failures = state.failures.saturating_add(1);
                 state.state = StageState::Probing { since: *since };
+                self.renew_now(at);
                 self.tell(at, News::Failed(failure));
             }
             (Outcome::InForce, StageState::Active { .. }) => state.failures = 0,
@@ -422,12 +424,17 @@ impl<'a> Step<'a> {
             );
             let due = state.given.is_some_and(|given| self.now.since(&given) >= stage.ttl - stage.ttl / 3);
             if kept && due && stage.has_mitigation() {
-                state.given = Some(*self.now);
-                state.renewals = state.renewals.saturating_add(1);
-                let (change, renewal, ttl) = (state.change, state.renewals, stage.ttl);
-                self.commands.push(Command::Renew { stage: at, change, renewal, ttl });
+                self.commands.push(renewal(at, stage, state, *self.now));
             }
         }
+    }
+
+    /// What took the place of what is in force would have been given its time now. It was not to be, so that goes on.
+    fn renew_now(&mut self, at: usize) {
+        let now = *self.now;
+        let Some((stage, state)) = self.stage(at) else { return };
+        let renewal = renewal(at, stage, state, now);
+        self.commands.push(renewal);
     }
 
     fn stage(&mut self, at: usize) -> Option<(&'a Stage, &mut StageProgress)> {
@@ -447,6 +454,13 @@ impl<'a> Step<'a> {
     fn tell(&mut self, stage: usize, news: News) {
         self.commands.push(Command::Tell { stage, news });
     }
+}
+
+/// More time for the mitigations of a stage.
+fn renewal(at: usize, stage: &Stage, state: &mut StageProgress, now: Now) -> Command {
+    state.given = Some(now);
+    state.renewals = state.renewals.saturating_add(1);
+    Command::Renew { stage: at, change: state.change, renewal: state.renewals, ttl: stage.ttl }
 }
 
 /// Before what has failed so often in a row is tried again.

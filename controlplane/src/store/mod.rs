@@ -16,7 +16,7 @@ mod behaviour;
 mod damage_test;
 
 pub use backup::{BackupError, back_up, restore, take_if_due};
-pub use record::{Contents, KillSwitch, Position, Request, RunbookState, Write};
+pub use record::{Contents, KillSwitch, Position, Record, Request, RunbookState, Write};
 pub use sqlite::{Beginning, SqliteStore};
 pub use twin::{Disk, Fault, Twin};
 

@@ -47,6 +47,54 @@ pub enum Write {
     PutRestored(bool),
 }
 
+/// Which record a write is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Record<'w> {
+    /// An incident.
+    Incident(IncidentId),
+    /// A line of its timeline.
+    Timeline(IncidentId, u32),
+    /// Its runbook.
+    Runbook(IncidentId),
+    /// A mitigation.
+    Mitigation(MitigationId),
+    /// A message.
+    Message(&'w str),
+    /// A request.
+    Request(&'w str),
+    /// How far events have been taken in.
+    Position,
+    /// The kill switch.
+    KillSwitch,
+    /// The next id.
+    NextId,
+    /// Whether the store is a copy.
+    Restored,
+}
+
+impl Write {
+    /// Which record it is of: of two writes of one the later counts.
+    pub fn record(&self) -> Record<'_> {
+        match self {
+            Self::PutIncident(incident) => Record::Incident(incident.id),
+            Self::DeleteIncident(id) => Record::Incident(*id),
+            Self::AppendTimeline(entry) => Record::Timeline(entry.incident, entry.number),
+            Self::PutRunbook(state) => Record::Runbook(state.incident),
+            Self::DeleteRunbook(id) => Record::Runbook(*id),
+            Self::PutMitigation(mitigation) => Record::Mitigation(mitigation.id),
+            Self::DeleteMitigation(id) => Record::Mitigation(*id),
+            Self::PutMessage(message) => Record::Message(&message.id.0),
+            Self::DeleteMessage(id) => Record::Message(&id.0),
+            Self::PutRequest(request) => Record::Request(&request.id),
+            Self::DeleteRequest(id) => Record::Request(id),
+            Self::PutPosition(_) => Record::Position,
+            Self::PutKillSwitch(_) => Record::KillSwitch,
+            Self::PutNextId(_) => Record::NextId,
+            Self::PutRestored(_) => Record::Restored,
+        }
+    }
+}
+
 /// Everything that is stored. Timelines are kept apart: they are read when somebody looks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contents {
