@@ -46,6 +46,7 @@ fn mitigation(id: u64, ends: u64) -> Mitigation {
         retry_at: None,
         error: None,
         appliance: None,
+        effect: None,
         unproven: false,
     }
 }

@@ -236,12 +236,18 @@ pub(super) fn measures(measures: &[v1::Mitigation]) -> String {
             one.driver.clone(),
             or_dash(&one.incident).to_owned(),
             or_dash(&one.stage).to_owned(),
-            evidence(one.evidence()).to_owned(),
+            format!("{}{}", evidence(one.evidence()), in_vain(one)),
             end(one),
             format!("{}{error}", one.spec),
         ]);
     }
     table.text("There is no such measure.")
+}
+
+/// That it was told and takes nothing away.
+fn in_vain(one: &v1::Mitigation) -> &'static str {
+    let without = one.effect.as_ref().is_some_and(|effect| effect.effective == Some(false));
+    if without { ", without effect" } else { "" }
 }
 
 fn end(one: &v1::Mitigation) -> String {

@@ -166,7 +166,7 @@ impl Core {
         if !self.is_stopped() {
             self.run_stages(id, now, step);
         }
-        self.note_effect(id, now);
+        self.note_effect(id, now, step);
         self.close_if_over(id, now, step);
     }
 

@@ -11,6 +11,7 @@
 
 mod caps;
 mod configure;
+mod effect;
 mod evaluate;
 mod guard;
 mod journal;

@@ -10,7 +10,7 @@ use crate::actor::{Actor, Role};
 use crate::clock::Now;
 use crate::driver::{DriverError, DriverName, OperationKey};
 use crate::incident::{Note, TimelineKind};
-use crate::ledger::{Evidence, IncidentId, Intent, Kind, Mitigation, MitigationId, Outcome as End, Spec};
+use crate::ledger::{Effect, Evidence, IncidentId, Intent, Kind, Mitigation, MitigationId, Outcome as End, Spec};
 use crate::runbook::{Input, StageState};
 use crate::server::link::{Operation, Outcome, Refused};
 use crate::store::{KillSwitch, Request, Write};
@@ -170,9 +170,12 @@ impl Core {
         };
         self.guard(&driver, spec, ttl, &[name], &Others::default(), now)?;
         let id = if asked.validate_only { MitigationId(0) } else { MitigationId(self.next_id()) };
+        let told_of = incident.and_then(|id| self.incidents.get(id));
+        let effect = told_of.and_then(|incident| Effect::expected(spec, &incident.rates));
         let intent = Intent {
             driver,
             spec: spec.clone(),
+            effect,
             zone: zone.to_owned(),
             incident,
             stage: None,

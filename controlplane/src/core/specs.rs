@@ -51,8 +51,14 @@ impl Core {
                     (named(&blackhole.announcers), vec![spec])
                 }
                 BlackholeDirection::Source => {
-                    let why = "the sources of this attack are not known one by one".to_owned();
-                    return (Vec::new(), Some((Failure::Incapable, why)));
+                    let sources = self.sources(id, &incident.target.zone, prefix);
+                    if sources.is_empty() {
+                        let why =
+                            "no filter on the target is about sources: those of this attack are not known one by one";
+                        return (Vec::new(), Some((Failure::Incapable, why.to_owned())));
+                    }
+                    let spec = |prefix| Spec::Blackhole { prefix, direction: Direction::Source };
+                    (named(&blackhole.announcers), sources.into_iter().map(spec).collect())
                 }
             },
             _ => (Vec::new(), Vec::new()),
@@ -136,6 +142,38 @@ impl Core {
             FlowSpecAction::Mark { dscp } => FlowAction::Mark { dscp: *dscp },
         };
         Ok(rules.into_iter().map(|(rule, exact, _)| Spec::FlowSpec { rule, action: action(exact) }).collect())
+    }
+
+    /// The sources that filters on a prefix drop by, those of the reflex that have matched the most first, then those of
+    /// operators: so many as there may be blackholes. Not those of which something may pass here.
+    fn sources(&self, id: IncidentId, zone: &str, prefix: Prefix) -> Vec<Prefix> {
+        let reflex = self.incidents.reflex_filters(id).filter_map(|filter| filtered(filter, prefix));
+        let mut reflex: Vec<(Rule, Prefix, u64)> = reflex.map(|(rule, on, _, effect)| (rule, on, effect)).collect();
+        reflex.sort_by_key(|(.., effect)| Reverse(*effect));
+        let asked = self.ledger.live().filter(|entry| entry.is_wanted() && entry.zone == zone);
+        let asked = asked.filter_map(|entry| match &entry.spec {
+            Spec::Filter(filter) => Some(filter.filters.iter().filter_map(|stored| stored.request().ok())),
+            _ => None,
+        });
+        let drops = asked.flatten().filter(|request| request.action == filter::Action::Drop);
+        let drops = drops.filter_map(|request| {
+            let on = request.target.prefix.unwrap_or(prefix);
+            on.overlaps(&prefix).then_some((request.rule, if on.covers(&prefix) { prefix } else { on }, 0))
+        });
+        let least = self.policy.config.guardrails.blackhole_length;
+        let mut sources = Vec::new();
+        for (rule, on, _) in reflex.into_iter().chain(drops) {
+            let wanted = Wanted { rule: &rule, by_role: false, effect: 0 };
+            let lowered = lowering::lower(&[wanted], on, 1).rules.pop().map(|lowered| lowered.rule);
+            let Some(rule) = lowered else { continue };
+            let Some(source) = rule.source else { continue };
+            let long_enough = source.length() >= if source.is_ipv4() { least.ipv4 } else { least.ipv6 };
+            if long_enough && !sources.contains(&source) && !self.spares(zone, &rule) {
+                sources.push(source);
+            }
+        }
+        sources.truncate(self.policy.config.guardrails.max_blackholes.try_into().unwrap_or(usize::MAX));
+        sources
     }
 
     /// True when something that a rule matches may pass here, whatever filters say: no router knows of that.

@@ -12,7 +12,7 @@ use crate::actor::Actor;
 use crate::clock::Now;
 use crate::driver::DriverName;
 use crate::incident::{Note, TimelineKind};
-use crate::ledger::{Evidence, IncidentId, Intent, Mitigation, MitigationId, Notice, Outcome as End, Spec, State};
+use crate::ledger::{Effect, IncidentId, Intent, Mitigation, MitigationId, Notice, Outcome as End, Spec};
 use crate::notify::Topic;
 use crate::runbook::{Command, Failure, Input, News, Outcome, Progress, Report, Runbook, Runbooks, Sight};
 use crate::store::{RunbookState, Write};
@@ -21,8 +21,6 @@ use crate::store::{RunbookState, Write};
 const ROUNDS: usize = 32;
 /// A measure is judged by what was seen so long after it came into force.
 const JUDGED_AFTER: Duration = Duration::from_secs(10);
-/// Less of the attack than this share of what there was: it helps.
-const HELPS_BELOW: f64 = 0.7;
 /// A receiver that takes less than this share of what there was reports calm.
 const CALM_BELOW: f64 = 0.05;
 
@@ -261,9 +259,11 @@ impl Core {
                 .mitigation(mitigation)
                 .by(actor.clone());
             self.incidents.note(id, now, note, &mut step.writes);
+            let effect = self.incidents.get(id).and_then(|incident| Effect::expected(&spec, &incident.rates));
             let intent = Intent {
                 driver,
                 spec,
+                effect,
                 zone: target.zone.clone(),
                 incident: Some(id),
                 stage: Some(stage.name.clone()),
@@ -423,11 +423,9 @@ impl Core {
             if !stage.action.is_upstream() {
                 return Sight::default();
             }
-            let before = self.before.get(&(id, at)).filter(|before| now.since(&before.at) >= JUDGED_AFTER);
-            let effective = before.and_then(|before| {
-                (before.attack_bps > 0.0 && self.connected.is_some())
-                    .then_some(incident.rates.bps < HELPS_BELOW * before.attack_bps)
-            });
+            let helps = |entry: &Mitigation| entry.effect?.helps(&entry.spec, &incident.rates, now);
+            // One that helps is enough; where none does, that has to be known of one.
+            let effective = self.of_stage(id, &stage.name).filter(|_| self.connected.is_some()).filter_map(helps).max();
             let taken: Option<u64> = {
                 let taken = self.of_stage(id, &stage.name).map(|entry| self.ledger.taken_bps(entry.id));
                 taken.flatten().reduce(u64::saturating_add)
@@ -460,24 +458,6 @@ impl Core {
             let name = self.runbook(id).and_then(|runbook| runbook.stages.get(at)).map(|stage| stage.name.clone());
             self.end_stages(id, name.as_deref(), End::Reverted, now);
             self.drive(id, Input::Revert { stage: at }, now, step);
-        }
-    }
-
-    /// Our own measurement is the last level of evidence.
-    pub(super) fn note_effect(&mut self, id: IncidentId, now: &Now) {
-        let sights = self.sights(id, now);
-        let Some(runbook) = self.runbook(id) else { return };
-        let effective: Vec<MitigationId> = runbook
-            .stages
-            .iter()
-            .zip(&sights)
-            .filter(|(_, sight)| sight.effective == Some(true))
-            .flat_map(|(stage, _)| self.of_stage(id, &stage.name))
-            .filter(|entry| entry.state == State::Active && entry.evidence < Some(Evidence::Effective))
-            .map(|entry| entry.id)
-            .collect();
-        for mitigation in effective {
-            self.ledger.measured(mitigation, true, now);
         }
     }
 

@@ -61,10 +61,12 @@ impl Report<'_> {
         for mitigation in self.mitigations {
             let outcome = mitigation.outcome.map_or_else(String::new, |outcome| format!(" ({outcome})"));
             let evidence = mitigation.evidence.map_or_else(String::new, |evidence| format!(", {evidence}"));
+            let verdict = mitigation.effect.and_then(|effect| effect.verdict);
+            let in_vain = if verdict.is_some_and(|verdict| !verdict.effective) { ", without effect" } else { "" };
             let stage = mitigation.stage.as_ref().map_or_else(String::new, |stage| format!(" for stage {stage}"));
             let _ = writeln!(
                 text,
-                "measure   {}: {} by {}{stage}: {}{outcome}{evidence}, after {}",
+                "measure   {}: {} by {}{stage}: {}{outcome}{evidence}{in_vain}, after {}",
                 mitigation.id,
                 mitigation.spec,
                 mitigation.driver,
@@ -121,6 +123,7 @@ impl Report<'_> {
                 "state": mitigation.state,
                 "outcome": mitigation.outcome,
                 "evidence": mitigation.evidence,
+                "effect": mitigation.effect,
                 "renewals": mitigation.renewals,
                 "error": mitigation.error,
             })).collect::<Vec<_>>(),

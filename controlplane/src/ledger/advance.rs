@@ -146,6 +146,9 @@ impl Ledger {
                     entry.since = *now;
                 }
                 entry.evidence = entry.evidence.max(Some(evidence));
+                if let Some(effect) = &mut entry.effect {
+                    effect.told.get_or_insert(*now);
+                }
                 entry.failures = 0;
                 entry.retry_at = None;
                 entry.error = None;

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use levee_api::time::Timestamp;
 
+use super::effect::Effect;
 use super::entry::{Evidence, IncidentId, Mitigation, MitigationId, Outcome, State};
 use super::spec::{Kind, Spec};
 use crate::actor::Actor;
 use crate::clock::{Deadline, Now};
 use crate::driver::{Capabilities, DriverName, OperationKey, OwnerTag};
 use crate::guardrail::Refusal;
+use crate::incident::Rates;
 use crate::store::Write;
 
 /// An answer that has not come for so long is not awaited any more.
@@ -105,6 +107,8 @@ pub struct Intent {
     pub driver: DriverName,
     /// What it is.
     pub spec: Spec,
+    /// What comes for it now, if that will show what it does.
+    pub effect: Option<Effect>,
     /// Name of the zone that it protects.
     pub zone: String,
     /// What it is part of.
@@ -321,15 +325,29 @@ impl Ledger {
         true
     }
 
-    /// Our own measurement shows what it does, or does not.
-    pub fn measured(&mut self, id: MitigationId, effective: bool, now: &Now) {
-        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.state == State::Active) else { return };
-        let evidence = match (effective, entry.evidence) {
-            (true, Some(evidence)) if evidence < Evidence::Effective => Evidence::Effective,
-            _ => return,
-        };
-        entry.evidence = Some(evidence);
-        self.touch(id, now);
+    /// Looks at what comes for a measure now. Something when something new was found.
+    pub fn look(&mut self, id: MitigationId, rates: &Rates, now: &Now) -> Option<Effect> {
+        let entry = self.entries.get_mut(&id).filter(|entry| entry.state == State::Active)?;
+        let effect = entry.effect.as_mut()?;
+        let before = *effect;
+        let news = effect.look(&entry.spec, rates, now);
+        let found = *effect;
+        if found.verdict.is_some_and(|verdict| verdict.effective) {
+            entry.evidence = Some(Evidence::Effective);
+        }
+        if found != before {
+            self.touch(id, now);
+        }
+        news.then_some(found)
+    }
+
+    /// Another stage has acted: what this one takes away cannot be told apart any more. Nothing where that is known.
+    pub fn overtake(&mut self, id: MitigationId, now: &Now) {
+        let effect = self.entries.get_mut(&id).and_then(|entry| entry.effect.as_mut());
+        if let Some(effect) = effect.filter(|effect| !effect.overtaken) {
+            effect.overtaken = true;
+            self.touch(id, now);
+        }
     }
 
     /// Asks a driver soon what it has of ours: it was away, or something is to be verified.
@@ -431,6 +449,7 @@ impl Ledger {
             retry_at: None,
             error: None,
             appliance: None,
+            effect: None,
             unproven: false,
         });
         entry.state = State::Withdrawing;
@@ -448,7 +467,7 @@ impl Ledger {
 
 /// The entry of an intent that was only written down.
 pub fn draft(id: MitigationId, intent: Intent, now: &Now) -> Mitigation {
-    let Intent { driver, spec, zone, incident, stage, asked_by, reason, ttl } = intent;
+    let Intent { driver, spec, effect, zone, incident, stage, asked_by, reason, ttl } = intent;
     Mitigation {
         id,
         driver,
@@ -470,6 +489,7 @@ pub fn draft(id: MitigationId, intent: Intent, now: &Now) -> Mitigation {
         retry_at: None,
         error: None,
         appliance: None,
+        effect,
         unproven: false,
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::effect::Effect;
 use super::spec::Spec;
 use crate::actor::Actor;
 use crate::clock::{Deadline, Now};
@@ -147,6 +148,9 @@ pub struct Mitigation {
     /// by a version that did not keep it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub appliance: Option<String>,
+    /// What our own measurement says of it; none: it takes nothing away that could be seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<Effect>,
     /// The line is that of a backup: whether it is in force still is not known, and it is not brought into force again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unproven: bool,
@@ -166,6 +170,12 @@ impl Mitigation {
     /// True while it shall be in force.
     pub fn is_wanted(&self) -> bool {
         matches!(self.state, State::Planned | State::Applying | State::Active)
+    }
+
+    /// True while it is in force, its receiver was told, and what it should take away still comes.
+    pub fn is_without_effect(&self) -> bool {
+        let verdict = self.effect.and_then(|effect| effect.verdict);
+        self.state == State::Active && verdict.is_some_and(|verdict| !verdict.effective)
     }
 
     /// What it carries outside; `appliance` is the name of today.

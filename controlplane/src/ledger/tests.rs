@@ -34,6 +34,7 @@ fn planned(observe: bool) -> Ledger {
     let intent = Intent {
         driver: driver(),
         spec: blackhole(),
+        effect: None,
         zone: "web".to_owned(),
         incident: Some(IncidentId(1)),
         stage: Some("blackhole".to_owned()),
@@ -201,6 +202,7 @@ fn a_tag_stays_what_it_was_when_the_appliance_is_renamed() {
     let intent = Intent {
         driver: driver(),
         spec: blackhole(),
+        effect: None,
         zone: "web".to_owned(),
         incident: None,
         stage: None,
@@ -228,6 +230,7 @@ fn changes_of_the_last_minute_are_counted_over_a_restart_by_driver_and_without_f
             target: levee_api::filter::Target { zone: "web".to_owned(), prefix: None },
             filters: Vec::new(),
         }),
+        effect: None,
         zone: "web".to_owned(),
         incident: None,
         stage: None,

@@ -95,6 +95,11 @@ pub(super) fn mitigation(now: &Now, one: &Mitigation) -> v1::Mitigation {
         error: one.error.clone().unwrap_or_default(),
         renewals: one.renewals,
         outcome: one.outcome.map(|outcome| outcome.name().to_owned()).unwrap_or_default(),
+        effect: one.effect.filter(|effect| effect.told.is_some()).map(|effect| v1::Effect {
+            before_bps: effect.before_bps,
+            effective: effect.verdict.map(|verdict| verdict.effective),
+            after_bps: effect.verdict.map_or(0.0, |verdict| verdict.after_bps),
+        }),
     }
 }
 

@@ -112,6 +112,7 @@ pub(super) fn mitigation(id: u64, state: State) -> Mitigation {
         retry_at: None,
         error: None,
         appliance: None,
+        effect: None,
         unproven: false,
     }
 }

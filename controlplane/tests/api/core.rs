@@ -265,6 +265,7 @@ fn done(records: &Records, actor: &Actor, operation: Operation) -> Result<(Outco
                 retry_at: None,
                 error: None,
                 appliance: None,
+                effect: None,
                 unproven: false,
             }))
         }

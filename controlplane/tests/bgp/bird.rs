@@ -26,7 +26,7 @@ impl Bird {
     pub(super) fn start(folder: TempDir, ours: Ipv4Addr, theirs: Ipv4Addr, more: &str) -> Option<Self> {
         let program = find(&["bird"])?;
         let config = format!(
-            "log stderr all; router id {theirs}; protocol device {{}}\n\
+            "log stderr all; timeformat log \"%T %s%6f\"; router id {theirs}; protocol device {{}}\n\
              flow4 table f4; flow6 table f6;\n\
              protocol bgp levee {{ local {theirs} port {PORT} as {THEIR_AS}; neighbor {ours} as {OUR_AS};\n\
              passive on; multihop; hold time 9; strict bind yes; {more}\n\
@@ -60,6 +60,29 @@ impl Bird {
                 if text.contains("Established") { Ok(()) } else { Err(text) }
             })
             .await;
+    }
+
+    /// Until there is no session with it.
+    pub(super) async fn no_session(&self) {
+        self.holds("the loss of the session", || {
+            let text = self.ask("show protocols levee");
+            if text.contains("Established") { Err(text) } else { Ok(()) }
+        })
+        .await;
+    }
+
+    /// When it logged a line about a route first, microseconds since the epoch. Its routes are to be debugged.
+    pub(super) async fn logged(&self, what: &str) -> u64 {
+        let time = |said: &str| {
+            let line = said.lines().find(|line| line.contains(what))?;
+            line.split_once(" <")?.0.rsplit(' ').next()?.parse().ok()
+        };
+        self.daemon.until(what, || time(&self.daemon.said()).ok_or_else(|| "not logged".to_owned())).await
+    }
+
+    /// Until something holds.
+    pub(super) async fn holds(&self, what: &str, ask: impl FnMut() -> Result<(), String>) {
+        self.daemon.until(what, ask).await;
     }
 
     /// Ends it at once.
@@ -210,12 +233,7 @@ fn with_retention_a_crash_leaves_the_routes_until_the_next_start_says_what_is_wa
     dies(ours, theirs, Some(60), &bird);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        bird.daemon
-            .until("the loss of the session", || {
-                let text = bird.ask("show protocols levee");
-                if text.contains("Established") { Err(text) } else { Ok(()) }
-            })
-            .await;
+        bird.no_session().await;
         let routes = bird.routes();
         assert!(routes.contains("203.0.113.7/32") && routes.contains("203.0.113.9/32"), "{routes}");
         // Only one of them is wanted after the restart: the other goes when everything has been told.

@@ -7,6 +7,7 @@ mod bird;
 mod bmp;
 #[path = "../simulation/chance.rs"]
 mod chance;
+mod crash;
 mod daemon;
 #[path = "../contract/world.rs"]
 #[expect(dead_code, reason = "the tests of the contract use the rest")]
@@ -15,6 +16,7 @@ mod driver;
 mod exabgp;
 mod frr;
 mod gobgp;
+mod latency;
 mod process;
 mod random;
 mod rendered;

@@ -13,7 +13,7 @@ use super::bird::Bird;
 use super::dataplane::{Place, file_for};
 use super::world::{OUR_AS, PORT, THEIR_AS, addresses};
 
-struct Running(Child, PathBuf);
+pub(super) struct Running(pub(super) Child, PathBuf);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -35,26 +35,28 @@ impl Drop for Running {
 }
 
 /// A runbook that announces as soon as there is an attack, and takes back soon after it.
-fn configured(place: &Place, ours: Ipv4Addr, theirs: Ipv4Addr) -> PathBuf {
+pub(super) const EDGE: &str = "[[runbook]]\nname = \"edge\"\n\
+    [[runbook.stage]]\nname = \"flowspec\"\nwhen = \"attack.age >= duration('0s')\"\nfor = \"0s\"\n\
+    action = { flowspec = { announcers = [\"core\"] } }\nttl = \"1m\"\n[runbook.de_escalate]\ncalm = \"1s\"\nmin_hold = \"1s\"\n";
+
+/// A configuration with one peer, about which `of_peer` says more, and a runbook.
+pub(super) fn configured(place: &Place, ours: Ipv4Addr, theirs: Ipv4Addr, of_peer: &str, runbook: &str) -> PathBuf {
     let file = file_for(&place.socket())
         .replace("[guardrails]\n", "[guardrails]\nowned_prefixes = [\"203.0.113.0/24\"]\n")
         .replace("name = \"web\"\n", "name = \"web\"\nrunbook = \"edge\"\n");
     let text = format!(
         "{file}\n[bgp]\nas = {OUR_AS}\nrouter_id = \"{ours}\"\n\
          [[bgp.peer]]\nname = \"upstream\"\nannouncer = \"core\"\naddress = \"{theirs}\"\nport = {PORT}\nas = {THEIR_AS}\n\
-         local_address = \"{ours}\"\nhold_time = \"9s\"\n\
+         local_address = \"{ours}\"\nhold_time = \"9s\"\n{of_peer}\n\
          [[announcer]]\nname = \"core\"\nkind = \"embedded\"\n\
-         [[runbook]]\nname = \"edge\"\n\
-         [[runbook.stage]]\nname = \"flowspec\"\nwhen = \"attack.age >= duration('0s')\"\nfor = \"0s\"\n\
-         action = {{ flowspec = {{ announcers = [\"core\"] }} }}\nttl = \"1m\"\n\
-         [runbook.de_escalate]\ncalm = \"1s\"\n"
+         capabilities = [\"flowspec\", \"rate-limit\", \"blackhole\", \"source-blackhole\"]\n{runbook}"
     );
     let path = place.folder.path().join("levee.toml");
     std::fs::write(&path, text).unwrap();
     path
 }
 
-fn start(place: &Place, config: &Path) -> Running {
+pub(super) fn start(place: &Place, config: &Path) -> Running {
     let path = place.folder.path().join("log");
     let log = std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
     let child = Command::new(env!("CARGO_BIN_EXE_levee-controlplane"))
@@ -69,7 +71,7 @@ fn start(place: &Place, config: &Path) -> Running {
     Running(child, path)
 }
 
-fn signal(running: &Running, signal: Signal) {
+pub(super) fn signal(running: &Running, signal: Signal) {
     kill(Pid::from_raw(running.0.id().try_into().unwrap()), signal).unwrap();
 }
 
@@ -80,7 +82,7 @@ async fn an_attack_leads_to_a_rule_at_the_router_upstream_which_goes_whatever_be
     bird.is_up().await;
     let place = Place::new();
     let world = place.start();
-    let config = configured(&place, ours, theirs);
+    let config = configured(&place, ours, theirs, "", EDGE);
     let running = start(&place, &config);
     bird.session().await;
     world.change("203.0.113.9", Phase::Attack);

@@ -43,6 +43,7 @@ fn mitigation(id: u64, created: Now, ttl: Duration) -> Mitigation {
         retry_at: None,
         error: None,
         appliance: None,
+        effect: None,
         unproven: false,
     }
 }

@@ -161,6 +161,7 @@ fn ended(id: u64, at: &Now) -> Mitigation {
         retry_at: None,
         error: None,
         appliance: None,
+        effect: None,
         unproven: false,
     }
 }

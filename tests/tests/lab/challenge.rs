@@ -26,7 +26,7 @@ fn under_flood(name: &str, challenge: &str, retries: u32) -> http::Report {
         assert!(added.success());
     }
     let flood = run(traffic)
-        .args(["send", "--interface", "wan", "--to-mac", &lab.server_mac(), "--kind", "syn-mimic"])
+        .args(["send", "--interface", "wan", "--to-mac", &lab.next_hop_mac(), "--kind", "syn-mimic"])
         .args(["--target", "203.0.113.10", "--port", "80", "--rate", "20000", "--seconds", "8"])
         .spawn()
         .unwrap();

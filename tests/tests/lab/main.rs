@@ -7,6 +7,7 @@ mod incident;
 mod proxy;
 mod soak;
 mod support;
+mod uplink;
 
 use std::{
     os::unix::process::CommandExt,

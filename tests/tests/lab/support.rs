@@ -150,18 +150,16 @@ impl Lab {
     pub(crate) fn flood(&self, kind: &str, target: &str, port: u16, rate_pps: u32) -> Flood {
         let mut command = self.inside("internet", env!("CARGO_BIN_EXE_levee-traffic"));
         let (rate, port) = (rate_pps.to_string(), port.to_string());
-        command.args(["send", "--interface", "wan", "--to-mac", &self.server_mac(), "--kind", kind]);
+        command.args(["send", "--interface", "wan", "--to-mac", &self.next_hop_mac(), "--kind", kind]);
         command.args(["--target", target, "--port", &port, "--rate", &rate, "--seconds", "300"]);
         Flood(Some(command.stdout(Stdio::piped()).spawn().unwrap()))
     }
 
-    /// Link address of the server.
-    pub(crate) fn server_mac(&self) -> String {
-        let output = Command::new("ip")
-            .args(["netns", "exec", &self.namespace("server"), "cat", "/sys/class/net/lan/address"])
-            .output()
-            .unwrap();
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    /// Link address of whoever brings packets to the protected network: the router if there is one, else the server.
+    pub(crate) fn next_hop_mac(&self) -> String {
+        let has_router = namespaces().contains(&self.namespace("router"));
+        let (part, port) = if has_router { ("router", "internet") } else { ("server", "lan") };
+        self.ask(part, "cat", &[&format!("/sys/class/net/{port}/address")]).trim().to_owned()
     }
 
     /// What the kernel has counted on one of the ports.

@@ -48,6 +48,7 @@ metrics! {
     OPEN = Gauge "levee_zone_open_incidents" ["zone"] "Incidents of a zone that are not closed.";
     APPROVALS = Gauge "levee_approvals_waiting" [] "Stages that wait for somebody to decide.";
     MITIGATIONS = Gauge "levee_mitigations" ["kind", "state"] "Mitigations that are kept, by kind and state.";
+    IN_VAIN = Gauge "levee_mitigations_without_effect" ["kind"] "Mitigations in force whose receiver was told, and what they should take away still comes.";
     OPERATIONS = Counter "levee_driver_operations_total" ["driver", "result"] "What drivers were asked for: succeeded, failed, refused by a guardrail.";
     BGP_UP = Gauge "levee_bgp_session_up" ["peer"] "1 when the session with the peer is established.";
     BGP_ROUTES = Gauge "levee_bgp_routes" ["peer"] "Routes that the peer was told.";

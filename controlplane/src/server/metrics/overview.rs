@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Sources;
 use super::family::{
-    APPROVALS, BGP_ROUTES, BGP_SESSIONS, BGP_UP, BGP_WITHHELD, BUILD, CALLS, CONFIRM, DATAPLANE_UP, Families,
+    APPROVALS, BGP_ROUTES, BGP_SESSIONS, BGP_UP, BGP_WITHHELD, BUILD, CALLS, CONFIRM, DATAPLANE_UP, Families, IN_VAIN,
     INCIDENTS, KILL_SWITCH, MITIGATIONS, MODE, OPEN, OPERATIONS, STARTED, TROUBLES,
 };
 use crate::bgp::speaker::PeerView;
@@ -22,6 +22,7 @@ pub(super) struct Overview {
     incidents: BTreeMap<&'static str, u64>,
     open: BTreeMap<String, u64>,
     mitigations: BTreeMap<(Kind, State), u64>,
+    in_vain: BTreeMap<Kind, u64>,
     approvals: usize,
     killed: bool,
     troubles: usize,
@@ -33,16 +34,21 @@ pub(super) struct Overview {
 impl Overview {
     pub(super) fn of(known: &dyn Knowledge) -> Self {
         let (mut incidents, mut mitigations) = (BTreeMap::new(), BTreeMap::new());
+        let mut in_vain = BTreeMap::new();
         for incident in known.incidents() {
             *incidents.entry(incident.phase.name()).or_default() += 1;
         }
         for one in known.mitigations() {
             *mitigations.entry((one.spec.kind(), one.state)).or_default() += 1;
+            if one.is_without_effect() {
+                *in_vain.entry(one.spec.kind()).or_default() += 1;
+            }
         }
         Self {
             incidents,
             open: open_by_zone(known),
             mitigations,
+            in_vain,
             approvals: known.approvals().len(),
             killed: known.kill_switch().is_some_and(|switch| switch.engaged),
             troubles: known.troubles().len(),
@@ -73,6 +79,9 @@ pub(super) fn tell(families: &mut Families, sources: &Sources, known: &Overview,
     for (kind, state) in Kind::ALL.into_iter().flat_map(|kind| STATES.map(|state| (kind, state))) {
         let count = known.mitigations.get(&(kind, state)).copied().unwrap_or_default();
         families.count(MITIGATIONS, &[kind.name(), state.name()], count);
+    }
+    for kind in [Kind::FlowSpec, Kind::Divert, Kind::Blackhole] {
+        families.count(IN_VAIN, &[kind.name()], known.in_vain.get(&kind).copied().unwrap_or_default());
     }
     for driver in &known.drivers {
         let results = [("succeeded", driver.succeeded), ("failed", driver.failed), ("refused", driver.refused)];
