@@ -259,7 +259,7 @@ fn what_a_receiver_shows_no_more_is_not_seen_any_more() {
         assert_eq!((evidence(&ledger), ledger.get(ID).unwrap().state), (Some(shown), State::Active));
     }
     // What is measured is known, whatever is shown.
-    ledger.measured(ID, true, &at(121));
+    ledger.entries.get_mut(&ID).unwrap().evidence = Some(Evidence::Effective);
     let round = round(&advance(&mut ledger, &at(160)).0);
     observe(&mut ledger, round, vec![Observed { evidence: Evidence::Advertised, ..seen(ID) }], &at(160));
     assert_eq!(evidence(&ledger), Some(Evidence::Effective));
