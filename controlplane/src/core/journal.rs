@@ -43,7 +43,7 @@ pub struct Durable {
 
 impl Journal {
     /// Stores what a step wrote. While the store takes nothing, what only ends mitigations goes on: its intent was stored
-    /// when it began, and a restart would end it again. Nothing else is begun. It is tried again with whatever is written
+    /// when it began, and a restart would end it again; what an operator has ended is noted beside the store. Nothing else is begun. It is tried again with whatever is written
     /// next, at most once a second.
     pub fn commit(&mut self, store: &mut dyn Store, step: Step, now: &Now) -> Durable {
         let Step { writes, commands, replies } = step;
@@ -55,7 +55,7 @@ impl Journal {
             && now.since(&failing.at) < AGAIN_AFTER
         {
             let error = failing.error.clone();
-            return self.go_on_without(&error, commands, replies);
+            return self.go_on_without(store, &error, commands, replies);
         }
         let sample = self.waiting.sample().filter(|_| self.failing.is_some());
         match sample.map_or(Ok(()), |few| store.commit(few)).and_then(|()| store.commit(self.waiting.all())) {
@@ -66,7 +66,7 @@ impl Journal {
                 Durable { commands, replies, inputs, stored }
             }
             Err(error) => {
-                let durable = self.go_on_without(&error, commands, replies);
+                let durable = self.go_on_without(store, &error, commands, replies);
                 self.failing = Some(Failing { error, at: *now });
                 durable
             }
@@ -78,7 +78,13 @@ impl Journal {
         self.failing.is_some()
     }
 
-    fn go_on_without(&mut self, error: &StoreError, commands: Vec<Command>, replies: Vec<Reply>) -> Durable {
+    fn go_on_without(
+        &mut self,
+        store: &mut dyn Store,
+        error: &StoreError,
+        commands: Vec<Command>,
+        replies: Vec<Reply>,
+    ) -> Durable {
         self.waiting.settle();
         let mut durable = Durable::default();
         // Told once: each time would be one more step, which would fail again.
@@ -109,7 +115,15 @@ impl Journal {
             result: reply.result.and_then(|outcome| match outcome {
                 // These go on without the store.
                 crate::server::link::Outcome::KillSwitch { .. } => Ok(outcome),
-                crate::server::link::Outcome::Mitigation { ref mitigation } if !mitigation.is_wanted() => Ok(outcome),
+                crate::server::link::Outcome::Mitigation { ref mitigation } if !mitigation.is_wanted() => {
+                    match store.note_ends(&[mitigation.id]) {
+                        Ok(()) => Ok(outcome),
+                        Err(noted) => Err(Refused::Unavailable(format!(
+                            "it is withdrawn, but that could not be written down ({error}; {noted}): a restart before there is \
+                             room would begin it again"
+                        ))),
+                    }
+                }
                 _ => Err(Refused::Unavailable(format!(
                     "it is not known whether this will be done, for it could not be written down: {error}; ask again with the same request_id"
                 ))),
@@ -125,8 +139,10 @@ mod tests {
     use levee_api::time::Timestamp;
 
     use super::*;
-    use crate::ledger::Id;
-    use crate::store::Contents;
+    use crate::ledger::{Id, MitigationId, State};
+    use crate::server::link::Outcome;
+    use crate::store::behaviour::mitigation;
+    use crate::store::{Contents, Disk, Fault};
 
     /// Held by somebody else for so many attempts.
     struct Held {
@@ -142,6 +158,10 @@ mod tests {
         fn commit(&mut self, _: &[Write]) -> Result<(), StoreError> {
             self.attempts += 1;
             if self.attempts > self.held { Ok(()) } else { Err(StoreError::Busy("somebody looks into it".into())) }
+        }
+
+        fn note_ends(&mut self, _: &[MitigationId]) -> Result<(), StoreError> {
+            Ok(())
         }
     }
 
@@ -169,5 +189,24 @@ mod tests {
             }
         }
         assert_eq!(stored, (0..40).map(|id| Write::PutNextId(Id(id))).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_withdrawal_is_answered_when_a_restart_would_not_undo_it_and_said_to_be_in_danger_when_it_would() {
+        for (crashed, answered) in [(false, true), (true, false)] {
+            let disk = Disk::new();
+            let mut store = disk.open().unwrap();
+            store.commit(&[Write::PutMitigation(mitigation(1, State::Active))]).unwrap();
+            let ended = mitigation(1, State::Withdrawing);
+            disk.fault_at(disk.commits(), if crashed { Fault::CrashBefore } else { Fault::Full });
+            let outcome = Outcome::Mitigation { mitigation: ended.clone().into() };
+            let replies = vec![Reply { ticket: 1, result: Ok(outcome) }];
+            let step = Step { writes: vec![Write::PutMitigation(ended)], replies, ..Step::default() };
+            let durable = Journal::default().commit(&mut store, step, &at(0));
+            assert_eq!(durable.replies[0].result.is_ok(), answered, "{:?}", durable.replies[0]);
+            drop(store);
+            let stored = disk.open().unwrap().load().unwrap().mitigations;
+            assert_eq!(stored[&MitigationId(1)].state == State::Withdrawing, answered);
+        }
     }
 }

@@ -6,15 +6,19 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, params};
 
 use super::lock::{Lock, LockError};
-use super::{row, schema, sqlite};
+use super::{owner, row, schema, sqlite};
 use crate::clock::{UnixTime, nanoseconds};
 use crate::utc;
 
 /// How many of the daily copies are kept.
 const KEPT: usize = 7;
+/// How the names of files that were kept aside go on after that of the store.
+const ASIDE: &str = ".damaged-";
+/// The same for the files that SQLite keeps beside one that is open.
+const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 /// How often [`take_if_due`] takes one.
 const EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -85,7 +89,7 @@ pub fn back_up(folder: &Path, to: &Path) -> Result<(), BackupError> {
     let draft = draft_of(to);
     remove_if_there(&draft)?;
     let copied = connection.execute("VACUUM INTO ?1", params![draft.to_string_lossy()]).map_err(sqlite_error(&draft));
-    let finished = copied.and_then(|_| finish(&draft, to));
+    let finished = copied.and_then(|_| seal(&draft)).and_then(|()| reveal(&draft, to));
     if finished.is_err() {
         let _ = std::fs::remove_file(&draft);
     }
@@ -107,7 +111,8 @@ pub fn take_if_due(folder: &Path, now: SystemTime) -> Result<Option<PathBuf>, Ba
     let to = backups(folder).join(format!("store-{}.sqlite", stamp(now)));
     DirBuilder::new().recursive(true).mode(0o700).create(backups(folder)).map_err(io_error(&backups(folder)))?;
     back_up(folder, &to)?;
-    for old in newest_first(folder).into_iter().skip(KEPT) {
+    let drafts = entries_of(&backups(folder)).filter(|path| path.extension().is_some_and(|end| end == "draft"));
+    for old in newest_first(folder).into_iter().skip(KEPT).chain(drafts) {
         std::fs::remove_file(&old).map_err(io_error(&old))?;
     }
     Ok(Some(to))
@@ -117,7 +122,7 @@ pub fn take_if_due(folder: &Path, now: SystemTime) -> Result<Option<PathBuf>, Ba
 /// run.
 ///
 /// # Errors
-/// When it runs, or when the copy is no good store: then nothing has changed.
+/// When it runs, when the copy is no good store, or when there is no room for it: then nothing has changed.
 pub fn restore(folder: &Path, from: &Path, now: SystemTime) -> Result<Option<PathBuf>, BackupError> {
     // First, so that a file that is no copy leaves no trace.
     verify(from)?;
@@ -127,25 +132,21 @@ pub fn restore(folder: &Path, from: &Path, now: SystemTime) -> Result<Option<Pat
         LockError::Io(error) => io_error(&folder.join("lock"))(error),
     })?;
     let store = folder.join(sqlite::FILE);
-    let aside = keep_aside(&store, now).map_err(|error| io_error(&store)(io::Error::other(error.to_string())))?;
-    put_in_place(from, &store)?;
-    Ok(aside)
+    replacement(from, &store)?.put_in_place(now)
 }
 
 /// The copies of a folder, the newest first: their names begin with the time.
 pub(super) fn newest_first(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(backups(folder)).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> =
-        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "sqlite")).collect();
+    let is_copy = |path: &PathBuf| path.extension().is_some_and(|end| end == "sqlite");
+    let mut found: Vec<PathBuf> = entries_of(&backups(folder)).filter(is_copy).collect();
     found.sort_unstable_by(|a, b| b.cmp(a));
     found
 }
 
 /// Moves a file of the store aside, with the log of its writes; where to, if there was one.
-pub(super) fn keep_aside(store: &Path, now: SystemTime) -> Result<Option<PathBuf>, super::StoreError> {
-    let failed =
-        |error: io::Error| super::StoreError::Failed(format!("cannot keep {} aside: {error}", store.display()));
-    let aside = with_suffix(store, &format!(".damaged-{}", stamp(now)));
+pub(super) fn keep_aside(store: &Path, now: SystemTime) -> io::Result<Option<PathBuf>> {
+    let failed = |error: io::Error| io::Error::new(error.kind(), format!("it cannot be kept aside: {error}"));
+    let aside = with_suffix(store, &format!("{ASIDE}{}", stamp(now)));
     let aside = (0..).map(|n| if n == 0 { aside.clone() } else { with_suffix(&aside, &format!("-{n}")) });
     let Some(aside) = { aside }.find(|path| path.symlink_metadata().is_err()) else { return Ok(None) };
     let mut moved = false;
@@ -162,18 +163,74 @@ pub(super) fn keep_aside(store: &Path, now: SystemTime) -> Result<Option<PathBuf
     Ok(moved.then_some(aside))
 }
 
-/// Copies a backup to where the store is looked for. The log of an earlier store has been moved away.
-pub(super) fn put_in_place(backup: &Path, store: &Path) -> Result<(), BackupError> {
-    let draft = draft_of(store);
-    remove_if_there(&draft)?;
-    std::fs::copy(backup, &draft).map_err(io_error(&draft))?;
-    mark(&draft)?;
-    finish(&draft, store)
+/// The newest file of a folder that was kept aside.
+pub(super) fn last_aside(folder: &Path) -> Option<PathBuf> {
+    let is_aside = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(&format!("{}{ASIDE}", sqlite::FILE)) && !COMPANIONS.iter().any(|end| name.ends_with(end))
+    };
+    entries_of(folder).filter(is_aside).max()
+}
+
+/// A copy that is whole, checked and on the disk, beside the store whose place it can take.
+#[derive(Debug)]
+pub(super) struct Replacement {
+    draft: PathBuf,
+    store: PathBuf,
+}
+
+/// Copies a backup to beside the store, which stays as it is: only what is known to fit takes its place.
+pub(super) fn replacement(backup: &Path, store: &Path) -> Result<Replacement, BackupError> {
+    let replacement = Replacement { draft: draft_of(store), store: store.to_owned() };
+    let draft = &replacement.draft;
+    remove_if_there(draft)?;
+    let mut from = File::open(backup).map_err(io_error(backup))?;
+    let mut to = owner::create(draft).map_err(io_error(draft))?;
+    io::copy(&mut from, &mut to).map_err(io_error(draft))?;
+    mark(draft)?;
+    seal(draft)?;
+    Ok(replacement)
+}
+
+/// Removes what a restore that was killed has left half made. Whoever asks has the lock.
+pub(super) fn forget_draft(folder: &Path) {
+    let store = folder.join(sqlite::FILE);
+    drop(Replacement { draft: draft_of(&store), store });
+}
+
+impl Replacement {
+    /// Takes the place of the store, which is kept aside; where, if there was one.
+    pub(super) fn put_in_place(self, now: SystemTime) -> Result<Option<PathBuf>, BackupError> {
+        let aside = keep_aside(&self.store, now).map_err(io_error(&self.store))?;
+        reveal(&self.draft, &self.store)?;
+        Ok(aside)
+    }
+}
+
+/// What was not put in place leaves nothing behind.
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        let _ = remove_if_there(&self.draft);
+        let _ = remove_if_there(&with_suffix(&self.draft, "-journal"));
+    }
+}
+
+impl BackupError {
+    /// Whether room on the disk is what is missing.
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Self::Sqlite { error, .. } => error.sqlite_error_code() == Some(ErrorCode::DiskFull),
+            Self::Io { error, .. } => {
+                matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// The files that SQLite keeps beside one that is open.
 pub(super) fn companions(store: &Path) -> [PathBuf; 2] {
-    [with_suffix(store, "-wal"), with_suffix(store, "-shm")]
+    COMPANIONS.map(|suffix| with_suffix(store, suffix))
 }
 
 /// It says of itself that it is a copy, in the same file so that no crash parts the two: what it holds to be in force may
@@ -187,12 +244,15 @@ fn mark(draft: &Path) -> Result<(), BackupError> {
     connection.close().map_err(|(_, error)| sqlite_error(draft)(error))
 }
 
-/// A copy becomes visible only whole, checked and on the disk.
-fn finish(draft: &Path, to: &Path) -> Result<(), BackupError> {
+/// A copy is checked, and on the disk, before it becomes visible.
+fn seal(draft: &Path) -> Result<(), BackupError> {
     verify(draft)?;
     let file = File::open(draft).map_err(io_error(draft))?;
     file.set_permissions(Permissions::from_mode(0o600)).map_err(io_error(draft))?;
-    file.sync_all().map_err(io_error(draft))?;
+    file.sync_all().map_err(io_error(draft))
+}
+
+fn reveal(draft: &Path, to: &Path) -> Result<(), BackupError> {
     std::fs::rename(draft, to).map_err(io_error(to))?;
     sync_folder_of(to).map_err(io_error(to))
 }
@@ -217,6 +277,11 @@ fn verify(path: &Path) -> Result<(), BackupError> {
         Ok(Some(problem)) => Err(refused(problem)),
         Err(error) => Err(refused(error.to_string())),
     }
+}
+
+/// What is in a folder; nothing when it is not there.
+fn entries_of(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 fn backups(folder: &Path) -> PathBuf {

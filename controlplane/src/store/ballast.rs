@@ -1,13 +1,14 @@
 //! Room that is kept for the ledger: a file of zeros, deleted when the disk is full, so that what must be written down
 //! while an attack runs still can be.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::statvfs;
+
+use super::owner;
 
 /// What is kept free: years of ledger entries, and little of any disk.
 const BYTES: i64 = 64 << 20;
@@ -33,7 +34,7 @@ impl Ballast {
         if free_bytes(folder)? < 2 * BYTES.unsigned_abs() {
             return Ok(false);
         }
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&self.path)?;
+        let file = owner::open(&self.path)?;
         let reserved = fallocate(&file, FallocateFlags::empty(), 0, BYTES).map_err(io::Error::from);
         if let Err(error) = reserved.and_then(|()| file.sync_all()) {
             self.free()?;

@@ -12,7 +12,7 @@ use crate::actor::Actor;
 use crate::clock::{Deadline, Now, UnixTime};
 use crate::driver::DriverName;
 use crate::incident::{Incident, Phase, Severity, TimelineEntry, TimelineKind};
-use crate::ledger::{Direction, Id, IncidentId, Mitigation, MitigationId, Spec, State};
+use crate::ledger::{Direction, Id, IncidentId, Mitigation, MitigationId, Outcome, Spec, State};
 use crate::notify::{Message, MessageId, Topic};
 
 pub(super) const NOON: SystemTime = SystemTime::UNIX_EPOCH;
@@ -48,6 +48,7 @@ behaviour! {
     putting_again_replaces_and_deleting_what_is_not_there_is_nothing,
     an_incident_goes_with_its_timeline_and_its_runbook_and_no_other,
     a_store_has_one_user,
+    an_end_that_was_noted_beside_the_store_holds_over_restarts,
     any_sequence_of_writes_reads_as_it_was_applied,
 }
 
@@ -89,7 +90,7 @@ pub(super) fn entry(incident: u64, number: u32) -> TimelineEntry {
     }
 }
 
-pub(super) fn mitigation(id: u64, state: State) -> Mitigation {
+pub(crate) fn mitigation(id: u64, state: State) -> Mitigation {
     let prefix = "192.0.2.7/32".parse().unwrap();
     Mitigation {
         id: MitigationId(id),
@@ -220,6 +221,22 @@ fn an_incident_goes_with_its_timeline_and_its_runbook_and_no_other(place: &dyn P
     assert_eq!((left.runbooks.len(), left.timeline.len()), (3, 36));
     let numbers: Vec<u32> = left.timeline.keys().filter(|(id, _)| id.0 == 10).map(|(_, number)| *number).collect();
     assert_eq!(numbers, (0..12).collect::<Vec<_>>());
+}
+
+fn an_end_that_was_noted_beside_the_store_holds_over_restarts(place: &impl Place) {
+    let put = |id, state| Write::PutMitigation(mitigation(id, state));
+    let mut store = place.open().unwrap();
+    store.commit(&[put(1, State::Active), put(2, State::Active), put(3, State::Ended)]).unwrap();
+    store.note_ends(&[1, 3, 99].map(MitigationId)).unwrap();
+    drop(store);
+    for _ in 0..2 {
+        let mut store = place.open().unwrap();
+        let ledger = store.load().unwrap().mitigations;
+        let states: Vec<State> = ledger.values().map(|entry| entry.state).collect();
+        assert_eq!(states, [State::Withdrawing, State::Active, State::Ended]);
+        assert_eq!(ledger[&MitigationId(1)].outcome, Some(Outcome::Withdrawn));
+        store.commit(&[Write::PutNextId(Id(4))]).unwrap();
+    }
 }
 
 fn a_store_has_one_user(place: &dyn Place) {

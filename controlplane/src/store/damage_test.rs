@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::behaviour::{NOON, contents_of, entry, incident, mitigation};
 use super::{Beginning, SqliteStore, Store, StoreError, Write, back_up, restore, take_if_due};
-use crate::ledger::{Id, State};
+use crate::ledger::{Id, MitigationId, State};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -247,6 +247,13 @@ impl SmallDisk {
     }
 }
 
+/// Leaves no room on the disk of a file.
+fn fill_up(path: &Path) {
+    let mut file = fs::File::create(path).unwrap();
+    while std::io::Write::write_all(&mut file, &[7; 65_536]).is_ok() {}
+    while std::io::Write::write_all(&mut file, &[7; 512]).is_ok() {}
+}
+
 impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg(self.0.path()).status();
@@ -261,11 +268,7 @@ fn on_a_full_disk_the_ballast_makes_room_then_commits_fail_and_then_work_again()
     assert_eq!(fs::metadata(folder.join("ballast")).unwrap().len(), 64 << 20);
     store.commit(&[Write::PutMitigation(mitigation(0, State::Active))]).unwrap();
     // Something else fills the disk, captures for one.
-    let fill = |name: &str| {
-        let mut file = fs::File::create(disk.0.path().join(name)).unwrap();
-        while std::io::Write::write_all(&mut file, &[7; 65_536]).is_ok() {}
-        while std::io::Write::write_all(&mut file, &[7; 512]).is_ok() {}
-    };
+    let fill = |name: &str| fill_up(&disk.0.path().join(name));
     fill("first");
     for id in 1..50 {
         store.commit(&[Write::PutMitigation(mitigation(id, State::Active))]).unwrap();
@@ -294,6 +297,83 @@ fn on_a_full_disk_the_ballast_makes_room_then_commits_fail_and_then_work_again()
     store.maintain();
     assert_eq!(fs::metadata(folder.join("ballast")).unwrap().len(), 64 << 20);
     assert_eq!(store.load().unwrap().mitigations.len() as u64, id + 1);
+}
+
+#[test]
+fn a_copy_that_does_not_fit_changes_nothing_and_what_a_killed_restore_left_is_told() {
+    let Some(disk) = SmallDisk::new(16) else { return };
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (folder, copy, fill) =
+        (disk.0.path().join("controlplane"), elsewhere.path().join("copy.sqlite"), disk.0.path().join("fill"));
+    left_behind(&folder, 300);
+    back_up(&folder, &copy).unwrap();
+    let there = || {
+        let mut names: Vec<_> = fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = there();
+    fill_up(&fill);
+    let error = restore(&folder, &copy, NOON).unwrap_err();
+    assert!(error.is_full(), "{error}");
+    fs::remove_file(&fill).unwrap();
+    assert_eq!(there(), before);
+    assert_eq!(contents_of(&folder).mitigations.len(), 300);
+
+    // As a restore leaves it that is killed between its two renames.
+    fs::rename(file(&folder), folder.join("store.sqlite.damaged-20261130T222051Z")).unwrap();
+    fs::write(folder.join("store.sqlite.draft"), "half").unwrap();
+    let (_store, beginning) = SqliteStore::open(&folder, NOON).unwrap();
+    let (_, aside) = aside_of(beginning);
+    assert!(aside.unwrap().ends_with("store.sqlite.damaged-20261130T222051Z"));
+    assert!(!folder.join("store.sqlite.draft").exists());
+}
+
+#[test]
+fn a_backup_that_does_not_fit_is_waited_for_and_no_empty_store_begun() {
+    let Some(disk) = SmallDisk::new(16) else { return };
+    let (folder, fill) = (disk.0.path().join("controlplane"), disk.0.path().join("fill"));
+    left_behind(&folder, 300);
+    let backup = take_if_due(&folder, NOON).unwrap().unwrap();
+    fs::write(file(&folder), vec![0xa5; 70_000]).unwrap();
+    fill_up(&fill);
+    let error = SqliteStore::open(&folder, NOON).unwrap_err();
+    assert!(matches!(error, StoreError::Full(_)), "{error}");
+    assert_eq!(fs::metadata(file(&folder)).unwrap().len(), 70_000, "it is where it was");
+    fs::remove_file(&fill).unwrap();
+    let (mut store, beginning) = SqliteStore::open(&folder, NOON).unwrap();
+    let (from, aside) = aside_of(beginning);
+    assert_eq!((from, aside.is_some()), (Some(backup), true));
+    assert_eq!(store.load().unwrap().mitigations.len(), 300);
+}
+
+#[test]
+fn what_is_withdrawn_on_a_full_disk_stays_withdrawn_over_a_restart() {
+    let Some(disk) = SmallDisk::new(16) else { return };
+    let (folder, fill) = (disk.0.path().join("controlplane"), disk.0.path().join("fill"));
+    let (mut store, _) = SqliteStore::open(&folder, NOON).unwrap();
+    let all: Vec<Write> = (0..100).map(|id| Write::PutMitigation(mitigation(id, State::Active))).collect();
+    store.commit(&all).unwrap();
+    fill_up(&fill);
+    let mut id = 100;
+    while store.commit(&[Write::PutMitigation(mitigation(id, State::Active))]).is_ok() {
+        id += 1;
+    }
+    // More than are withdrawn by hand before somebody makes room.
+    for withdrawn in 0..100 {
+        store.note_ends(&[MitigationId(withdrawn)]).unwrap();
+    }
+    drop(store);
+    let withdrawn = || {
+        let ledger = SqliteStore::open(&folder, NOON).unwrap().0.load().unwrap().mitigations;
+        ledger.into_values().filter(|entry| !entry.is_wanted()).map(|entry| entry.id.0).collect::<Vec<_>>()
+    };
+    assert_eq!(withdrawn(), (0..100).collect::<Vec<_>>(), "while the disk is full");
+    fs::remove_file(&fill).unwrap();
+    for _ in 0..2 {
+        assert_eq!(withdrawn(), (0..100).collect::<Vec<_>>());
+    }
+    assert!(fs::read(folder.join("withdrawn")).unwrap().iter().all(|byte| *byte == 0), "the store has them now");
 }
 
 #[test]

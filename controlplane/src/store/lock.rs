@@ -1,9 +1,10 @@
 //! One control plane per state folder: two that act on one ledger would undo each other's measures.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use super::owner;
 
 /// The lock, given back when dropped, also by `kill -9`.
 #[derive(Debug)]
@@ -23,15 +24,7 @@ pub(super) enum LockError {
 impl Lock {
     /// Takes the lock of a folder, or says who has it. Never waits.
     pub(super) fn take(folder: &Path) -> Result<Self, LockError> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(folder.join("lock"))
-            .map_err(LockError::Io)?;
+        let mut file = owner::open(&folder.join("lock")).map_err(LockError::Io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

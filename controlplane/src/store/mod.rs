@@ -2,7 +2,9 @@
 
 mod backup;
 mod ballast;
+mod ends;
 mod lock;
+mod owner;
 mod record;
 mod row;
 mod schema;
@@ -11,9 +13,11 @@ mod twin;
 mod witness;
 
 #[cfg(test)]
-mod behaviour;
+pub(crate) mod behaviour;
 #[cfg(test)]
 mod damage_test;
+
+use crate::ledger::MitigationId;
 
 pub use backup::{BackupError, back_up, restore, take_if_due};
 pub use record::{Contents, KillSwitch, Position, Record, Request, RunbookState, Write};
@@ -53,4 +57,11 @@ pub trait Store: Send {
     /// # Errors
     /// Then nothing of the batch is stored.
     fn commit(&mut self, batch: &[Write]) -> Result<(), StoreError>;
+
+    /// Notes beside the store which mitigations an operator has ended, while it takes no batch: what is loaded after a
+    /// restart has them ended all the same.
+    ///
+    /// # Errors
+    /// Then a restart would begin them again.
+    fn note_ends(&mut self, ids: &[MitigationId]) -> Result<(), StoreError>;
 }

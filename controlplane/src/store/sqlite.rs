@@ -6,10 +6,12 @@
 //!                       /store.sqlite.damaged-*    what could not be read, kept aside
 //!                       /backups/store-*.sqlite    copies, made every day and when asked for
 //!                       /kill-switch.json          the kill switch once more, for when the store is lost
+//!                       /withdrawn                what operators ended while the store took nothing
 //!                       /ballast                   64 MiB, freed when the disk is full
 //!                       /lock                      held by the process that has the store open
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -19,13 +21,14 @@ use std::time::{Duration, SystemTime};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, params};
 
 use super::ballast::{self, Ballast};
+use super::ends::{self, Ends};
 use super::lock::{Lock, LockError};
 use super::row::{self, Change, Stored};
 use super::schema::{self, SchemaError};
 use super::witness::Witness;
-use super::{Contents, KillSwitch, Store, StoreError, Write, backup};
+use super::{Contents, KillSwitch, Store, StoreError, Write, backup, owner};
 use crate::incident::TimelineEntry;
-use crate::ledger::IncidentId;
+use crate::ledger::{IncidentId, MitigationId};
 
 /// The file's name in its folder.
 pub(super) const FILE: &str = "store.sqlite";
@@ -44,6 +47,7 @@ pub struct SqliteStore {
     folder: PathBuf,
     ballast: Ballast,
     witness: Witness,
+    ends: Ends,
     _lock: Lock,
 }
 
@@ -89,6 +93,7 @@ impl SqliteStore {
             LockError::Held(by) => StoreError::Locked(format!("{} is in use by process {by}", folder.display())),
             LockError::Io(error) => StoreError::Failed(format!("cannot lock {}: {error}", folder.display())),
         })?;
+        backup::forget_draft(folder);
         let ballast = Ballast::in_folder(folder);
         let opened = match open_or_replace(folder, now) {
             // What the last start needs is what the ballast is for.
@@ -99,7 +104,9 @@ impl SqliteStore {
         connection.busy_timeout(BUSY).map_err(|error| store_error(folder, &error))?;
         tell(&beginning);
         let witness = Witness::in_folder(folder);
-        let store = Self { connection, folder: folder.to_owned(), ballast, witness, _lock: lock };
+        let ends = Ends::in_folder(folder)
+            .map_err(|error| StoreError::Failed(format!("{}: withdrawals: {error}", folder.display())))?;
+        let store = Self { connection, folder: folder.to_owned(), ballast, witness, ends, _lock: lock };
         store.put_down_ballast();
         Ok((store, beginning))
     }
@@ -166,6 +173,11 @@ impl Store for SqliteStore {
         let rows = read(&self.connection).map_err(|error| store_error(&self.folder, &error))?;
         let mut contents = row::contents(rows)?;
         contents.kill_switch = self.witness.agree(contents.kill_switch, contents.restored);
+        let ended = ends::end(&mut contents, self.ends.noted());
+        // What does not fit yet stays noted.
+        if self.commit(&ended).is_ok() {
+            self.ends.forget(|_| true);
+        }
         Ok(contents)
     }
 
@@ -185,7 +197,19 @@ impl Store for SqliteStore {
             outcome => outcome?,
         }
         self.tell_witness(turned.filter(|state| !state.engaged));
+        if !self.ends.noted().is_empty() {
+            let ended = batch.iter().filter_map(|write| match write {
+                Write::PutMitigation(entry) => Some(entry.id).filter(|_| !entry.is_wanted()),
+                _ => None,
+            });
+            let ended: BTreeSet<MitigationId> = ended.collect();
+            self.ends.forget(|id| ended.contains(id));
+        }
         Ok(())
+    }
+
+    fn note_ends(&mut self, ids: &[MitigationId]) -> Result<(), StoreError> {
+        self.ends.note(ids).map_err(|error| StoreError::Failed(format!("{}: {error}", self.folder.display())))
     }
 }
 
@@ -267,8 +291,10 @@ fn open_or_replace(folder: &Path, now: SystemTime) -> Result<(Connection, Beginn
         Err(error) => return Err(StoreError::Failed(format!("{}: {error}", path.display()))),
     };
     let backups = backup::newest_first(folder);
+    // What a restore that was killed has kept aside, for one.
+    let left = backup::last_aside(folder).filter(|_| length.unwrap_or(0) == 0);
     // A file without anything in it is what a crash leaves behind, of the first start or of a disk that lost writes.
-    if length.unwrap_or(0) == 0 && backups.is_empty() {
+    if length.unwrap_or(0) == 0 && backups.is_empty() && left.is_none() {
         remove_companions(&path)?;
         return open_file(&path).map(|connection| (connection, Beginning::New)).map_err(|error| match error {
             OpenError::Damaged(reason) => StoreError::Failed(reason),
@@ -284,18 +310,28 @@ fn open_or_replace(folder: &Path, now: SystemTime) -> Result<(Connection, Beginn
             Err(OpenError::Damaged(reason)) => reason,
         },
     };
-    let aside = backup::keep_aside(&path, now)?;
+    let mut aside = left;
     for backup in backups {
-        match backup::put_in_place(&backup, &path).map_err(|error| error.to_string()).and_then(|()| {
-            open_file(&path).map_err(|error| match error {
-                OpenError::Damaged(reason) => reason,
-                OpenError::Store(error) => error.to_string(),
-            })
-        }) {
+        let replaced = backup::replacement(&backup, &path).and_then(|replacement| replacement.put_in_place(now));
+        let opened = match replaced {
+            Ok(kept) => {
+                aside = aside.or(kept);
+                open_file(&path).map_err(|error| match error {
+                    OpenError::Damaged(reason) => reason,
+                    OpenError::Store(error) => error.to_string(),
+                })
+            }
+            // To begin with nothing because a copy does not fit now would be to lose it.
+            Err(error) if error.is_full() => return Err(StoreError::Full(format!("{}: {error}", backup.display()))),
+            Err(error) => Err(error.to_string()),
+        };
+        match opened {
             Ok(connection) => return Ok((connection, Beginning::FromBackup { backup, aside, reason })),
             Err(error) => tracing::error!("the backup {} is no use: {error}", backup.display()),
         }
     }
+    let kept = backup::keep_aside(&path, now);
+    aside = aside.or(kept.map_err(|error| StoreError::Failed(format!("{}: {error}", path.display())))?);
     remove_companions(&path)?;
     let _ = std::fs::remove_file(&path);
     match open_file(&path) {
@@ -331,6 +367,15 @@ fn open_file(path: &Path) -> Result<Connection, OpenError> {
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NOFOLLOW
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    match owner::create(path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => {
+            let text = format!("cannot make {}: {error}", path.display());
+            let is_full = error.kind() == io::ErrorKind::StorageFull;
+            return Err(OpenError::Store(if is_full { StoreError::Full(text) } else { StoreError::Failed(text) }));
+        }
+    }
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY_AT_START).map_err(failed)?;
     // Whose file it is, before anything in it changes.

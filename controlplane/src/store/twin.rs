@@ -4,11 +4,12 @@
 //! The [`Disk`] outlives the process that is simulated; [`Disk::open`] is what a start does. It behaves as the store on
 //! disk does, which the shared tests of both hold it to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::row::{self, Change};
-use super::{Contents, Store, StoreError, Write};
+use super::row::{self, Change, Stored};
+use super::{Contents, Store, StoreError, Write, ends};
+use crate::ledger::MitigationId;
 
 /// What goes wrong with one commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,8 @@ struct State {
     faults: BTreeMap<u64, Fault>,
     /// Room for so many bytes of keys and documents.
     room: Option<usize>,
+    /// What was ended while nothing was stored; for ever, for ids are never given again.
+    noted: BTreeSet<MitigationId>,
 }
 
 type Rows = BTreeMap<(&'static str, String), String>;
@@ -109,7 +112,8 @@ impl Disk {
     pub fn survives(&self) -> Result<Contents, StoreError> {
         let state = self.state();
         let rows = state.synced.as_ref().unwrap_or(&state.rows).iter();
-        row::contents(rows.map(|((kind, key), document)| ((*kind).to_owned(), key.clone(), document.clone())).collect())
+        state
+            .contents(rows.map(|((kind, key), document)| ((*kind).to_owned(), key.clone(), document.clone())).collect())
     }
 
     /// Another disk, with a copy of this one that was put back in the place of a store: what survives a power cut now, with
@@ -119,7 +123,8 @@ impl Disk {
         let state = self.state();
         let mut rows = state.synced.as_ref().unwrap_or(&state.rows).clone();
         rows.insert((row::RESTORED, row::ONLY.to_owned()), "true".to_owned());
-        Self(Arc::new(Mutex::new(State { rows, ..State::default() })))
+        let noted = state.noted.clone();
+        Self(Arc::new(Mutex::new(State { rows, noted, ..State::default() })))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -134,6 +139,12 @@ impl State {
             self.rows = synced;
         }
         self.in_use = false;
+    }
+
+    fn contents(&self, rows: Vec<Stored>) -> Result<Contents, StoreError> {
+        let mut contents = row::contents(rows)?;
+        ends::end(&mut contents, &self.noted);
+        Ok(contents)
     }
 
     fn store(&mut self, changes: Vec<Change>, is_synced: bool) -> Result<(), StoreError> {
@@ -188,7 +199,7 @@ impl Store for Twin {
         self.check(&state)?;
         let stored = state.rows.iter();
         let stored = stored.map(|((kind, key), document)| ((*kind).to_owned(), key.clone(), document.clone()));
-        row::contents(stored.collect())
+        state.contents(stored.collect())
     }
 
     fn commit(&mut self, batch: &[Write]) -> Result<(), StoreError> {
@@ -217,6 +228,13 @@ impl Store for Twin {
                 Err(crashed())
             }
         }
+    }
+
+    fn note_ends(&mut self, ids: &[MitigationId]) -> Result<(), StoreError> {
+        let mut state = self.disk.state();
+        self.check(&state)?;
+        state.noted.extend(ids);
+        Ok(())
     }
 }
 

@@ -4,11 +4,11 @@
 //! It is engaged when either says so, but for a store that came from a backup: then the file alone knows what was last.
 //! A file that cannot be understood counts as engaged, for nobody knows that it is not.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::owner;
 use super::record::KillSwitch;
 use crate::actor::Actor;
 use crate::clock::Now;
@@ -72,8 +72,8 @@ impl Witness {
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let options = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    let mut file = options?;
+    let mut file = owner::open(path)?;
+    file.set_len(0)?;
     file.write_all(bytes)?;
     file.sync_all()
 }
