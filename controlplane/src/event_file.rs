@@ -1,5 +1,8 @@
 //! Where the events go, and how far they have come: the file is the memory of its own position.
 //!
+//! A file that has come to its limit takes the place of its predecessor, `NAME.1`, and a new one is begun: the two never
+//! have more than twice the limit and one batch of lines.
+//!
 //! What is no regular file (standard output, a pipe, a device) may have a reader who does not read, and writing to it would
 //! hold up whoever writes. A thread of its own writes there, and lines that it has no room for are left out and counted.
 
@@ -7,7 +10,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
@@ -25,17 +28,32 @@ pub struct EventFile {
 
 enum Out {
     /// At once: it is there when it was written.
-    File(File),
+    File(Bounded),
     /// By a thread.
     Reader { texts: Option<SyncSender<String>>, written: Receiver<()>, left_out: u64 },
 }
 
+/// A file, and how long it may become.
+struct Bounded {
+    file: File,
+    path: PathBuf,
+    /// Bytes in it.
+    length: u64,
+    /// Bytes.
+    limit: u64,
+    in_trouble: bool,
+}
+
+/// Bytes in one file: some hundred thousand events.
+const LIMIT: u64 = 128 << 20;
 /// How far back a position is looked for: far more than any line.
 const TAIL_BYTES: u64 = 1 << 20;
 /// Writes that a reader may be behind.
 const WAITING: usize = 4_096;
 /// How long a reader may take for the last lines when everything ends.
 const LAST_LINES: Duration = Duration::from_secs(1);
+/// What the name of the file before goes on with.
+const PREDECESSOR: &str = ".1";
 
 impl EventFile {
     /// `-` is standard output, anything else a file to append to.
@@ -43,12 +61,21 @@ impl EventFile {
     /// # Errors
     /// When the file cannot be read and written.
     pub fn open(name: &str) -> io::Result<Self> {
+        Self::with_limit(name, LIMIT)
+    }
+
+    fn with_limit(name: &str, limit: u64) -> io::Result<Self> {
         let (file, position) = if name == "-" {
             (File::from(io::stdout().as_fd().try_clone_to_owned()?), None)
         } else {
             open_at_end(Path::new(name))?
         };
-        let out = if name != "-" && file.metadata()?.is_file() { Out::File(file) } else { Out::of_reader(file, name)? };
+        let out = if name != "-" && file.metadata()?.is_file() {
+            let length = file.metadata()?.len();
+            Out::File(Bounded { file, path: PathBuf::from(name), length, limit, in_trouble: false })
+        } else {
+            Out::of_reader(file, name)?
+        };
         Ok(Self { out, name: name.to_owned(), position, in_trouble: false })
     }
 
@@ -102,7 +129,7 @@ impl Out {
 
     fn write(&mut self, mut text: String, lines: usize) -> io::Result<()> {
         match self {
-            Self::File(file) => file.write_all(text.as_bytes()),
+            Self::File(bounded) => bounded.write(text.as_bytes()),
             Self::Reader { texts, left_out, .. } => {
                 let Some(texts) = texts else { return Ok(()) };
                 // The reader learns what he has missed.
@@ -128,6 +155,39 @@ impl Out {
     }
 }
 
+impl Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let more = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if self.length > 0 && self.length.saturating_add(more) > self.limit {
+            match self.begin_anew() {
+                Ok(()) => self.in_trouble = false,
+                // Too long a file is better than lost events; once per trouble.
+                Err(error) => {
+                    if !std::mem::replace(&mut self.in_trouble, true) {
+                        let path = self.path.display();
+                        tracing::error!("{path} has come to its limit, and no new one can be begun: {error}");
+                    }
+                }
+            }
+        }
+        self.file.write_all(bytes)?;
+        self.length = self.length.saturating_add(more);
+        Ok(())
+    }
+
+    /// The new file is locked before it has the name, so that there is no moment for a second writer.
+    fn begin_anew(&mut self) -> io::Result<()> {
+        let next = beside(&self.path, ".next");
+        let file = writable(&next)?;
+        lock(&file)?;
+        file.set_len(0)?;
+        std::fs::rename(&self.path, beside(&self.path, PREDECESSOR))?;
+        std::fs::rename(&next, &self.path)?;
+        (self.file, self.length) = (file, 0);
+        Ok(())
+    }
+}
+
 impl Drop for Out {
     fn drop(&mut self) {
         if let Self::Reader { texts, written, .. } = self {
@@ -141,31 +201,56 @@ impl Drop for Out {
 
 /// A process that was killed may have left half a line: it is ended, and the position is that of a whole one.
 fn open_at_end(path: &Path) -> io::Result<(File, Option<(String, u64)>)> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path)?;
+    let mut file = writable(path)?;
     // Pipes and devices have no length and no past, and any number may write to them.
     if !file.metadata()?.is_file() {
         return Ok((file, None));
     }
-    // Two that append to one file would write every event twice.
-    {
-        file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => io::Error::other("another process writes to it; stop it, or name another file"),
-            TryLockError::Error(error) => error,
-        })?;
-    }
-    let length = file.seek(SeekFrom::End(0))?;
-    if length == 0 {
-        return Ok((file, None));
-    }
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
-    let mut tail = Vec::new();
-    (&mut file).take(TAIL_BYTES).read_to_end(&mut tail)?;
-    if tail.last() != Some(&b'\n') {
+    lock(&file)?;
+    let tail = tail(&mut file)?;
+    if tail.last().is_some_and(|last| *last != b'\n') {
         file.write_all(b"\n")?;
     }
-    let tail = String::from_utf8_lossy(&tail);
-    let position = tail.lines().rev().find_map(event_line::position);
+    let position = match position_in(&tail) {
+        Some(position) => Some(position),
+        // Killed when it had just begun a new one.
+        None => match File::open(beside(path, PREDECESSOR)) {
+            Ok(mut predecessor) => position_in(&self::tail(&mut predecessor)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        },
+    };
     Ok((file, position))
+}
+
+fn writable(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).append(true).create(true).mode(0o640).open(path)
+}
+
+/// Two that append to one file would write every event twice.
+fn lock(file: &File) -> io::Result<()> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => io::Error::other("another process writes to it; stop it, or name another file"),
+        TryLockError::Error(error) => error,
+    })
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn tail(file: &mut File) -> io::Result<Vec<u8>> {
+    let length = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+    let mut tail = Vec::new();
+    file.take(TAIL_BYTES).read_to_end(&mut tail)?;
+    Ok(tail)
+}
+
+fn position_in(tail: &[u8]) -> Option<(String, u64)> {
+    String::from_utf8_lossy(tail).lines().rev().find_map(event_line::position)
 }
 
 #[cfg(test)]
@@ -194,6 +279,51 @@ mod tests {
         file.write(&[json!({ "event": "snapshot" })]);
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.ends_with(":8\n{\"event\":\"snapshot\"}\n"), "{text}");
+    }
+
+    #[test]
+    fn a_file_that_has_come_to_its_limit_is_kept_once_and_a_new_one_begun() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("events.jsonl");
+        let name = path.to_str().unwrap();
+        let mut file = EventFile::with_limit(name, 1_000).unwrap();
+        let mut sequence = 0;
+        let mut write = |file: &mut EventFile| {
+            sequence += 1;
+            file.write(&[json!({ "event": "snapshot", "boot_id": "a", "sequence": sequence })]);
+            sequence
+        };
+        for _ in 0..200 {
+            let last = write(&mut file);
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(text.lines().last().and_then(event_line::position), Some(("a".to_owned(), last)));
+            assert!(text.len() <= 1_000, "{}", text.len());
+        }
+        let names = || {
+            let mut names: Vec<_> =
+                std::fs::read_dir(folder.path()).unwrap().flatten().map(|e| e.file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(), ["events.jsonl", "events.jsonl.1"]);
+        let both =
+            [beside(&path, PREDECESSOR), path.clone()].map(|path| std::fs::read_to_string(path).unwrap()).concat();
+        let found: Vec<u64> = both.lines().filter_map(event_line::position).map(|(_, sequence)| sequence).collect();
+        assert!(found.len() > 20 && found.windows(2).all(|pair| pair[1] == pair[0] + 1), "{found:?}");
+        assert!(EventFile::open(name).err().unwrap().to_string().contains("another process writes to it"));
+
+        // Killed between the two renames, and after them.
+        drop(file);
+        std::fs::rename(&path, beside(&path, PREDECESSOR)).unwrap();
+        for _ in 0..2 {
+            assert_eq!(EventFile::open(name).unwrap().position(), Some(&("a".to_owned(), 200)));
+        }
+
+        // What is longer than the limit is one file still, and a start does not lose it.
+        let mut file = EventFile::with_limit(name, 10).unwrap();
+        write(&mut file);
+        drop(file);
+        assert_eq!(EventFile::with_limit(name, 10).unwrap().position(), Some(&("a".to_owned(), 201)));
     }
 
     #[test]
