@@ -289,6 +289,8 @@ impl Core {
         let incidents = Incidents::load(&contents, now);
         let mut ledger = Ledger::load(&policy.config.appliance.name, contents.mitigations, contents.restored, now);
         ledger.configure(policy.drivers.clone(), now);
+        let stuck =
+            ledger.live().filter(|entry| entry.is_stuck()).map(|entry| (entry.id, stages::stuck(entry))).collect();
         let mut progress = BTreeMap::new();
         for (id, state) in contents.runbooks {
             let read: Result<Progress, _> = serde_json::from_value(state.state);
@@ -343,7 +345,7 @@ impl Core {
             cursor: IncidentId(0),
             evaluated: BTreeMap::new(),
             stirred: BTreeSet::new(),
-            stuck: BTreeMap::new(),
+            stuck,
             results: BTreeMap::new(),
             tidied: None,
             caps: caps::Caps::default(),

@@ -159,8 +159,14 @@ impl Core {
         {
             return Err(Refused::NotFound { what: "open incident", name: id.to_string() });
         }
-        if !self.policy.config.zones.iter().any(|known| known.name == zone) {
+        let Some(known) = self.policy.config.zones.iter().find(|known| known.name == zone) else {
             return Err(Refused::NotFound { what: "zone", name: zone.to_owned() });
+        };
+        if let Spec::Filter(filter) = spec
+            && let Some(target) = filter.target.prefix
+            && !known.prefixes.iter().any(|prefix| prefix.covers(&target))
+        {
+            return Err(Refused::Precondition(format!("{target} is not in zone {zone}: name the zone that it is in")));
         }
         let driver = self
             .driver_for(spec)

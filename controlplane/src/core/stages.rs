@@ -21,6 +21,8 @@ use crate::store::{RunbookState, Write};
 const ROUNDS: usize = 32;
 /// A measure is judged by what was seen so long after it came into force.
 const JUDGED_AFTER: Duration = Duration::from_secs(10);
+/// And no later: anything may have happened since.
+const JUDGED_UNTIL: Duration = Duration::from_secs(60);
 /// A receiver that takes less than this share of what there was reports calm.
 const CALM_BELOW: f64 = 0.05;
 
@@ -385,8 +387,9 @@ impl Core {
                     step.commands.push(super::Command::Log(text.clone()));
                     (*id, text)
                 }
-                Notice::Stuck { id, reason } => {
-                    let text = format!("mitigation {id} cannot be ended so far: {reason}");
+                Notice::Stuck { id } => {
+                    let Some(entry) = self.ledger.get(*id) else { continue };
+                    let text = stuck(entry);
                     self.stuck.insert(*id, text.clone());
                     step.commands.push(super::Command::Log(text.clone()));
                     (*id, text)
@@ -434,29 +437,36 @@ impl Core {
             let report = match (taken, self.before.get(&(id, at))) {
                 (Some(taken), Some(before)) if (taken as f64) < CALM_BELOW * before.attack_bps => Report::Calm,
                 (Some(0), None) => Report::Calm,
-                (Some(_), _) => Report::Attack,
-                (None, _) => Report::None,
+                (Some(_), Some(_)) => Report::Attack,
+                // What came before it was told is not known after a restart: then it is tried.
+                (Some(_), None) | (None, _) => Report::None,
             };
             Sight { effective, report }
         };
         runbook.stages.iter().enumerate().map(sight).collect()
     }
 
-    /// If clean traffic fell after a stage came into force, and the attack did not, the stage goes.
+    /// If clean traffic fell after a measure upstream came into force, and the attack goes on as it did, the measure goes. Only the
+    /// newest, and only soon after it: what falls later, or while the attack grows, is the attack's doing, and who attacks must not
+    /// be able to end what holds him off.
     fn revert_harm(&mut self, id: IncidentId, now: &Now, step: &mut Step) {
-        let Some(incident) = self.incidents.get(id) else { return };
+        let (Some(incident), Some(runbook)) = (self.incidents.get(id), self.runbook(id)) else { return };
         let Some(goodput) = self.meters.effect(incident).goodput_ratio else { return };
         let attack = incident.rates.bps;
-        let harmful = self.before.iter().filter(|((incident, _), before)| {
-            let judged = *incident == id && now.since(&before.at) >= JUDGED_AFTER;
-            let fell = before.goodput_ratio.is_some_and(|before| goodput < 0.5 * before);
-            judged && fell && attack >= 0.9 * before.attack_bps
-        });
-        let harmful: Vec<usize> = harmful.map(|((_, at), _)| *at).collect();
-        for at in harmful {
+        let upstream = |at: usize| runbook.stages.get(at).filter(|stage| stage.action.is_upstream());
+        let newest = self
+            .before
+            .range((id, 0)..=(id, usize::MAX))
+            .filter_map(|((_, at), before)| Some((*at, before, upstream(*at)?)))
+            .max_by_key(|(_, before, _)| before.at.monotonic);
+        let Some((at, before, stage)) = newest else { return };
+        let judged = (JUDGED_AFTER..=JUDGED_UNTIL).contains(&now.since(&before.at));
+        let fell = before.goodput_ratio.is_some_and(|before| goodput < 0.5 * before);
+        let goes_on = (0.9..=1.1).contains(&(attack / before.attack_bps));
+        if judged && fell && goes_on {
+            let name = stage.name.clone();
             self.before.remove(&(id, at));
-            let name = self.runbook(id).and_then(|runbook| runbook.stages.get(at)).map(|stage| stage.name.clone());
-            self.end_stages(id, name.as_deref(), End::Reverted, now);
+            self.end_stages(id, Some(&name), End::Reverted, now);
             self.drive(id, Input::Revert { stage: at }, now, step);
         }
     }
@@ -475,4 +485,9 @@ impl Core {
         let text = format!("stage {} ({}) {}", stage.name, stage.action.name(), news.words());
         self.tell(id, &stage.notify, topic, &text, now, step);
     }
+}
+
+/// What somebody has to look at.
+pub(super) fn stuck(entry: &Mitigation) -> String {
+    format!("mitigation {} cannot be ended so far: {}", entry.id, entry.error.as_deref().unwrap_or_default())
 }

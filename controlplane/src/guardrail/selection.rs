@@ -19,7 +19,10 @@ pub fn dropped(spec: &Spec, zone_of: impl Fn(&Prefix) -> Option<String>) -> Opti
     let (target, filters) = match spec {
         Spec::Filter(filter) => {
             let requests = filter.filters.iter().filter_map(|stored| stored.request().ok());
-            let drops = |request: &FilterRequest| matches!(request.action, Action::Drop | Action::BlockSource { .. });
+            // A limit that lets nothing pass drops.
+            let drops = |request: &FilterRequest| {
+                matches!(request.action, Action::Drop | Action::BlockSource { .. } | Action::Limit { pps: 0, .. })
+            };
             (filter.target.clone(), requests.filter(drops).collect::<Vec<_>>())
         }
         Spec::FlowSpec { rule, action: FlowAction::Drop } => {

@@ -210,7 +210,7 @@ impl Ledger {
                 entry.retry_at = Some(now.after(pause(id, entry.failures, retry_after)));
                 entry.error = Some(error.to_string());
                 if entry.failures == FAILURES_TOLD {
-                    notices.push(Notice::Stuck { id, reason: error.to_string() });
+                    notices.push(Notice::Stuck { id });
                 }
             }
         }

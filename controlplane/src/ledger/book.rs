@@ -90,8 +90,6 @@ pub enum Notice {
     Stuck {
         /// Which.
         id: MitigationId,
-        /// Why, in words.
-        reason: String,
     },
     /// It has ended, and that was verified as far as the driver can.
     Ended {

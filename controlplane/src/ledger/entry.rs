@@ -157,6 +157,9 @@ pub struct Mitigation {
 }
 
 impl Mitigation {
+    /// Attempts to end it in a row that failed, before somebody is told.
+    pub(super) const STUCK: u32 = 3;
+
     /// True while it may be in force outside.
     pub fn may_be_in_force(&self) -> bool {
         self.touched && !self.has_ended()
@@ -165,6 +168,11 @@ impl Mitigation {
     /// True when nothing more is to be done.
     pub fn has_ended(&self) -> bool {
         matches!(self.state, State::Ended | State::Failed)
+    }
+
+    /// True when it has been asked for in vain to end, so often that somebody should look.
+    pub fn is_stuck(&self) -> bool {
+        self.state == State::Withdrawing && self.failures >= Self::STUCK
     }
 
     /// True while it shall be in force.

@@ -90,8 +90,8 @@ impl Ledger {
                 entry.failures = entry.failures.saturating_add(1);
                 entry.retry_at = Some(now.after(super::advance::pause(id, entry.failures, None)));
                 entry.error = Some("the driver says that it has ended, and still shows it".to_owned());
-                if entry.failures == 3 {
-                    notices.push(Notice::Stuck { id, reason: entry.error.clone().unwrap_or_default() });
+                if entry.failures == Mitigation::STUCK {
+                    notices.push(Notice::Stuck { id });
                 }
                 self.touch(id, now);
             }

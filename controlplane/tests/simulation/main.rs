@@ -2,7 +2,7 @@
 //!
 //! Each seed is one life: attacks come and go while everything fails (safety: nothing unsafe ever happens), then faults
 //! stop, then the attacks (liveness: everything converges). The same seed is the same life. `LEVEE_SEEDS=FIRST..LAST` runs
-//! others than the default; `scripts/test simulation` runs 10 000.
+//! others than the default; `scripts/test lives` runs 10 000.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod bug;
