@@ -120,6 +120,18 @@ impl Core {
                 (lowered.rule, exact, lowered.effect)
             }));
         }
+        if rules.is_empty() && down {
+            // The filters have ended, for nothing reaches them any more. What is in force is known all the same, and has to be
+            // stepped down: it could not end otherwise.
+            let in_force = self.ledger.of_incident(id).filter(|entry| entry.is_wanted());
+            for entry in in_force {
+                if let Spec::FlowSpec { rule, .. } = &entry.spec
+                    && !rules.iter().any(|(known, ..)| known == rule)
+                {
+                    rules.push((rule.clone(), false, 0));
+                }
+            }
+        }
         rules.sort_by_key(|(.., effect)| Reverse(*effect));
         if rules.is_empty() {
             // Nothing tells the attack from the rest yet: everything to the target is limited, nothing is dropped. Of a whole

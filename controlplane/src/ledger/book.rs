@@ -201,8 +201,9 @@ impl Ledger {
             ledger.wake(id, now.monotonic);
         }
         // A restart must not give the minute anew.
-        let begun = ledger.entries.values().filter(|entry| counts(&entry.spec) && now.since(&entry.created) < MINUTE);
-        let mut begun: Vec<(DriverName, Now)> = begun.map(|entry| (entry.driver.clone(), entry.created)).collect();
+        let begun = ledger.entries.values().filter(|entry| counts(&entry.spec) && is_recent(&entry.created, now));
+        let begun = begun.map(|entry| (entry.driver.clone(), entry.created.anchored(now)));
+        let mut begun: Vec<(DriverName, Now)> = begun.collect();
         begun.sort_by_key(|(_, at)| (at.wall, at.monotonic));
         for (driver, at) in begun {
             ledger.changes.entry(driver).or_default().push_back(at);
@@ -490,6 +491,12 @@ pub fn draft(id: MitigationId, intent: Intent, now: &Now) -> Mitigation {
         effect,
         unproven: false,
     }
+}
+
+/// Whether something was within the last minute. What a wall clock that was set back shows as yet to come, after a reboot,
+/// was not: it would count as just now until that clock has caught up.
+fn is_recent(at: &Now, now: &Now) -> bool {
+    (at.boot == now.boot || at.wall <= now.wall) && now.since(at) < MINUTE
 }
 
 /// Whether a measure changes routing somewhere.

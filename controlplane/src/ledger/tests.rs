@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use levee_api::time::Timestamp;
@@ -263,4 +264,24 @@ fn what_a_receiver_shows_no_more_is_not_seen_any_more() {
     let round = round(&advance(&mut ledger, &at(160)).0);
     observe(&mut ledger, round, vec![Observed { evidence: Evidence::Advertised, ..seen(ID) }], &at(160));
     assert_eq!(evidence(&ledger), Some(Evidence::Effective));
+}
+
+#[test]
+fn changes_of_an_earlier_boot_do_not_count_for_ever_when_the_wall_clock_was_set_back() {
+    let mut ledger = planned(true);
+    let mut writes = Vec::new();
+    ledger.write(&mut writes);
+    let entries: BTreeMap<MitigationId, Mitigation> = writes
+        .into_iter()
+        .filter_map(|write| if let Write::PutMitigation(entry) = write { Some((entry.id, entry)) } else { None })
+        .map(|(id, entry)| (id, Mitigation { created: at(5_000), ..entry }))
+        .collect();
+    let rebooted = |wall: u64| Now { boot: BootId(2), monotonic: Timestamp(7), wall: UnixTime(wall * 1_000_000_000) };
+    for (wall, expected) in [(4_000, 0), (5_030, 1), (5_100, 0)] {
+        let now = rebooted(wall);
+        let mut ledger = Ledger::load("edge-1", entries.clone(), false, &now);
+        assert_eq!(ledger.recent_changes(&driver(), &now), expected, "the wall clock says {wall} s");
+        let later = now.after(Duration::from_secs(60));
+        assert_eq!(ledger.recent_changes(&driver(), &later), 0, "a minute after {wall} s");
+    }
 }

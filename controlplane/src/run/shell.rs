@@ -163,6 +163,8 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
     };
     // Before anything is begun.
     shell.look_for_kill_switch();
+    // The file may have changed while nothing ran: what it forbids now ends, and runbooks go on with the stages that they have.
+    shell.step(Input::Configured(Box::new(policy)));
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut maintain = tokio::time::interval(MAINTAIN_EVERY);

@@ -2,9 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use levee_api::filter::Target;
+use levee_api::filter::{Action, HeaderBox, Rule, Target};
 use levee_api::grpc::dataplane::v1 as contract;
 use levee_api::grpc::dataplane::v1::event::What;
+use levee_api::grpc::v1;
+use levee_api::lane::Lane;
+use levee_api::role::RoleSet;
 use levee_controlplane::dataplane::Snapshot;
 
 use crate::chance::Chance;
@@ -23,6 +26,7 @@ pub(crate) struct Dataplane {
     /// What a connection has not delivered yet.
     pub(crate) outbox: VecDeque<contract::Event>,
     pub(crate) bytes: u64,
+    goodput: Option<f64>,
 }
 
 impl Dataplane {
@@ -35,6 +39,7 @@ impl Dataplane {
             kept: VecDeque::new(),
             outbox: VecDeque::new(),
             bytes: 0,
+            goodput: None,
         }
     }
 
@@ -48,15 +53,21 @@ impl Dataplane {
     }
 
     /// What is attacked now, with bits per second that arrive.
-    pub(crate) fn see(&mut self, attacks: &BTreeMap<Target, f64>) {
+    /// `goodput`: the share of clean traffic that is answered.
+    pub(crate) fn see(&mut self, attacks: &BTreeMap<Target, f64>, goodput: Option<f64>) {
+        self.goodput = goodput;
         for (target, bps) in attacks {
             match self.open.get(target).copied() {
-                Some(id) => self.tell(What::AnomalyUpdated(anomaly(id, target, *bps))),
+                Some(id) => self.tell(What::AnomalyUpdated(anomaly(id, target, *bps, goodput))),
                 None => {
                     let id = self.next_anomaly;
                     self.next_anomaly += 1;
                     self.open.insert(target.clone(), id);
-                    self.tell(What::AnomalyOpened(anomaly(id, target, *bps)));
+                    self.tell(What::AnomalyOpened(anomaly(id, target, *bps, goodput)));
+                    // Of every other attack the reflex learns what tells it from the rest.
+                    if id.is_multiple_of(2) {
+                        self.tell(What::FilterInstalled(filter(id, target)));
+                    }
                 }
             }
         }
@@ -68,7 +79,7 @@ impl Dataplane {
             .collect();
         for (target, id) in ended {
             self.open.remove(&target);
-            self.tell(What::AnomalyEnded(anomaly(id, &target, 0.0)));
+            self.tell(What::AnomalyEnded(anomaly(id, &target, 0.0, goodput)));
         }
     }
 
@@ -125,8 +136,8 @@ impl Dataplane {
     }
 
     pub(crate) fn snapshot(&self, attacks: &BTreeMap<Target, f64>) -> Snapshot {
-        let anomalies =
-            self.open.iter().map(|(target, id)| anomaly(*id, target, attacks.get(target).copied().unwrap_or(0.0)));
+        let bps = |target| attacks.get(target).copied().unwrap_or(0.0);
+        let anomalies = self.open.iter().map(|(target, id)| anomaly(*id, target, bps(target), self.goodput));
         Snapshot {
             header: contract::SnapshotHeader {
                 boot_id: self.boot_id(),
@@ -135,6 +146,12 @@ impl Dataplane {
                 config_hash: String::new(),
             },
             anomalies: anomalies.collect(),
+            filters: self
+                .open
+                .iter()
+                .filter(|(_, id)| id.is_multiple_of(2))
+                .map(|(target, id)| filter(*id, target))
+                .collect(),
             counters: self.counters(),
             ..Snapshot::default()
         }
@@ -150,7 +167,7 @@ impl Dataplane {
     }
 }
 
-fn anomaly(id: u64, target: &Target, bps: f64) -> contract::Anomaly {
+fn anomaly(id: u64, target: &Target, bps: f64, goodput_ratio: Option<f64>) -> contract::Anomaly {
     contract::Anomaly {
         id,
         target: Some(target.into()),
@@ -172,7 +189,22 @@ fn anomaly(id: u64, target: &Target, bps: f64) -> contract::Anomaly {
         peak_pps: bps / 8_000.0,
         peak_bps: bps,
         detected_at_ns: 0,
-        goodput_ratio: None,
+        goodput_ratio,
         sources: None,
     }
+}
+
+/// What the reflex has installed against an attack: packets of one service.
+fn filter(id: u64, target: &Target) -> v1::Filter {
+    let rule = Rule::of(HeaderBox::any().exact(Lane::Protocol, 17).exact(Lane::DstPort, 53));
+    let request = v1::FilterRequest {
+        owner: String::new(),
+        target: Some(target.into()),
+        roles: RoleSet::ALL.iter().map(|role| role.name().to_owned()).collect(),
+        rule: Some((&rule).into()),
+        action: Some(Action::Drop.into()),
+        remaining_ns: 60_000_000_000,
+        witness: "unanswered".to_owned(),
+    };
+    v1::Filter { id, request: Some(request), r#match: "udp dst_port 53".to_owned(), hits: 1_000, simulated: false }
 }

@@ -1,28 +1,27 @@
 //! One life: a world with a control plane in it, from its first start until everything is over.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
-use levee_api::config::Config;
 use levee_api::filter::Target;
+use levee_api::prefix::Prefix;
 use levee_api::time::Timestamp;
 use levee_controlplane::actor::Actor;
 use levee_controlplane::clock::{BootId, Now, UnixTime};
-use levee_controlplane::core::{Command, Core, Input, Journal, Policy, Step};
+use levee_controlplane::core::{Command, Core, Input, Journal, Step};
 use levee_controlplane::driver::DriverName;
-use levee_controlplane::guardrail::Guards;
-use levee_controlplane::ledger::{Kind, Order};
-use levee_controlplane::notify::DeliveryError;
-use levee_controlplane::runbook::{Runbooks, StageState};
-use levee_controlplane::store::{Contents, Disk, Fault, Store, Twin, Write};
+use levee_controlplane::ledger::{Id, Kind, Spec};
+use levee_controlplane::server::link::Operation;
+use levee_controlplane::store::{Contents, Disk, Store, Twin, Write};
 
-use crate::bug::Bug;
+use crate::bug::{Bug, begins, spoilt};
 use crate::chance::Chance;
-use crate::check::Checker;
+use crate::check::{Checker, Rules};
+use crate::configuration::Variant;
 use crate::dataplane::Dataplane;
+use crate::operators::Operators;
 use crate::receiver::Receiver;
 
-const SECOND: u64 = 1_000_000_000;
+pub(crate) const SECOND: u64 = 1_000_000_000;
 const CAPACITY_BPS: f64 = 10e9;
 /// Faults happen for so long.
 const TROUBLE: u64 = 600 * SECOND;
@@ -30,8 +29,6 @@ const TROUBLE: u64 = 600 * SECOND;
 const CLIMB: u64 = 300 * SECOND;
 /// After that nothing is attacked, and everything has to have ended within this.
 const CALM: u64 = 1_800 * SECOND;
-
-const LADDER: &str = include_str!("ladder.toml");
 
 /// What a life came to.
 #[derive(Debug)]
@@ -45,36 +42,44 @@ pub(crate) struct Life {
     pub(crate) trace: u64,
 }
 
-struct Process {
-    core: Core,
-    journal: Journal,
-    store: Twin,
+pub(crate) struct Process {
+    pub(crate) core: Core,
+    pub(crate) journal: Journal,
+    pub(crate) store: Twin,
 }
 
-struct World {
-    bug: Option<Bug>,
-    chance: Chance,
+pub(crate) struct World {
+    pub(crate) bug: Option<Bug>,
+    pub(crate) chance: Chance,
     /// True time: never jumps, survives reboots.
-    at: u64,
-    boot: u128,
-    booted_at: u64,
-    wall_offset: u64,
-    disk: Disk,
+    pub(crate) at: u64,
+    pub(crate) boot: u128,
+    pub(crate) booted_at: u64,
+    pub(crate) wall_offset: u64,
+    pub(crate) disk: Disk,
     /// A copy of the disk, as a restart from it finds it.
-    copy: Option<Disk>,
-    stored: Contents,
-    process: Option<Process>,
-    starts_at: u64,
-    connected: bool,
-    dataplane: Dataplane,
-    attacks: BTreeMap<Target, (f64, u64)>,
-    receivers: Vec<Receiver>,
-    checker: Checker,
-    policy: Policy,
+    pub(crate) copy: Option<Disk>,
+    pub(crate) stored: Contents,
+    pub(crate) process: Option<Process>,
+    pub(crate) starts_at: u64,
+    pub(crate) connected: bool,
+    pub(crate) dataplane: Dataplane,
+    pub(crate) attacks: BTreeMap<Target, (f64, u64)>,
+    pub(crate) receivers: Vec<Receiver>,
+    pub(crate) checker: Checker,
+    /// The file.
+    pub(crate) variant: Variant,
+    /// It has changed, and is to be read again.
+    pub(crate) reload_due: bool,
+    pub(crate) operators: Operators,
+    /// Share of clean traffic that is answered, where the dataplane knows it.
+    pub(crate) goodput: Option<f64>,
     /// Answers on their way: when, and what. Forgotten when the process dies.
-    answers: Vec<(u64, Input)>,
-    troubled: bool,
-    life: Life,
+    pub(crate) answers: Vec<(u64, Input)>,
+    /// Answers that come again.
+    pub(crate) repeats: Vec<(u64, Input)>,
+    pub(crate) troubled: bool,
+    pub(crate) life: Life,
 }
 
 /// Lives one life; an error is what was broken.
@@ -91,6 +96,7 @@ pub(crate) fn live(seed: u64, bug: Option<Bug>) -> Result<Life, String> {
     let end = world.at + CLIMB;
     while world.at < end {
         world.release();
+        world.take_back();
         world.pass()?;
         world.life.climbed |= world.is_at_the_top(&target);
     }
@@ -106,38 +112,32 @@ pub(crate) fn live(seed: u64, bug: Option<Bug>) -> Result<Life, String> {
     Ok(world.life)
 }
 
-fn host(last: u8) -> Target {
+pub(crate) fn host(last: u8) -> Target {
     Target { zone: "web".to_owned(), prefix: Some(format!("203.0.113.{last}").parse().unwrap()) }
+}
+
+/// What a measure takes of an attack.
+pub(crate) fn share(spec: &Spec, target: &Target) -> f64 {
+    let covers = |prefix: Prefix| target.prefix.is_some_and(|target| prefix.covers(&target));
+    match spec {
+        Spec::Blackhole { prefix, .. } if covers(*prefix) => 1.0,
+        // These help too little in this world: every ladder has to be climbed.
+        Spec::FlowSpec { rule, .. } if covers(rule.destination) => 0.1,
+        Spec::Divert { prefix } if covers(*prefix) => 0.1,
+        _ => 0.0,
+    }
 }
 
 impl World {
     fn new(seed: u64, bug: Option<Bug>) -> Self {
-        let text =
-            if bug == Some(Bug::DeadEnd) { LADDER.replace("stage.scrub.failed || ", "") } else { LADDER.to_owned() };
-        // Not through the check of whole files: it refuses ladders that dead-end, and one is planted here.
-        let config = Config::parse("levee.toml", &text).unwrap();
-        let (runbooks, _) = Runbooks::of(&config);
-        let guards = Guards::new(&config, []);
         let mut chance = Chance::new(seed);
+        let expires = chance.percent(50);
         let receivers = vec![
-            Receiver::new("core-a", &[Kind::FlowSpec, Kind::Blackhole], false),
-            Receiver::new("scrub", &[Kind::Divert], chance.percent(50)),
+            // Routers report nothing.
+            Receiver::new("core-a", &[Kind::FlowSpec, Kind::Blackhole], false, true, false),
+            Receiver::new("scrub", &[Kind::Divert], expires, !expires || chance.percent(50), chance.percent(50)),
         ];
-        let drivers = receivers.iter().map(|receiver| (receiver.name.clone(), receiver.capabilities.clone())).collect();
-        let planned = if bug == Some(Bug::NoGuardrails) {
-            let text = text
-                .replace("198.51.100.1/32", "192.0.2.1/32")
-                .replace("max_flowspec_rules = 6", "max_flowspec_rules = 1000");
-            let text = text.replace(
-                "\"203.0.113.0/24\", \"198.51.100.0/24\"",
-                "\"203.0.113.0/24\", \"198.51.100.0/24\", \"192.0.2.0/24\"",
-            );
-            Guards::new(&Runbooks::parse("levee.toml", &text).unwrap().0, [])
-        } else {
-            guards.clone()
-        };
-        let policy =
-            Policy { config: Arc::new(config), runbooks: Arc::new(runbooks), guards: Arc::new(planned), drivers };
+        let rules = Rules::of(&Variant::Whole.config(bug));
         Self {
             bug,
             chance,
@@ -154,140 +154,26 @@ impl World {
             dataplane: Dataplane::new(),
             attacks: BTreeMap::new(),
             receivers,
-            checker: Checker { guards, ends: BTreeMap::new(), ended: BTreeSet::new() },
-            policy,
+            checker: Checker::new(rules),
+            variant: Variant::Whole,
+            reload_due: false,
+            operators: Operators::default(),
+            goodput: None,
             answers: Vec::new(),
+            repeats: Vec::new(),
             troubled: true,
             life: Life { steps: 0, orders: 0, crashes: 0, climbed: false, trace: 0 },
         }
     }
 
-    fn now(&self) -> Now {
-        Now {
-            boot: BootId(self.boot),
-            monotonic: Timestamp(self.at - self.booted_at + SECOND),
-            wall: UnixTime(self.at + self.wall_offset),
-        }
-    }
-
-    /// Something goes wrong, or an attack begins.
-    fn trouble(&mut self) {
-        if self.chance.percent(4) {
-            let last = u8::try_from(self.chance.between(5, 12)).unwrap();
-            let mut target = host(last);
-            if self.chance.percent(15) {
-                target.prefix = Some("203.0.113.0/24".parse().unwrap());
-            } else if self.chance.percent(15) {
-                // Protected: nothing may be done upstream.
-                target.prefix = Some("198.51.100.1".parse().unwrap());
-            }
-            let bps = [5e8, 3e9, 8e9, 2e10][usize::try_from(self.chance.between(0, 3)).unwrap()];
-            let end = self.at + self.chance.between(5, 200) * SECOND;
-            self.attacks.insert(target, (bps, end));
-        }
-        let failing = self.chance.between(0, 60);
-        let commits = self.disk.commits();
-        match self.chance.between(0, 199) {
-            0 | 1 => self.crash(),
-            2 => {
-                let fault = if self.chance.percent(50) { Fault::CrashBefore } else { Fault::CrashAfter };
-                self.disk.fault_at(commits + self.chance.between(0, 3), fault);
-            }
-            3 | 4 => {
-                let fault = if self.chance.percent(50) { Fault::Full } else { Fault::Fails };
-                for later in 0..self.chance.between(1, 8) {
-                    self.disk.fault_at(commits + later, fault);
-                }
-            }
-            5 if self.bug == Some(Bug::Unsynced) => {
-                for later in 0..3 {
-                    self.disk.fault_at(commits + later, Fault::Unsynced);
-                }
-            }
-            6 | 7 => {
-                let at = usize::try_from(self.chance.between(0, 1)).unwrap();
-                self.receivers[at].failing = failing;
-            }
-            8 => {
-                let broken = self.chance.percent(50);
-                self.receivers[1].broken = broken;
-            }
-            9 => self.wall_offset = self.wall_offset.wrapping_add(self.chance.between(0, 200_000) * SECOND),
-            10 => self.wall_offset -= self.chance.between(0, 200_000) * SECOND,
-            11 => {
-                self.dataplane.restart();
-                self.connected = false;
-                self.feed(Input::Disconnected);
-            }
-            12 | 13 => {
-                self.connected = false;
-                self.feed(Input::Disconnected);
-            }
-            14 if self.chance.percent(30) => {
-                // The machine reboots.
-                self.crash();
-                (self.boot, self.booted_at) = (self.boot + 1, self.at);
-                self.starts_at = self.at + 20 * SECOND;
-            }
-            15 if self.chance.percent(40) => {
-                // The disk is replaced: nothing is left but what is in force outside.
-                self.crash();
-                (self.disk, self.stored) = (Disk::new(), Contents::default());
-            }
-            20 => self.copy = Some(self.disk.restored()),
-            21 if self.chance.percent(60) => {
-                // The store is damaged, and a copy takes its place: what has ended since is in force in it.
-                if let Some(copy) = self.copy.take() {
-                    self.crash();
-                    self.disk = copy;
-                }
-            }
-            16 => {
-                let host = host(u8::try_from(self.chance.between(5, 12)).unwrap());
-                let prefix = Target { zone: "web".to_owned(), prefix: Some("203.0.113.0/24".parse().unwrap()) };
-                self.dataplane.merge(&host, &prefix);
-            }
-            17 if self.chance.percent(20) => {
-                let by = Actor::levee("simulation");
-                self.feed(Input::KillSwitch { engage: true, by });
-            }
-            18 | 19 => self.feed(Input::KillSwitch { engage: false, by: Actor::levee("simulation") }),
-            _ => {}
-        }
-    }
-
-    /// Faults stop.
-    fn heal(&mut self) {
-        self.troubled = false;
-        for receiver in &mut self.receivers {
-            receiver.failing = 0;
-        }
-        // A provider may be gone for good: the ladder has to go around it.
-        self.receivers[1].broken = self.bug == Some(Bug::DeadEnd) || self.chance.percent(50);
-        if self.bug == Some(Bug::BelievesEnds) {
-            self.receivers[0].failing = 60;
-        }
-        self.release();
-    }
-
-    /// An operator turns the kill switch off, and again where a crash has come in between.
-    fn release(&mut self) {
-        if self.process.as_ref().is_none_or(|process| process.core.kill_switch_is_engaged()) {
-            self.feed(Input::KillSwitch { engage: false, by: Actor::levee("simulation") });
-        }
-    }
-
-    fn crash(&mut self) {
-        self.process = None;
-        self.disk.crash();
-        self.answers.clear();
-        self.connected = false;
-        self.starts_at = self.at + self.chance.between(0, 30) * SECOND;
-        self.life.crashes += 1;
+    pub(crate) fn now(&self) -> Now {
+        let wall = self.at + self.wall_offset;
+        let monotonic = if self.bug == Some(Bug::WallClock) { wall } else { self.at - self.booted_at + SECOND };
+        Now { boot: BootId(self.boot), monotonic: Timestamp(monotonic), wall: UnixTime(wall) }
     }
 
     /// Something for the core, soon.
-    fn feed(&mut self, input: Input) {
+    pub(crate) fn feed(&mut self, input: Input) {
         self.answers.push((self.at, input));
     }
 
@@ -300,7 +186,7 @@ impl World {
         let at = self.at;
         self.attacks.retain(|_, (_, end)| *end > at);
         let seen = self.arriving();
-        self.dataplane.see(&seen);
+        self.dataplane.see(&seen, self.goodput);
         let bps: f64 = seen.values().sum::<f64>().min(CAPACITY_BPS);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a counter of bytes")]
         let bytes = (bps / 8.0 * if self.troubled { 1.5 } else { 2.0 }) as u64;
@@ -311,23 +197,10 @@ impl World {
     }
 
     /// What still arrives of the attacks.
-    fn arriving(&self) -> BTreeMap<Target, f64> {
+    pub(crate) fn arriving(&self) -> BTreeMap<Target, f64> {
         let taken = |target: &Target| {
             let things = self.receivers.iter().flat_map(|receiver| receiver.in_force.values());
-            let mut takes = 0.0_f64;
-            for thing in things {
-                let covers =
-                    |prefix: levee_api::prefix::Prefix| target.prefix.is_some_and(|target| prefix.covers(&target));
-                let share = match &thing.spec {
-                    levee_controlplane::ledger::Spec::Blackhole { prefix, .. } if covers(*prefix) => 1.0,
-                    // These help too little in this world: every ladder has to be climbed.
-                    levee_controlplane::ledger::Spec::FlowSpec { rule, .. } if covers(rule.destination) => 0.05,
-                    levee_controlplane::ledger::Spec::Divert { prefix } if covers(*prefix) => 0.05,
-                    _ => 0.0,
-                };
-                takes = takes.max(share);
-            }
-            takes
+            things.map(|thing| share(&thing.spec, target)).fold(0.0_f64, f64::max)
         };
         let all = self.attacks.iter().map(|(target, (bps, _))| (target.clone(), bps * (1.0 - taken(target))));
         all.filter(|(_, bps)| *bps > 1e6).collect()
@@ -343,11 +216,27 @@ impl World {
             }
             let mut store = self.disk.open().unwrap();
             self.stored = store.load().unwrap();
-            if self.bug == Some(Bug::TrustsBackups) {
-                self.stored.restored = false;
+            if self.bug == Some(Bug::TrustsBackups) && std::mem::take(&mut self.stored.restored) {
+                // Ids are no part of this bug.
+                self.stored.next_id = Some(Id(self.at));
             }
-            let core = Core::load(self.policy.clone(), self.stored.clone(), &self.now());
+            if self.bug == Some(Bug::ReusedIds) {
+                self.stored.next_id.get_or_insert(Id(1));
+            }
+            self.checker.started(&self.stored, &self.now(), self.at);
+            let live = self.stored.mitigations.values().filter(|entry| !entry.has_ended());
+            let live: Vec<DriverName> = live.map(|entry| entry.driver.clone()).collect();
+            let policy = self.policy(live);
+            self.take_effect(&policy);
+            let core = Core::load(policy, self.stored.clone(), &self.now());
             self.process = Some(Process { core, journal: Journal::default(), store });
+            self.reload_due = true;
+        }
+        if std::mem::take(&mut self.reload_due) {
+            self.reload()?;
+            if self.process.is_none() {
+                return Ok(());
+            }
         }
         if !self.connected && (!self.troubled || self.chance.percent(40)) {
             self.connected = true;
@@ -368,6 +257,8 @@ impl World {
             self.feed(Input::Counters(Box::new(counters)));
         }
         self.feed(Input::Tick);
+        let at = self.at;
+        self.answers.extend(self.repeats.extract_if(.., |(due, _)| *due <= at).map(|(_, input)| (at, input)));
         // In the order in which they come; what they lead to is due at once.
         for _ in 0..200 {
             self.answers.sort_by_key(|(due, _)| *due);
@@ -382,28 +273,31 @@ impl World {
         Ok(())
     }
 
-    fn step(&mut self, input: Input) -> Result<(), String> {
+    pub(crate) fn step(&mut self, input: Input) -> Result<(), String> {
         let now = self.now();
         let Some(process) = &mut self.process else { return Ok(()) };
         self.life.steps += 1;
-        let mut input = input;
-        if self.bug == Some(Bug::NoAdoption)
-            && let Input::Observed { result: Ok(list), .. } = &mut input
+        let input = spoilt(self.bug, input, &process.core);
+        if let Input::Change(asked) = &input
+            && let (Operation::Decide { incident, stage, approve: true, .. }, Actor::Operator { name, .. }) =
+                (&asked.operation, &asked.actor)
         {
-            list.retain(|observed| process.core.ledger().get(observed.id).is_some_and(|entry| !entry.has_ended()));
+            self.checker.approved(*incident, stage, name);
         }
-        if self.bug == Some(Bug::BelievesEnds)
-            && let Input::Observed { result: Ok(list), .. } = &mut input
-        {
-            list.clear();
+        let turned = if let Input::KillSwitch { engage, .. } = &input { Some(*engage) } else { None };
+        let obeyed = !(turned == Some(true) && self.bug == Some(Bug::NoKillSwitch));
+        let mut step: Step = if obeyed { process.core.step(&now, input) } else { Step::default() };
+        self.checker.decided(&step.writes, &now, self.at);
+        if let Some(engage) = turned {
+            self.checker.turned(engage);
         }
-        let mut step: Step = process.core.step(&now, input);
         if self.bug == Some(Bug::CommandsFirst) {
             let early: Vec<Command> = std::mem::take(&mut step.commands);
             for command in early {
                 self.carry_out(command)?;
             }
         }
+        let begins = if self.bug == Some(Bug::FullDisk) { begins(&step) } else { Vec::new() };
         let Some(process) = &mut self.process else { return Ok(()) };
         let durable = process.journal.commit(&mut process.store, step, &now);
         if self.disk.has_crashed() {
@@ -411,14 +305,21 @@ impl World {
             self.crash();
             return Ok(());
         }
+        let failing = process.journal.is_failing();
+        if failing {
+            for command in begins {
+                self.carry_out(command)?;
+            }
+        }
         for write in &durable.stored {
             self.stored.apply(write);
             if let Write::PutMitigation(entry) = write {
-                if entry.has_ended() {
-                    self.checker.ended.insert(entry.id);
-                }
                 self.life.trace = self.life.trace.wrapping_mul(31).wrapping_add(entry.id.0).wrapping_add(self.at);
             }
+        }
+        self.checker.stored(&durable.stored, &now, self.at)?;
+        for reply in durable.replies {
+            self.told(reply, failing)?;
         }
         for input in durable.inputs {
             self.feed(input);
@@ -427,151 +328,5 @@ impl World {
             self.carry_out(command)?;
         }
         Ok(())
-    }
-
-    fn carry_out(&mut self, command: Command) -> Result<(), String> {
-        let delay = |chance: &mut Chance, troubled: bool| if troubled { chance.between(0, 5) * SECOND } else { 0 };
-        match command {
-            Command::Order(Order::Observe { driver, round }) => {
-                let at = self.at;
-                let result = self
-                    .receivers
-                    .iter()
-                    .find(|receiver| receiver.name == driver)
-                    .and_then(|receiver| receiver.observe(&mut self.chance, at));
-                if let Some(result) = result {
-                    let due = self.at + delay(&mut self.chance, self.troubled);
-                    self.answers.push((due, Input::Observed { driver, round, result }));
-                }
-            }
-            Command::Order(Order::Apply(operation)) => {
-                self.life.orders += 1;
-                // What the core believes to be stored, and what a power cut would leave.
-                let stored = if self.bug == Some(Bug::Unsynced) {
-                    self.survives()
-                } else {
-                    {
-                        let entry = self.stored.mitigations.get(&operation.id).cloned();
-                        Contents {
-                            mitigations: entry.into_iter().map(|entry| (entry.id, entry)).collect(),
-                            ..Contents::default()
-                        }
-                    }
-                };
-                let is_in_force = self
-                    .receiver(&operation.driver)
-                    .is_some_and(|(receiver, _)| receiver.in_force.contains_key(&operation.id));
-                self.checker.applied(&operation, &stored, is_in_force, self.at)?;
-                let at = self.at;
-                let receiver = self.receiver(&operation.driver);
-                let answer =
-                    receiver.map(|(receiver, chance)| receiver.ask(true, &operation, at, chance)).unwrap_or_default();
-                if let Some(result) = answer {
-                    let due = self.at + delay(&mut self.chance, self.troubled);
-                    self.answers.push((due, Input::Applied { id: operation.id, key: operation.key, result }));
-                }
-            }
-            Command::Order(Order::Withdraw(operation)) => {
-                self.life.orders += 1;
-                if self.bug == Some(Bug::NoWithdrawals) {
-                    return Ok(());
-                }
-                let at = self.at;
-                let receiver = self.receiver(&operation.driver);
-                let answer =
-                    receiver.map(|(receiver, chance)| receiver.ask(false, &operation, at, chance)).unwrap_or_default();
-                if let Some(result) = answer {
-                    let due = self.at + delay(&mut self.chance, self.troubled);
-                    let result = result.map(|_| ());
-                    self.answers.push((due, Input::Withdrawn { id: operation.id, key: operation.key, result }));
-                }
-            }
-            Command::Send(message) => {
-                if self.bug == Some(Bug::LostMessages) {
-                    return Ok(());
-                }
-                let fails = self.troubled && self.chance.percent(30);
-                let reason = || "no route".to_owned();
-                let result =
-                    if fails { Err(DeliveryError::Retryable { reason: reason(), retry_after: None }) } else { Ok(()) };
-                let due = self.at + delay(&mut self.chance, self.troubled);
-                self.answers.push((due, Input::Sent { id: message.id, result }));
-            }
-            Command::Capture { incident, stage, change, target, .. } => {
-                let result = if self.connected { Ok(format!("{target}.pcapng")) } else { Err("gone".to_owned()) };
-                let due = self.at + delay(&mut self.chance, self.troubled);
-                self.answers.push((due, Input::Captured { incident, stage, change, result }));
-            }
-            Command::TakeSnapshot if self.connected => {
-                let snapshot = self.dataplane.snapshot(&self.arriving());
-                self.dataplane.outbox.clear();
-                self.feed(Input::Snapshot(Box::new(snapshot)));
-            }
-            Command::TakeSnapshot | Command::Upload | Command::Log(_) => {}
-        }
-        Ok(())
-    }
-
-    /// What a power cut now would leave of the store.
-    fn survives(&self) -> Contents {
-        let disk = self.disk.clone();
-        disk.survives().unwrap()
-    }
-
-    fn receiver(&mut self, name: &DriverName) -> Option<(&mut Receiver, &mut Chance)> {
-        let receiver = self.receivers.iter_mut().find(|receiver| receiver.name == *name)?;
-        Some((receiver, &mut self.chance))
-    }
-
-    fn is_at_the_top(&self, target: &Target) -> bool {
-        let Some(process) = &self.process else { return false };
-        let Some(id) = process.core.incidents().on(target) else { return false };
-        let progress = process.core.progress(id);
-        progress
-            .and_then(|progress| progress.stages.last())
-            .is_some_and(|top| matches!(top.state, StageState::Active { .. }))
-    }
-
-    fn stages(&self, target: &Target) -> String {
-        let Some(process) = &self.process else { return "no process".to_owned() };
-        let Some(id) = process.core.incidents().on(target) else { return "no incident".to_owned() };
-        format!("{:?}", process.core.stages(id))
-    }
-
-    fn is_over(&self) -> bool {
-        let Some(process) = &self.process else { return false };
-        self.receivers.iter().all(|receiver| receiver.in_force.is_empty() && receiver.late.is_empty())
-            && process.core.ledger().live().next().is_none()
-            && process.core.incidents().open_count() == 0
-            && self.stored.messages.values().all(|message| message.ended.is_some())
-            && !process.journal.is_failing()
-    }
-
-    fn left(&self) -> String {
-        let Some(process) = &self.process else { return "no process".to_owned() };
-        let things: Vec<String> = self
-            .receivers
-            .iter()
-            .flat_map(|receiver| {
-                receiver.in_force.iter().map(move |(id, thing)| format!("{id} {} at {}", thing.spec, receiver.name))
-            })
-            .collect();
-        let live: Vec<String> = process.core.ledger().live().map(|entry| format!("{entry:?}")).collect();
-        let open: Vec<String> = process
-            .core
-            .incidents()
-            .open()
-            .map(|id| {
-                let incident = process.core.incidents().get(id);
-                let view = incident
-                    .map(|incident| (incident.phase, &incident.anomalies, incident.merged_into, &incident.target));
-                format!(
-                    "{id}: {view:?} {:?}",
-                    process.core.stages(id).iter().map(|stage| stage.state.clone()).collect::<Vec<_>>()
-                )
-            })
-            .collect();
-        let messages = self.stored.messages.values().filter(|message| message.ended.is_none()).count();
-        format!("in force {things:?}; live {live:?}; open {open:?}; {messages} messages wait")
     }
 }

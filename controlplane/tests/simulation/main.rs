@@ -6,11 +6,16 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod bug;
+mod carry_out;
 mod chance;
 mod check;
+mod configuration;
 mod dataplane;
 mod life;
+mod operators;
+mod outcome;
 mod receiver;
+mod trouble;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::available_parallelism;
@@ -110,5 +115,35 @@ fn measures_that_a_backup_brings_back_are_noticed() {
 
 #[test]
 fn messages_that_are_never_answered_are_noticed() {
-    finds(Bug::LostMessages, "message");
+    finds(Bug::LostMessages, "messages wait");
+}
+
+#[test]
+fn deadlines_that_move_with_the_wall_clock_are_noticed() {
+    // Such a clock makes much go wrong: what it does to deadlines has to be among that.
+    let found = SEEDS_FOR_A_BUG.into_iter().find_map(|seed| {
+        let broken = live(seed, Some(Bug::WallClock)).err()?;
+        broken.contains("past its deadline").then(|| format!("seed {seed}: {broken}"))
+    });
+    println!("{}", found.unwrap());
+}
+
+#[test]
+fn answers_that_come_again_and_are_believed_are_noticed() {
+    finds(Bug::BelievesRepeats, "not in force");
+}
+
+#[test]
+fn ids_that_are_given_again_are_noticed() {
+    finds(Bug::ReusedIds, "is given again");
+}
+
+#[test]
+fn measures_that_are_begun_without_a_store_are_noticed() {
+    finds(Bug::FullDisk, "without a ledger entry");
+}
+
+#[test]
+fn a_kill_switch_that_is_not_obeyed_is_noticed() {
+    finds(Bug::NoKillSwitch, "kill switch");
 }

@@ -28,17 +28,23 @@ pub(crate) struct Receiver {
     pub(crate) failing: u64,
     /// It never takes anything.
     pub(crate) broken: bool,
+    /// The configuration has it.
+    pub(crate) configured: bool,
+    /// When something last went wrong with it, by the world's clock.
+    pub(crate) failed_at: u64,
 }
 
 impl Receiver {
-    pub(crate) fn new(name: &str, kinds: &[Kind], expires: bool) -> Self {
+    /// `expires`: it ends things by itself. `observe`: it can say what it has; if not, it has to end things by itself.
+    /// `feedback`: it says how much it takes.
+    pub(crate) fn new(name: &str, kinds: &[Kind], expires: bool, observe: bool, feedback: bool) -> Self {
         let capabilities = Capabilities {
             kinds: kinds.to_vec(),
             ipv4: true,
             ipv6: true,
             rate_limit: true,
-            observe: true,
-            feedback: false,
+            observe,
+            feedback,
             expires,
         };
         Self {
@@ -48,15 +54,22 @@ impl Receiver {
             late: Vec::new(),
             failing: 0,
             broken: false,
+            configured: true,
+            failed_at: 0,
         }
     }
 
     /// What has become due by itself.
     pub(crate) fn pass(&mut self, at: u64) {
+        if !self.configured {
+            // Nothing can be done about it.
+            self.failed_at = at;
+        }
         let (due, late): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.late).into_iter().partition(|(due, ..)| *due <= at);
         self.late = late;
         for (_, apply, operation) in due {
+            self.failed_at = at;
             self.carry_out(apply, &operation, at);
         }
         if self.capabilities.expires {
@@ -83,12 +96,14 @@ impl Receiver {
     ) -> Option<Result<Evidence, DriverError>> {
         let retryable = |reason: &str| Err(DriverError::Retryable { reason: reason.to_owned(), retry_after: None });
         if self.broken && apply {
+            self.failed_at = at;
             return Some(Err(DriverError::Permanent { reason: "the peer is gone for good".to_owned() }));
         }
         if !chance.percent(self.failing) {
             self.carry_out(apply, operation, at);
             return Some(Ok(Evidence::Advertised));
         }
+        self.failed_at = at;
         match chance.between(0, 7) {
             0 => Some(retryable("nothing was sent")),
             1 => {
@@ -109,7 +124,8 @@ impl Receiver {
                 self.late.push((at + chance.between(1, 60) * 1_000_000_000, apply, operation.clone()));
                 Some(Ok(Evidence::Accepted))
             }
-            5 => Some(Ok(Evidence::Accepted)),
+            // Who cannot be looked at has to be believed.
+            5 if self.capabilities.observe => Some(Ok(Evidence::Accepted)),
             6 if apply => Some(Err(DriverError::Permanent { reason: "the peer does not take that".to_owned() })),
             _ => Some(Err(DriverError::Retryable {
                 reason: "too many requests".to_owned(),
@@ -118,8 +134,15 @@ impl Receiver {
         }
     }
 
-    pub(crate) fn observe(&self, chance: &mut Chance, at: u64) -> Option<Result<Vec<Observed>, DriverError>> {
+    /// What it has of ours, and what that takes.
+    pub(crate) fn observe(
+        &mut self,
+        chance: &mut Chance,
+        at: u64,
+        taken: impl Fn(&Spec) -> f64,
+    ) -> Option<Result<Vec<Observed>, DriverError>> {
         if chance.percent(self.failing / 2) {
+            self.failed_at = at;
             let reason = "not now".to_owned();
             return chance.percent(70).then_some(Err(DriverError::Retryable { reason, retry_after: None }));
         }
@@ -128,7 +151,8 @@ impl Receiver {
             spec: thing.spec.clone(),
             evidence: Evidence::Seen,
             remaining: self.capabilities.expires.then(|| Duration::from_nanos(thing.end.saturating_sub(at))),
-            taken_bps: None,
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bits per second")]
+            taken_bps: self.capabilities.feedback.then(|| taken(&thing.spec) as u64),
         });
         Some(Ok(observed.collect()))
     }
