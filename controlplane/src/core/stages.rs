@@ -435,8 +435,8 @@ impl Core {
             };
             #[expect(clippy::cast_precision_loss, reason = "no link carries 2^53 bits per second")]
             let report = match (taken, self.before.get(&(id, at))) {
+                (Some(0), _) => Report::Calm,
                 (Some(taken), Some(before)) if (taken as f64) < CALM_BELOW * before.attack_bps => Report::Calm,
-                (Some(0), None) => Report::Calm,
                 (Some(_), Some(_)) => Report::Attack,
                 // What came before it was told is not known after a restart: then it is tried.
                 (Some(_), None) | (None, _) => Report::None,
