@@ -43,8 +43,8 @@ pub struct Durable {
 
 impl Journal {
     /// Stores what a step wrote. While the store takes nothing, what only ends mitigations goes on: its intent was stored
-    /// when it began, and a restart would end it again; what an operator has ended is noted beside the store. Nothing else is begun. It is tried again with whatever is written
-    /// next, at most once a second.
+    /// when it began, and a restart would end it again; what an operator has ended is noted beside the store. Nothing else is
+    /// begun. It is tried again with whatever is written next, at most once a second.
     pub fn commit(&mut self, store: &mut dyn Store, step: Step, now: &Now) -> Durable {
         let Step { writes, commands, replies } = step;
         self.waiting.extend(writes);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use levee_api::time::Timestamp;
 
 use super::book::{ANSWER_WITHIN, Ledger, Notice, Operation, Order};
-use super::entry::{Evidence, MitigationId, Outcome, State};
+use super::entry::{Evidence, Mitigation, MitigationId, Outcome, State};
 use crate::clock::Now;
 use crate::driver::{DriverError, OperationKey};
 
@@ -14,8 +14,6 @@ use crate::driver::{DriverError, OperationKey};
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// So many failures in a row are told: the stage counts as failed, somebody has to look.
-const FAILURES_TOLD: u32 = 3;
 /// How often each driver is asked what it has of ours.
 const OBSERVE_EVERY: Duration = Duration::from_secs(30);
 
@@ -160,7 +158,7 @@ impl Ledger {
                 entry.failures = entry.failures.saturating_add(1);
                 entry.retry_at = Some(now.after(pause(id, entry.failures, retry_after)));
                 entry.error = Some(reason.clone());
-                if entry.failures == FAILURES_TOLD {
+                if entry.failures == Mitigation::FAILURES_TOLD {
                     notices.push(Notice::Failed { id, reason, refusal: None });
                 }
             }
@@ -209,7 +207,7 @@ impl Ledger {
                 entry.failures = entry.failures.saturating_add(1);
                 entry.retry_at = Some(now.after(pause(id, entry.failures, retry_after)));
                 entry.error = Some(error.to_string());
-                if entry.failures == FAILURES_TOLD {
+                if entry.failures == Mitigation::FAILURES_TOLD {
                     notices.push(Notice::Stuck { id });
                 }
             }

@@ -157,8 +157,8 @@ pub struct Mitigation {
 }
 
 impl Mitigation {
-    /// Attempts to end it in a row that failed, before somebody is told.
-    pub(super) const STUCK: u32 = 3;
+    /// So many failures in a row are told: its stage counts as failed, or somebody has to look.
+    pub(super) const FAILURES_TOLD: u32 = 3;
 
     /// True while it may be in force outside.
     pub fn may_be_in_force(&self) -> bool {
@@ -172,7 +172,7 @@ impl Mitigation {
 
     /// True when it has been asked for in vain to end, so often that somebody should look.
     pub fn is_stuck(&self) -> bool {
-        self.state == State::Withdrawing && self.failures >= Self::STUCK
+        self.state == State::Withdrawing && self.failures >= Self::FAILURES_TOLD
     }
 
     /// True while it shall be in force.

@@ -90,7 +90,7 @@ impl Ledger {
                 entry.failures = entry.failures.saturating_add(1);
                 entry.retry_at = Some(now.after(super::advance::pause(id, entry.failures, None)));
                 entry.error = Some("the driver says that it has ended, and still shows it".to_owned());
-                if entry.failures == Mitigation::STUCK {
+                if entry.failures == Mitigation::FAILURES_TOLD {
                     notices.push(Notice::Stuck { id });
                 }
                 self.touch(id, now);

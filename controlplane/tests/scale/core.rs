@@ -10,12 +10,12 @@ use levee_api::grpc::dataplane::v1::event::What;
 use levee_api::prefix::Prefix;
 use levee_api::time::Timestamp;
 use levee_controlplane::actor::Actor;
-use levee_controlplane::clock::{BootId, Deadline, Now, UnixTime};
+use levee_controlplane::clock::{BootId, Now, UnixTime};
 use levee_controlplane::core::{Command, Core, Input, Journal, Policy};
 use levee_controlplane::driver::{Capabilities, DriverName};
 use levee_controlplane::guardrail::Guards;
 use levee_controlplane::ledger::{
-    Direction, Id, IncidentId, Kind, Mitigation, MitigationId, Order, Outcome, Spec, State,
+    Direction, Id, IncidentId, Intent, Kind, Mitigation, MitigationId, Order, Outcome, Spec, State, draft,
 };
 use levee_controlplane::runbook::Runbooks;
 use levee_controlplane::store::{Contents, SqliteStore, Store as _, Write};
@@ -137,33 +137,20 @@ fn with_1000_open_incidents_the_first_command_of_a_stage_comes_within_20_ms() {
 }
 
 fn ended(id: u64, at: &Now) -> Mitigation {
-    Mitigation {
-        id: MitigationId(id),
+    let prefix = target(u32::try_from(id).unwrap()).prefix.unwrap();
+    let intent = Intent {
         driver: DriverName("core-a".to_owned()),
-        spec: Spec::Blackhole {
-            prefix: target(u32::try_from(id).unwrap()).prefix.unwrap(),
-            direction: Direction::Destination,
-        },
+        spec: Spec::Blackhole { prefix, direction: Direction::Destination },
+        effect: None,
         zone: "web".to_owned(),
         incident: Some(IncidentId(id / 10)),
         stage: Some("edge".to_owned()),
         asked_by: Actor::Runbook { runbook: "at-once".to_owned(), stage: "edge".to_owned() },
         reason: "as long as the attack lasts".to_owned(),
-        created: *at,
-        deadline: Deadline::after(at, Duration::from_secs(300)),
-        renewals: 1,
-        state: State::Ended,
-        since: *at,
-        outcome: Some(Outcome::Retired),
-        evidence: None,
-        touched: true,
-        failures: 0,
-        retry_at: None,
-        error: None,
-        appliance: None,
-        effect: None,
-        unproven: false,
-    }
+        ttl: Duration::from_secs(300),
+    };
+    let entry = draft(MitigationId(id), intent, at);
+    Mitigation { renewals: 1, state: State::Ended, outcome: Some(Outcome::Retired), touched: true, ..entry }
 }
 
 #[test]
