@@ -228,7 +228,13 @@ impl Core {
             self.incidents.note(id, now, note, &mut step.writes);
             return Some(Outcome::InForce);
         }
-        let (plans, mut failure) = self.plans(id, &stage.action, how.down);
+        let (mut plans, mut failure) = self.plans(id, &stage.action, how.down);
+        if how.down && !plans.is_empty() {
+            plans.retain(|(driver, spec)| !self.is_limited_below(id, &stage.name, driver, spec));
+            if plans.is_empty() {
+                return Some(Outcome::InForce);
+            }
+        }
         if let Some((_, why)) = &failure {
             let note = Note::new(TimelineKind::Stage, why.clone()).stage(&stage.name);
             self.incidents.note(id, now, note, &mut step.writes);
@@ -337,8 +343,10 @@ impl Core {
             let outcome = if live.peek().is_none() {
                 let leaving = matches!(state.state, crate::runbook::StageState::Leaving { .. });
                 let entering = matches!(state.state, crate::runbook::StageState::Entering { .. });
+                let probing = matches!(state.state, crate::runbook::StageState::Probing { .. });
                 match () {
                     () if leaving => Outcome::Ended,
+                    () if probing && self.needs_no_limit(id, stage) => Outcome::InForce,
                     // In mode monitor nothing is done, and that counts as if it had been.
                     () if monitor => Outcome::InForce,
                     () if entering => Outcome::Failed(self.why_failed(id, &stage.name).unwrap_or(Failure::Error)),
@@ -354,6 +362,25 @@ impl Core {
         for (stage, change, outcome) in results {
             self.drive(id, Input::Result { stage, change, outcome }, now, step);
         }
+    }
+
+    /// True when a stage that is stepped down has nothing in force because another one does what it would.
+    fn needs_no_limit(&self, id: IncidentId, stage: &crate::runbook::Stage) -> bool {
+        let (plans, _) = self.plans(id, &stage.action, true);
+        !plans.is_empty() && plans.iter().all(|(driver, spec)| self.is_limited_below(id, &stage.name, driver, spec))
+    }
+
+    /// True when another stage has a rule for the same packets in force, which drops or limits them: of two such rules a
+    /// router keeps one, and a budget need not pay for both.
+    fn is_limited_below(&self, id: IncidentId, stage: &str, driver: &DriverName, spec: &Spec) -> bool {
+        let Spec::FlowSpec { rule: wanted, .. } = spec else { return false };
+        let mut others = self.ledger.of_incident(id).filter(|entry| {
+            entry.is_wanted() && entry.driver == *driver && entry.stage.as_deref().is_some_and(|other| other != stage)
+        });
+        others.any(|entry| match &entry.spec {
+            Spec::FlowSpec { rule, action } => rule == wanted && action.takes_away(),
+            _ => false,
+        })
     }
 
     /// Why the last measure of a stage ended, if it was not to.
@@ -475,7 +502,7 @@ impl Core {
         let note = Note::new(TimelineKind::Stage, format!("stage {} {}", stage.name, news.words())).stage(&stage.name);
         self.incidents.note(id, now, note, &mut step.writes);
         let topic = match news {
-            News::Entering | News::Approved | News::Unanswered => return,
+            News::Entering | News::Approved | News::Unanswered | News::Kept(_) => return,
             News::InForce | News::SteppedUp => Topic::StageEntered,
             News::Asked => Topic::ApprovalAsked,
             News::Failed(_) | News::Lost => Topic::StageFailed,

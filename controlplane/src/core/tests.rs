@@ -583,6 +583,39 @@ fn what_cannot_be_stepped_down_for_lack_of_room_goes_on_and_is_renewed() {
         assert!(desk.entry(blackhole).is_wanted(), "after {second} s: {}", desk.timeline());
     }
     assert!(desk.timeline().contains("max_flowspec_rules"), "{}", desk.timeline());
+    assert!(desk.timeline().contains("stage edge cannot be stepped down, and stays as it is"), "{}", desk.timeline());
+}
+
+#[test]
+fn what_a_lower_stage_limits_already_is_limited_by_it_when_a_blackhole_is_stepped_down() {
+    // Room for one rule: that of the lower stage.
+    let text = CONFIG.replace("[guardrails]", "[guardrails]\nmax_flowspec_rules = 1").replace(
+        "[[runbook.stage]]\n",
+        "[[runbook.stage]]\nname = \"limit\"\nwhen = \"attack.pps > 1000.0\"\nfor = \"0s\"\n\
+         action = { flowspec = { announcers = [\"core-a\"] } }\nttl = \"5m\"\n[[runbook.stage]]\n",
+    );
+    let mut desk = Desk::new(&text);
+    desk.give(opened(1, 7, 5e5));
+    desk.pass(2);
+    let kinds = |desk: &Desk| desk.wanted().iter().map(|entry| entry.spec.kind()).collect::<Vec<_>>();
+    assert_eq!(kinds(&desk), [Kind::FlowSpec, Kind::Blackhole]);
+    // It hides the attack from here on.
+    desk.give(opened(2, 7, 10.0));
+    while kinds(&desk) != [Kind::FlowSpec] {
+        desk.pass(1);
+        assert!(desk.seconds < 300, "{}", desk.timeline());
+    }
+    assert!(desk.timeline().contains("stage edge is stepped down"), "{}", desk.timeline());
+    let state = |desk: &Desk| desk.core.progress.values().next().unwrap().stages[1].state.name();
+    desk.pass(10);
+    assert_eq!(state(&desk), "probing", "{}", desk.timeline());
+    // It goes on after all.
+    desk.give(opened(3, 7, 5e5));
+    while kinds(&desk) != [Kind::FlowSpec, Kind::Blackhole] {
+        desk.pass(1);
+        assert!(desk.seconds < 500, "{}", desk.timeline());
+    }
+    assert_eq!(state(&desk), "active", "{}", desk.timeline());
 }
 
 #[test]

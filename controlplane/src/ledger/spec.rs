@@ -141,6 +141,13 @@ pub enum FlowAction {
     },
 }
 
+impl FlowAction {
+    /// True when not everything passes.
+    pub const fn takes_away(&self) -> bool {
+        matches!(self, Self::Drop | Self::RateLimit { .. } | Self::RateLimitPackets { .. })
+    }
+}
+
 /// Which packets of a prefix a blackhole takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -175,6 +175,8 @@ pub enum News {
     Failed(Failure),
     /// It was stepped down to see whether the attack goes on.
     SteppedDown,
+    /// It could not be stepped down.
+    Kept(Failure),
     /// The attack goes on.
     SteppedUp,
     /// Its condition has been false long enough: it ends.
@@ -223,6 +225,7 @@ impl News {
             Self::Failed(Failure::Error) => "failed: error",
             Self::Failed(Failure::Harmful) => "failed: it did harm",
             Self::SteppedDown => "is stepped down, to see whether the attack goes on",
+            Self::Kept(_) => "cannot be stepped down, and stays as it is",
             Self::SteppedUp => "is stepped up again: the attack goes on",
             Self::Leaving => "is left",
             Self::Reverted => "is reverted: it harms clean traffic and not the attack",

@@ -343,11 +343,11 @@ impl<'a> Step<'a> {
                 state.failures = state.failures.saturating_add(1);
                 self.fail(at, failure);
             }
-            // Stepping down failed: what is in force is what was.
-            (Outcome::Failed(_), StageState::Probing { since }) => {
-                state.tries = state.tries.saturating_add(1);
+            // Stepping down failed: what is in force is what was, and nothing has been tried.
+            (Outcome::Failed(failure), StageState::Probing { since }) => {
                 state.state = StageState::Active { since: *since };
                 self.renew_now(at);
+                self.tell(at, News::Kept(failure));
             }
             // Stepping up failed: less is in force than the stage is for, and the stages behind it have to know.
             (Outcome::Failed(failure), StageState::Active { since }) => {

@@ -101,7 +101,11 @@ pub(crate) fn live(seed: u64, bug: Option<Bug>) -> Result<Life, String> {
         world.life.climbed |= world.is_at_the_top(&target);
     }
     if !world.life.climbed {
-        return Err(format!("dead end: the attack goes on and the ladder stands at {}", world.stages(&target)));
+        return Err(format!(
+            "dead end: the attack goes on and the ladder stands at {}; {}",
+            world.stages(&target),
+            world.left()
+        ));
     }
     world.attacks.clear();
     let end = world.at + CALM;
