@@ -20,6 +20,8 @@ mod measure;
 #[cfg(test)]
 mod measured_test;
 mod operator;
+mod results;
+mod sight;
 mod specs;
 mod stages;
 mod told;
@@ -50,7 +52,7 @@ use crate::store::{Contents, KillSwitch, Position, Request, Write};
 
 pub use journal::{Durable, Journal};
 use measure::Meters;
-use stages::Before;
+use sight::Before;
 
 /// What holds until the configuration is read again.
 #[derive(Clone, Debug)]
@@ -290,7 +292,7 @@ impl Core {
         let mut ledger = Ledger::load(&policy.config.appliance.name, contents.mitigations, contents.restored, now);
         ledger.configure(policy.drivers.clone(), now);
         let stuck =
-            ledger.live().filter(|entry| entry.is_stuck()).map(|entry| (entry.id, stages::stuck(entry))).collect();
+            ledger.live().filter(|entry| entry.is_stuck()).map(|entry| (entry.id, results::stuck(entry))).collect();
         let mut progress = BTreeMap::new();
         for (id, state) in contents.runbooks {
             let read: Result<Progress, _> = serde_json::from_value(state.state);

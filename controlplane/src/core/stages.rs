@@ -12,28 +12,13 @@ use crate::actor::Actor;
 use crate::clock::Now;
 use crate::driver::DriverName;
 use crate::incident::{Note, TimelineKind};
-use crate::ledger::{Effect, IncidentId, Intent, Mitigation, MitigationId, Notice, Outcome as End, Spec};
+use crate::ledger::{Effect, IncidentId, Intent, Mitigation, MitigationId, Outcome as End, Spec};
 use crate::notify::Topic;
-use crate::runbook::{Command, Failure, Input, News, Outcome, Progress, Report, Runbook, Runbooks, Sight};
+use crate::runbook::{Command, Failure, Input, News, Outcome, Progress, Runbook, Runbooks};
 use crate::store::{RunbookState, Write};
 
 /// Answers of the engine to what came of its own commands, at most so many in one step.
 const ROUNDS: usize = 32;
-/// A measure is judged by what was seen so long after it came into force.
-const JUDGED_AFTER: Duration = Duration::from_secs(10);
-/// And no later: anything may have happened since.
-const JUDGED_UNTIL: Duration = Duration::from_secs(60);
-/// A receiver that takes less than this share of what there was reports calm.
-const CALM_BELOW: f64 = 0.05;
-
-/// What was measured before a stage came into force.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Before {
-    at: Now,
-    attack_bps: f64,
-    goodput_ratio: Option<f64>,
-}
-
 /// How a stage is entered.
 struct How<'a> {
     ttl: Duration,
@@ -327,177 +312,6 @@ impl Core {
         }
     }
 
-    /// Tells the engine what its mitigations have come to.
-    pub(super) fn report_stages(&mut self, id: IncidentId, now: &Now, step: &mut Step) {
-        let Some(runbook) = self.runbook(id) else { return };
-        let Some(progress) = self.progress.get(&id) else { return };
-        let mut results = Vec::new();
-        let monitor =
-            self.incidents.get(id).is_none_or(|incident| self.zone_mode(&incident.target.zone) == Mode::Monitor);
-        for (at, (stage, state)) in runbook.stages.iter().zip(&progress.stages).enumerate() {
-            let upstream = stage.action.is_upstream();
-            if !upstream || !state.state.may_be_in_force() {
-                continue;
-            }
-            let mut live = self.of_stage(id, &stage.name).peekable();
-            let outcome = if live.peek().is_none() {
-                let leaving = matches!(state.state, crate::runbook::StageState::Leaving { .. });
-                let entering = matches!(state.state, crate::runbook::StageState::Entering { .. });
-                let probing = matches!(state.state, crate::runbook::StageState::Probing { .. });
-                match () {
-                    () if leaving => Outcome::Ended,
-                    () if probing && self.needs_no_limit(id, stage) => Outcome::InForce,
-                    // In mode monitor nothing is done, and that counts as if it had been.
-                    () if monitor => Outcome::InForce,
-                    () if entering => Outcome::Failed(self.why_failed(id, &stage.name).unwrap_or(Failure::Error)),
-                    () => self.why_failed(id, &stage.name).map_or(Outcome::Ended, Outcome::Gone),
-                }
-            } else if live.any(|entry| entry.is_wanted() && entry.evidence.is_some()) {
-                Outcome::InForce
-            } else {
-                continue;
-            };
-            results.push((at, state.change(), outcome));
-        }
-        for (stage, change, outcome) in results {
-            self.drive(id, Input::Result { stage, change, outcome }, now, step);
-        }
-    }
-
-    /// True when a stage that is stepped down has nothing in force because another one does what it would.
-    fn needs_no_limit(&self, id: IncidentId, stage: &crate::runbook::Stage) -> bool {
-        let (plans, _) = self.plans(id, &stage.action, true);
-        !plans.is_empty() && plans.iter().all(|(driver, spec)| self.is_limited_below(id, &stage.name, driver, spec))
-    }
-
-    /// True when another stage has a rule for the same packets in force, which drops or limits them: of two such rules a
-    /// router keeps one, and a budget need not pay for both.
-    fn is_limited_below(&self, id: IncidentId, stage: &str, driver: &DriverName, spec: &Spec) -> bool {
-        let Spec::FlowSpec { rule: wanted, .. } = spec else { return false };
-        let mut others = self.ledger.of_incident(id).filter(|entry| {
-            entry.is_wanted() && entry.driver == *driver && entry.stage.as_deref().is_some_and(|other| other != stage)
-        });
-        others.any(|entry| match &entry.spec {
-            Spec::FlowSpec { rule, action } => rule == wanted && action.takes_away(),
-            _ => false,
-        })
-    }
-
-    /// Why the last measure of a stage ended, if it was not to.
-    fn why_failed(&self, id: IncidentId, stage: &str) -> Option<Failure> {
-        let of = self.ledger.of_incident(id).filter(|entry| entry.stage.as_deref() == Some(stage));
-        match of.last().and_then(|entry| entry.outcome)? {
-            End::Refused => Some(Failure::Refused),
-            End::Incapable => Some(Failure::Incapable),
-            End::Failed => Some(Failure::Error),
-            _ => None,
-        }
-    }
-
-    /// What the ledger has noticed: for timelines, and for the stages that it is about.
-    pub(super) fn noticed(&mut self, notices: Vec<Notice>, now: &Now, step: &mut Step) {
-        for notice in notices {
-            let (id, text) = match &notice {
-                Notice::InForce { id, evidence } => (*id, format!("in force ({evidence})")),
-                Notice::Failed { id, reason, refusal } => {
-                    if refusal.is_some()
-                        && let Some(entry) = self.ledger.get(*id)
-                    {
-                        self.results.entry(entry.driver.clone()).or_default().refused += 1;
-                    }
-                    (*id, format!("not in force: {reason}"))
-                }
-                Notice::Missing { id } => (*id, "was gone, is brought back".to_owned()),
-                Notice::Adopted { id } => {
-                    let text =
-                        format!("mitigation {id} was found in force without being in the ledger: it is withdrawn");
-                    step.commands.push(super::Command::Log(text.clone()));
-                    (*id, text)
-                }
-                Notice::Stuck { id } => {
-                    let Some(entry) = self.ledger.get(*id) else { continue };
-                    let text = stuck(entry);
-                    self.stuck.insert(*id, text.clone());
-                    step.commands.push(super::Command::Log(text.clone()));
-                    (*id, text)
-                }
-                Notice::Ended { id } => {
-                    self.stuck.remove(id);
-                    let outcome = self.ledger.get(*id).and_then(|entry| entry.outcome);
-                    (*id, outcome.map_or_else(|| "ended".to_owned(), |outcome| format!("ended: {outcome}")))
-                }
-            };
-            let Some(entry) = self.ledger.get(id) else { continue };
-            let (Some(incident), stage) = (entry.incident, entry.stage.clone()) else { continue };
-            // Renewals every few minutes are no news.
-            let news = !matches!(notice, Notice::InForce { .. }) || entry.renewals == 0;
-            let mut note = Note::new(TimelineKind::Mitigation, text).mitigation(id);
-            note.stage = stage;
-            if news {
-                self.incidents.note(incident, now, note, &mut step.writes);
-            }
-            self.stirred.insert(incident);
-        }
-    }
-
-    fn remember_before(&mut self, id: IncidentId, at: usize, now: &Now) {
-        let Some(incident) = self.incidents.get(id) else { return };
-        let goodput_ratio = self.meters.effect(incident).goodput_ratio;
-        self.before.insert((id, at), Before { at: *now, attack_bps: incident.rates.bps, goodput_ratio });
-    }
-
-    /// What is known of the effect of each stage.
-    fn sights(&self, id: IncidentId, now: &Now) -> Vec<Sight> {
-        let (Some(runbook), Some(incident)) = (self.runbook(id), self.incidents.get(id)) else { return Vec::new() };
-        let sight = |(at, stage): (usize, &crate::runbook::Stage)| {
-            if !stage.action.is_upstream() {
-                return Sight::default();
-            }
-            let helps = |entry: &Mitigation| entry.effect?.helps(&entry.spec, &incident.rates, now);
-            // One that helps is enough; where none does, that has to be known of one.
-            let effective = self.of_stage(id, &stage.name).filter(|_| self.connected.is_some()).filter_map(helps).max();
-            let taken: Option<u64> = {
-                let taken = self.of_stage(id, &stage.name).map(|entry| self.ledger.taken_bps(entry.id));
-                taken.flatten().reduce(u64::saturating_add)
-            };
-            #[expect(clippy::cast_precision_loss, reason = "no link carries 2^53 bits per second")]
-            let report = match (taken, self.before.get(&(id, at))) {
-                (Some(0), _) => Report::Calm,
-                (Some(taken), Some(before)) if (taken as f64) < CALM_BELOW * before.attack_bps => Report::Calm,
-                (Some(_), Some(_)) => Report::Attack,
-                // What came before it was told is not known after a restart: then it is tried.
-                (Some(_), None) | (None, _) => Report::None,
-            };
-            Sight { effective, report }
-        };
-        runbook.stages.iter().enumerate().map(sight).collect()
-    }
-
-    /// If clean traffic fell after a measure upstream came into force, and the attack goes on as it did, the measure goes. Only the
-    /// newest, and only soon after it: what falls later, or while the attack grows, is the attack's doing, and who attacks must not
-    /// be able to end what holds him off.
-    fn revert_harm(&mut self, id: IncidentId, now: &Now, step: &mut Step) {
-        let (Some(incident), Some(runbook)) = (self.incidents.get(id), self.runbook(id)) else { return };
-        let Some(goodput) = self.meters.effect(incident).goodput_ratio else { return };
-        let attack = incident.rates.bps;
-        let upstream = |at: usize| runbook.stages.get(at).filter(|stage| stage.action.is_upstream());
-        let newest = self
-            .before
-            .range((id, 0)..=(id, usize::MAX))
-            .filter_map(|((_, at), before)| Some((*at, before, upstream(*at)?)))
-            .max_by_key(|(_, before, _)| before.at.monotonic);
-        let Some((at, before, stage)) = newest else { return };
-        let judged = (JUDGED_AFTER..=JUDGED_UNTIL).contains(&now.since(&before.at));
-        let fell = before.goodput_ratio.is_some_and(|before| goodput < 0.5 * before);
-        let goes_on = (0.9..=1.1).contains(&(attack / before.attack_bps));
-        if judged && fell && goes_on {
-            let name = stage.name.clone();
-            self.before.remove(&(id, at));
-            self.end_stages(id, Some(&name), End::Reverted, now);
-            self.drive(id, Input::Revert { stage: at }, now, step);
-        }
-    }
-
     fn tell_stage(&mut self, id: IncidentId, stage: &crate::runbook::Stage, news: News, now: &Now, step: &mut Step) {
         let note = Note::new(TimelineKind::Stage, format!("stage {} {}", stage.name, news.words())).stage(&stage.name);
         self.incidents.note(id, now, note, &mut step.writes);
@@ -512,9 +326,4 @@ impl Core {
         let text = format!("stage {} ({}) {}", stage.name, stage.action.name(), news.words());
         self.tell(id, &stage.notify, topic, &text, now, step);
     }
-}
-
-/// What somebody has to look at.
-pub(super) fn stuck(entry: &Mitigation) -> String {
-    format!("mitigation {} cannot be ended so far: {}", entry.id, entry.error.as_deref().unwrap_or_default())
 }
