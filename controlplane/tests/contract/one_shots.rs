@@ -1,6 +1,9 @@
 //! `levee-controlplane sweep` and `withdraw-all` as processes, against the dataplane's real service.
 
-use std::path::PathBuf;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -140,6 +143,60 @@ async fn withdraw_all_ends_everything_with_our_tag_also_when_the_store_is_damage
     assert!(status == 0 && told.contains("is damaged"), "{status} {told}");
     assert_eq!(site.in_force().await, [0; 0]);
     assert!(site.store().load().unwrap().kill_switch.unwrap().engaged);
+}
+
+/// Who the service runs as in this test.
+const SERVICE: u32 = 65_534;
+
+/// A program that another user may run, wherever it was built.
+fn for_everybody(program: &str, folder: &Path) -> PathBuf {
+    let copy = folder.join(Path::new(program).file_name().unwrap());
+    std::fs::copy(program, &copy).unwrap();
+    copy
+}
+
+#[test]
+fn what_root_does_with_the_store_leaves_it_to_the_user_of_the_service() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: two users need root");
+        return;
+    }
+    let site = Site::new();
+    let folder = site.place.folder.path();
+    std::fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+    let program = for_everybody(env!("CARGO_BIN_EXE_levee-controlplane"), folder);
+    std::fs::create_dir(site.state()).unwrap();
+    chown(site.state(), Some(SERVICE), Some(SERVICE)).unwrap();
+    // Opens the store as the service does, and writes to it.
+    let service_opens = |after: &str| {
+        let mut command = Command::new(&program);
+        command.arg("sweep").arg("--config").arg(folder.join("levee.toml")).uid(SERVICE).gid(SERVICE);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "after {after}: {}", String::from_utf8_lossy(&output.stderr));
+        for entry in std::fs::read_dir(site.state()).unwrap().flatten() {
+            let found = entry.metadata().unwrap();
+            assert_eq!((found.uid(), found.gid()), (SERVICE, SERVICE), "after {after}: {:?}", entry.path());
+        }
+    };
+    service_opens("the first start");
+    let copy = folder.join("copy.sqlite");
+    let store = |arguments: [&str; 2]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leveectl"));
+        let output = command.args(["store", arguments[0], "--state-dir"]).arg(folder).arg(arguments[1]);
+        let output = output.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    store(["backup", copy.to_str().unwrap()]);
+    store(["restore", copy.to_str().unwrap()]);
+    service_opens("a restore");
+    std::fs::write(site.state().join("store.sqlite"), "nonsense ".repeat(1_000)).unwrap();
+    site.run("withdraw-all");
+    service_opens("withdraw-all with a damaged store");
+    for entry in std::fs::read_dir(site.state()).unwrap().flatten() {
+        std::fs::remove_file(entry.path()).unwrap();
+    }
+    site.run("withdraw-all");
+    service_opens("withdraw-all with nothing there");
 }
 
 #[test]
