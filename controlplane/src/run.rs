@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use levee_api::config::{Config, ConfigError};
 
 use crate::config_check::INVALID;
-use crate::configuration::{InForce, Started};
+use crate::configuration::{InForce, Started, state_folder};
 use crate::event_file::EventFile;
 use crate::runbook::Runbooks;
 use crate::store::SqliteStore;
@@ -27,14 +27,16 @@ const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Runs until SIGTERM or SIGINT. 0 when told to stop, 78 when the file is not valid, 1 when it cannot start.
 pub fn run(config: &Path, events: &str) -> ExitCode {
-    // Conditions and all: what `check` refuses does not run.
-    if let Err(error) = Runbooks::load(config) {
-        let status = if matches!(error, ConfigError::Invalid(_)) { INVALID } else { 1 };
-        // Without a standard error there is nobody to tell.
-        let _ = writeln!(std::io::stderr(), "{:?}", miette::Report::new(error));
-        return ExitCode::from(status);
-    }
-    match start(config, events) {
+    // Conditions and all: what `check` refuses does not run, unless something was in force before it.
+    let folder = match state_folder(config, std::env::var_os("STATE_DIRECTORY").as_deref()) {
+        Ok(folder) => folder,
+        Err(error) => {
+            let status = if matches!(error, ConfigError::Invalid(_)) { INVALID } else { 1 };
+            tell(error);
+            return ExitCode::from(status);
+        }
+    };
+    match start(config, &folder, events) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -43,14 +45,21 @@ pub fn run(config: &Path, events: &str) -> ExitCode {
     }
 }
 
-fn start(path: &Path, events: &str) -> Result<(), String> {
+/// With the lines of the file. Without a standard error there is nobody to tell.
+fn tell(error: ConfigError) {
+    let _ = writeln!(std::io::stderr(), "{:?}", miette::Report::new(error));
+}
+
+fn start(path: &Path, folder: &Path, events: &str) -> Result<(), String> {
     let clock = SystemClock::new().map_err(|error| format!("cannot read the clock: {error}"))?;
-    let loaded = Config::load(path).map_err(|error| error.to_string())?;
-    let folder = loaded.appliance.state_dir.join("controlplane");
-    let (store, _) = SqliteStore::open(&folder, SystemTime::now()).map_err(|error| error.to_string())?;
-    let (in_force, started) = InForce::start(path, &folder, &clock.now()).map_err(|error| error.to_string())?;
+    let (store, _) = SqliteStore::open(folder, SystemTime::now()).map_err(|error| error.to_string())?;
+    let (in_force, started) = InForce::start(path, folder, &clock.now()).map_err(|error| error.to_string())?;
     if started == Started::Before {
         tracing::warn!("the file was not confirmed in time: what was in force before it is in force again");
+    }
+    if let Some(trouble) = in_force.trouble() {
+        Runbooks::load(path).err().into_iter().for_each(tell);
+        tracing::error!("{trouble}");
     }
     warn_of(in_force.config());
     let events = EventFile::open(events).map_err(|error| format!("cannot write events to {events}: {error}"))?;

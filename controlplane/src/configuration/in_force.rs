@@ -2,7 +2,7 @@
 //!
 //! The file is the truth, with one exception that survives restarts: a text that was taken on trial and not confirmed in
 //! time is not taken again by itself, until the file is another one or somebody reloads it. What to go back to is kept in
-//! `STATE_DIR/controlplane/configuration.json`.
+//! `STATE_DIR/controlplane/configuration.json`, and is in force also when a start finds a file that is no good.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -19,6 +19,9 @@ use super::plan::{Lacking, Plan};
 use crate::clock::{Deadline, Now};
 use crate::runbook::Runbooks;
 
+/// The record's name in the folder of the state.
+const RECORD: &str = "configuration.json";
+
 /// The configuration in force, and what is known of its trial.
 #[derive(Debug)]
 pub struct InForce {
@@ -26,6 +29,8 @@ pub struct InForce {
     record_path: PathBuf,
     config: Config,
     record: Record,
+    /// What was wrong with the file when it was last read.
+    refused_file: Option<String>,
 }
 
 /// What survives a restart.
@@ -54,6 +59,8 @@ pub enum Started {
     OnTrial(Deadline),
     /// The file was not confirmed in time: what was in force before it is in force.
     Before,
+    /// The file is no good: what was in force before it is in force.
+    WithoutFile,
 }
 
 /// What a reload has done.
@@ -99,15 +106,27 @@ pub enum ReloadError {
 }
 
 impl InForce {
-    /// Reads the file, or what was in force before it when it was not confirmed. `folder`: the control plane's state.
+    /// Reads the file, or what was in force before it when it was not confirmed or is no good. `folder`: the control plane's
+    /// state.
     ///
     /// # Errors
-    /// When the file cannot be read or is not valid.
+    /// When the file cannot be read or is not valid, and nothing was in force before it.
     pub fn start(path: &Path, folder: &Path, now: &Now) -> Result<(Self, Started), ConfigError> {
-        let (config, _) = Runbooks::load(path)?;
-        let record_path = folder.join("configuration.json");
+        let record_path = folder.join(RECORD);
         let record = read_record(&record_path);
-        let mut in_force = Self { path: path.to_owned(), record_path, config, record };
+        let (config, refused_file) = match Runbooks::load(path) {
+            Ok((config, _)) => (config, None),
+            Err(error) => match confirmed_of(path, &record) {
+                Some(config) => (config, Some(error.to_string())),
+                None => return Err(error),
+            },
+        };
+        let mut in_force = Self { path: path.to_owned(), record_path, config, record, refused_file };
+        if in_force.refused_file.is_some() {
+            // What was on trial is not in force.
+            in_force.record.trial = None;
+            return Ok((in_force, Started::WithoutFile));
+        }
         let started = in_force.recall(now);
         if started == Started::File && *in_force.record.confirmed != *in_force.config.text {
             let record = Record { confirmed: in_force.config.text.to_string(), ..Record::default() };
@@ -134,6 +153,12 @@ impl InForce {
         self.record.trial.as_ref().map(|trial| trial.until)
     }
 
+    /// That the file is no good, and what to do; none when what it says was taken the last time it was read.
+    pub fn trouble(&self) -> Option<String> {
+        let error = self.refused_file.as_ref()?;
+        Some(format!("what was in force before the file stays: {error}; mend it, then leveectl config reload"))
+    }
+
     /// What a reload would change, and into what.
     ///
     /// # Errors
@@ -148,7 +173,9 @@ impl InForce {
     /// # Errors
     /// Then nothing has changed.
     pub fn reload(&mut self, confirm_within: Option<Duration>, now: &Now) -> Result<Reloaded, ReloadError> {
-        let Plan { config, changes } = Plan::of(&self.path, &self.config)?.possible()?;
+        let plan = Plan::of(&self.path, &self.config);
+        self.refused_file = plan.as_ref().err().map(ToString::to_string);
+        let Plan { config, changes } = plan?.possible()?;
         let until = confirm_within.filter(|_| *config.text != *self.record.confirmed);
         let until = until.map(|within| Deadline::after(now, within));
         let record = match until {
@@ -233,6 +260,18 @@ impl InForce {
         self.record = record;
         Ok(())
     }
+}
+
+/// What is in force in a folder when the file is no good.
+pub(super) fn confirmed(path: &Path, folder: &Path) -> Option<Config> {
+    let record = folder.join(RECORD);
+    confirmed_of(path, &record.exists().then(|| read_record(&record))?)
+}
+
+/// An empty text was never in force; a later version of Levee may refuse what an earlier one took.
+fn confirmed_of(path: &Path, record: &Record) -> Option<Config> {
+    let text = Some(&record.confirmed).filter(|text| !text.is_empty())?;
+    Some(Runbooks::parse(&path.display().to_string(), text).ok()?.0)
 }
 
 /// What cannot be read is as good as none: the file is in force.

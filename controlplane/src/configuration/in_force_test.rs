@@ -65,6 +65,34 @@ fn a_valid_file_is_taken_whole_and_another_one_changes_nothing() {
 }
 
 #[test]
+fn a_start_with_a_file_that_is_no_good_goes_on_with_what_was_in_force_and_says_so() {
+    let site = Site::new();
+    fs::write(site.path(), "schema = 1\n[[zone]]\nname = 3\n").unwrap();
+    assert!(InForce::start(&site.path(), site.folder.path(), &at(0)).is_err(), "nothing was in force yet");
+    site.write(1);
+    let (mut in_force, _) = site.start(&at(0));
+    assert_eq!(in_force.trouble(), None);
+    // What is on trial is not what comes back.
+    site.write(2);
+    in_force.reload(Some(MINUTE), &at(1)).unwrap();
+    for damage in ["schema = 1\n[[zone]]\nname = 3\n", "[[["] {
+        fs::write(site.path(), damage).unwrap();
+        let (in_force, started) = site.start(&at(2));
+        assert_eq!((started, version(&in_force).as_str()), (Started::WithoutFile, "1"), "{damage}");
+        assert_eq!(in_force.confirm_by(), None);
+        assert!(in_force.trouble().unwrap().contains("leveectl config reload"));
+    }
+    fs::remove_file(site.path()).unwrap();
+    let (mut in_force, started) = site.start(&at(3));
+    assert_eq!((started, version(&in_force).as_str()), (Started::WithoutFile, "1"));
+    in_force.reload(None, &at(4)).unwrap_err();
+    assert!(in_force.trouble().unwrap().contains("cannot read"));
+    site.write(3);
+    in_force.reload(None, &at(5)).unwrap();
+    assert_eq!((in_force.trouble(), version(&in_force).as_str()), (None, "3"));
+}
+
+#[test]
 fn what_config_check_refuses_a_reload_refuses_and_a_secret_that_cannot_be_read_too() {
     let site = Site::new();
     let (mut in_force, _) = site.start(&at(0));
@@ -75,7 +103,7 @@ fn what_config_check_refuses_a_reload_refuses_and_a_secret_that_cannot_be_read_t
     let refused = in_force.reload(None, &at(1)).unwrap_err().to_string();
     assert!(refused.contains("attack.ppps"), "{refused}");
     assert!(in_force.plan().unwrap_err().to_string().contains("attack.ppps"));
-    assert!(InForce::start(&site.path(), site.folder.path(), &at(2)).is_err());
+    assert_eq!(site.start(&at(2)).1, Started::WithoutFile);
     let missing = site.folder.path().join("missing");
     let notifier = format!(
         "[[notifier]]\nname = \"noc\"\nkind = \"webhook\"\nurl = \"https://noc.example\"\nsecret = {{ file = {missing:?} }}\n"

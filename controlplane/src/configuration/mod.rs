@@ -4,6 +4,7 @@ mod diff;
 mod in_force;
 mod migrate;
 mod plan;
+mod state_folder;
 
 #[cfg(test)]
 mod in_force_test;
@@ -12,3 +13,4 @@ pub use diff::{Change, Effect, compare, diff};
 pub use in_force::{InForce, ReloadError, Reloaded, Started, TrialOver};
 pub use migrate::{MigrateError, Migrated, migrate, migrate_text};
 pub use plan::{Lacking, Plan};
+pub use state_folder::state_folder;

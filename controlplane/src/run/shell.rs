@@ -562,7 +562,7 @@ impl Knowledge for Shell {
     }
 
     fn troubles(&self) -> Vec<String> {
-        self.core.troubles()
+        self.in_force.trouble().into_iter().chain(self.core.troubles()).collect()
     }
 
     fn confirm_by(&self) -> Option<Now> {

@@ -278,6 +278,28 @@ fn a_file_that_is_not_valid_ends_the_start_with_78() {
 }
 
 #[test]
+fn a_restart_with_a_file_that_is_not_valid_goes_on_with_what_was_in_force_and_says_so() {
+    let place = Place::new();
+    let world = place.start();
+    let config = configured(&place);
+    let good = std::fs::read_to_string(&config).unwrap();
+    let running = control_plane(&config, "-");
+    running.event("snapshot");
+    running.signal(Signal::SIGKILL);
+    drop(running);
+    std::fs::write(&config, good.replace("prefixes", "prefxies")).unwrap();
+    let running = control_plane(&config, "-");
+    running.log("what was in force before the file stays");
+    assert_eq!(running.event("snapshot")["zones"], 2);
+    world.change("203.0.113.9", Phase::Attack);
+    running.event("anomaly_opened");
+    assert!(shown(&place, &["status"]).contains("what was in force before the file stays"));
+    std::fs::write(&config, good).unwrap();
+    shown(&place, &["config", "reload"]);
+    assert!(!shown(&place, &["status"]).contains("what was in force"));
+}
+
+#[test]
 fn a_store_that_somebody_holds_keeps_neither_events_nor_operators_waiting() {
     let place = Place::new();
     let world = place.start();
