@@ -5,10 +5,12 @@ use std::fmt;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use levee_api::config::{Config, ConfigError};
 use toml::{Table, Value};
 
+use super::meaning::Meaning;
 use crate::config_check::INVALID;
 use crate::runbook::Runbooks;
 
@@ -36,13 +38,23 @@ pub enum Effect {
     DataplaneRestart,
 }
 
-/// What is different between two valid texts.
+/// What is different between two valid texts: not what is only written in another way.
 pub fn compare(before: &str, after: &str) -> Vec<Change> {
     // Valid configurations are valid TOML.
     let read = |text: &str| text.parse::<Table>().unwrap_or_default();
-    let mut changes = Vec::new();
-    tables(&mut changes, &[], "", &read(before), &read(after));
-    changes
+    let (first, second) = (read(before), read(after));
+    let mut found = Vec::new();
+    tables(&mut found, &[], "", &first, &second);
+    if let Some(meaning) = Meaning::of(before, after, found.len()) {
+        found.retain(|found| !meaning.is_same(&found.path));
+    }
+    found.into_iter().map(|found| found.change).collect()
+}
+
+/// A change, and the keys and names that lead to it.
+struct Found<'t> {
+    change: Change,
+    path: Vec<&'t str>,
 }
 
 /// `leveectl config diff A B`: 0 when they say the same, 1 when not or when one cannot be read, 78 when one is not valid.
@@ -83,7 +95,7 @@ impl fmt::Display for Change {
     }
 }
 
-fn tables(changes: &mut Vec<Change>, path: &[&str], place: &str, before: &Table, after: &Table) {
+fn tables<'t>(changes: &mut Vec<Found<'t>>, path: &[&'t str], place: &str, before: &'t Table, after: &'t Table) {
     let keys: BTreeSet<&str> = before.keys().chain(after.keys()).map(String::as_str).collect();
     for key in keys {
         let path: Vec<&str> = path.iter().copied().chain([key]).collect();
@@ -91,39 +103,58 @@ fn tables(changes: &mut Vec<Change>, path: &[&str], place: &str, before: &Table,
     }
 }
 
-fn values(changes: &mut Vec<Change>, path: &[&str], place: &str, before: Option<&Value>, after: Option<&Value>) {
+fn values<'t>(
+    changes: &mut Vec<Found<'t>>,
+    path: &[&'t str],
+    place: &str,
+    before: Option<&'t Value>,
+    after: Option<&'t Value>,
+) {
     if before == after {
         return;
     }
-    let empty = Table::new();
     match (before.map(Value::as_table), after.map(Value::as_table)) {
         (Some(None), _) | (_, Some(None)) | (None, None) => {}
         (before, after) => {
-            return tables(changes, path, place, before.flatten().unwrap_or(&empty), after.flatten().unwrap_or(&empty));
+            return tables(
+                changes,
+                path,
+                place,
+                before.flatten().unwrap_or(empty()),
+                after.flatten().unwrap_or(empty()),
+            );
         }
     }
     if let (Some(before), Some(after)) = (named(before), named(after)) {
-        let names: BTreeSet<&str> = before.iter().chain(&after).map(|(name, _)| *name).collect();
+        let names: BTreeSet<&'t str> = before.iter().chain(&after).map(|(name, _)| *name).collect();
         for name in names {
-            let of = |side: &[(&str, &Table)]| {
-                side.iter().find(|(found, _)| *found == name).map(|(_, table)| (*table).clone())
-            };
+            let of =
+                |side: &[(&'t str, &'t Table)]| side.iter().find(|(found, _)| *found == name).map(|(_, table)| *table);
             let place = format!("{place} {name:?}");
-            tables(changes, path, &place, &of(&before).unwrap_or_default(), &of(&after).unwrap_or_default());
+            let path: Vec<&str> = path.iter().copied().chain([name]).collect();
+            tables(changes, &path, &place, of(&before).unwrap_or(empty()), of(&after).unwrap_or(empty()));
         }
         return order(changes, path, place, &before, &after);
     }
     let text = |value: &Value| value.to_string();
-    changes.push(Change {
-        place: place.to_owned(),
-        before: before.map(text),
-        after: after.map(text),
-        effect: effect(path),
-    });
+    let (before, after) = (before.map(text), after.map(text));
+    let change = Change { place: place.to_owned(), before, after, effect: effect(path) };
+    changes.push(Found { change, path: path.to_vec() });
+}
+
+fn empty() -> &'static Table {
+    static EMPTY: LazyLock<Table> = LazyLock::new(Table::new);
+    &EMPTY
 }
 
 /// The order of stages is the ladder; that of zones and others is nothing but the order of the file.
-fn order(changes: &mut Vec<Change>, path: &[&str], place: &str, before: &[(&str, &Table)], after: &[(&str, &Table)]) {
+fn order<'t>(
+    changes: &mut Vec<Found<'t>>,
+    path: &[&'t str],
+    place: &str,
+    before: &[(&str, &Table)],
+    after: &[(&str, &Table)],
+) {
     let common = |side: &[(&str, &Table)], other: &[(&str, &Table)]| -> Vec<String> {
         let both = side.iter().filter(|(name, _)| other.iter().any(|(found, _)| found == name));
         both.map(|(name, _)| (*name).to_owned()).collect()
@@ -131,7 +162,8 @@ fn order(changes: &mut Vec<Change>, path: &[&str], place: &str, before: &[(&str,
     let (from, to) = (common(before, after), common(after, before));
     if path.last() == Some(&"stage") && from != to {
         let (before, after) = (Some(from.join(", ")), Some(to.join(", ")));
-        changes.push(Change { place: within(place, "order"), before, after, effect: effect(path) });
+        let change = Change { place: within(place, "order"), before, after, effect: effect(path) };
+        changes.push(Found { change, path: path.iter().copied().chain(["order"]).collect() });
     }
 }
 
@@ -216,6 +248,32 @@ mod tests {
         ] {
             assert_eq!(told(&[(from, to)]), expected);
         }
+    }
+
+    #[test]
+    fn what_is_only_written_in_another_way_is_no_change() {
+        let file = "schema = 1\n[dataplane]\nworkers = [1]\n[controlplane.retention]\nincident_days = 30 # a month\n\
+                    [[zone]]\nname = \"web\"\nprefixes = [\"203.0.113.0/24\"]\n";
+        let told = |from: &str, to: &str| {
+            assert!(file.contains(from), "{from}");
+            let after = file.replacen(from, to, 1);
+            let told = |a: &str, b: &str| compare(a, b).iter().map(ToString::to_string).collect::<Vec<_>>();
+            assert_eq!(told(&after, file).len(), told(file, &after).len(), "there and back: {to}");
+            told(file, &after)
+        };
+        for (from, to) in [
+            ("workers", "idle = \"adaptive\"\nworkers"),
+            ("schema = 1\n", ""),
+            ("[1]", "[\n  1,\n]"),
+            ("= 30", "= 3_0"),
+            ("name", "mode = \"monitor\"\nname"),
+        ] {
+            assert_eq!(told(from, to), [""; 0], "{to}");
+        }
+        let idle = told("workers", "idle = \"spin\"\nworkers");
+        assert_eq!(idle, ["+ dataplane: idle = \"spin\" (when the dataplane restarts)"]);
+        assert_eq!(told("= 30", "= 31"), ["~ controlplane: retention: incident_days = 30 -> 31"]);
+        assert_eq!(told("[1]", "[1, 2]").len(), 1);
     }
 
     #[test]

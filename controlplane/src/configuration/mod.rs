@@ -2,6 +2,7 @@
 
 mod diff;
 mod in_force;
+mod meaning;
 mod migrate;
 mod plan;
 mod state_folder;
