@@ -35,6 +35,7 @@ fn mitigation(id: u64, ends: u64) -> Mitigation {
         asked_by: Actor::levee("test"),
         reason: "because".into(),
         created: at(0),
+        begun: None,
         deadline: Deadline::after(&at(0), Duration::from_secs(ends)),
         renewals: 0,
         state: State::Active,

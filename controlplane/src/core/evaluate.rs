@@ -33,7 +33,7 @@ impl Core {
         // Filters in force are not stored, and events may be missing: the dataplane is asked.
         self.awaits_snapshot = true;
         step.commands.push(Command::TakeSnapshot);
-        self.ledger.observe_soon(&crate::driver::DriverName::dataplane(), now);
+        self.ledger.retry_soon(&crate::driver::DriverName::dataplane(), now);
     }
 
     fn restarted(&mut self, boot_id: &str, now: &Now, step: &mut Step) {

@@ -117,6 +117,11 @@ pub enum Input {
         /// What it says.
         result: Result<Vec<Observed>, DriverError>,
     },
+    /// Whoever a driver talks to has come back.
+    Recovered {
+        /// Who talks to it.
+        driver: DriverName,
+    },
     /// A notifier has answered.
     Sent {
         /// Which message.
@@ -378,6 +383,7 @@ impl Core {
                 self.ledger.observed(&driver, round, result, now, &mut notices);
                 self.noticed(notices, now, &mut step);
             }
+            Input::Recovered { driver } => self.ledger.retry_soon(&driver, now),
             Input::Sent { id, result } => self.sent(&id, result, now, &mut step),
             Input::Captured { incident, stage, change, result } => {
                 self.captured(incident, &stage, change, result, now, &mut step);

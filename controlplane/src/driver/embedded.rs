@@ -4,6 +4,7 @@
 //! be *advertised*: BGP has no way for a peer to say that it has accepted a route. One that a router shows by BMP is *seen*. What cannot be told to any peer is an error,
 //! with what each of them says; it stays wanted, and a peer is told as soon as its session is there.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -213,6 +214,10 @@ impl Driver for Embedded {
 
     fn observe(&self) -> Answer<'_, Vec<Observed>> {
         Box::pin(std::future::ready(Ok(self.found())))
+    }
+
+    fn recovered(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.speaker.recovered(&self.name.0))
     }
 
     fn ends_only_all(&self) -> bool {

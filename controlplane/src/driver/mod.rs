@@ -131,6 +131,11 @@ pub trait Driver: Send + Sync {
     /// Everything with the tag of our appliance, and nothing else.
     fn observe(&self) -> Answer<'_, Vec<Observed>>;
 
+    /// Waits until what has failed may work: who could not be reached has come back. Never, where nobody would notice.
+    fn recovered(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(std::future::pending())
+    }
+
     /// While no control plane runs: withdrawing one measure ends all that are in force by this driver.
     fn ends_only_all(&self) -> bool {
         false

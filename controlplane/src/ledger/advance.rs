@@ -73,7 +73,9 @@ impl Ledger {
             State::Planned | State::Applying => {
                 entry.state = State::Applying;
                 entry.touched = true;
-                let key = OperationKey(format!("apply-{id}-{}", entry.renewals));
+                let renewals = entry.renewals;
+                self.begin(id, now);
+                let key = OperationKey(format!("apply-{id}-{renewals}"));
                 orders.push(Order::Apply(self.order(id, key, now)));
             }
             State::Active => {

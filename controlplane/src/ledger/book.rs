@@ -165,8 +165,8 @@ pub struct Ledger {
     queue: BTreeSet<(Timestamp, MitigationId)>,
     queued: BTreeMap<MitigationId, Timestamp>,
     changed: BTreeSet<MitigationId>,
-    /// When measures upstream were begun, by driver, the oldest first.
-    changes: BTreeMap<DriverName, VecDeque<Now>>,
+    /// When measures upstream were begun, by driver, the oldest first. One that had to be tried again was begun again.
+    changes: BTreeMap<DriverName, VecDeque<(Now, MitigationId)>>,
 }
 
 impl Ledger {
@@ -201,12 +201,12 @@ impl Ledger {
             ledger.wake(id, now.monotonic);
         }
         // A restart must not give the minute anew.
-        let begun = ledger.entries.values().filter(|entry| counts(&entry.spec) && is_recent(&entry.created, now));
-        let begun = begun.map(|entry| (entry.driver.clone(), entry.created.anchored(now)));
-        let mut begun: Vec<(DriverName, Now)> = begun.collect();
-        begun.sort_by_key(|(_, at)| (at.wall, at.monotonic));
-        for (driver, at) in begun {
-            ledger.changes.entry(driver).or_default().push_back(at);
+        let begun = ledger.entries.values().filter(|entry| counts(&entry.spec) && is_recent(&entry.begun(), now));
+        let begun = begun.map(|entry| (entry.driver.clone(), entry.begun().anchored(now), entry.id));
+        let mut begun: Vec<(DriverName, Now, MitigationId)> = begun.collect();
+        begun.sort_by_key(|(_, at, _)| (at.wall, at.monotonic));
+        for (driver, at, id) in begun {
+            ledger.changes.entry(driver).or_default().push_back((at, id));
         }
         ledger
     }
@@ -257,10 +257,19 @@ impl Ledger {
     /// no peer, and dampens nothing.
     pub fn recent_changes(&mut self, driver: &DriverName, now: &Now) -> usize {
         let Some(changes) = self.changes.get_mut(driver) else { return 0 };
-        while changes.front().is_some_and(|at| now.since(at) >= MINUTE) {
+        while changes.front().is_some_and(|(at, _)| now.since(at) >= MINUTE) {
             changes.pop_front();
         }
-        changes.len()
+        changes.iter().map(|(_, id)| id).collect::<BTreeSet<_>>().len()
+    }
+
+    /// An attempt to begin a measure is made: a peer may see a change now, and not when it was asked for.
+    pub(super) fn begin(&mut self, id: MitigationId, now: &Now) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if entry.evidence.is_none() && counts(&entry.spec) {
+            entry.begun = Some(*now);
+            self.changes.entry(entry.driver.clone()).or_default().push_back((*now, id));
+        }
     }
 
     /// What all that has not ended carries outside.
@@ -282,7 +291,7 @@ impl Ledger {
     pub fn plan(&mut self, id: MitigationId, intent: Intent, now: &Now) {
         let entry = Mitigation { appliance: Some(self.appliance.clone()), ..draft(id, intent, now) };
         if counts(&entry.spec) {
-            self.changes.entry(entry.driver.clone()).or_default().push_back(*now);
+            self.changes.entry(entry.driver.clone()).or_default().push_back((*now, id));
         }
         if let Some(incident) = entry.incident {
             self.by_incident.entry(incident).or_default().insert(id);
@@ -347,6 +356,20 @@ impl Ledger {
             effect.overtaken = true;
             self.touch(id, now);
         }
+    }
+
+    /// Nothing waits for its next attempt any more: whoever a driver talks to is there again.
+    pub fn retry_soon(&mut self, driver: &DriverName, now: &Now) {
+        let paused = self.live.keys().filter_map(|id| self.entries.get(id));
+        let paused = paused.filter(|entry| entry.driver == *driver && entry.retry_at.is_some());
+        let paused: Vec<MitigationId> = paused.map(|entry| entry.id).collect();
+        for id in paused {
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.retry_at = None;
+            }
+            self.touch(id, now);
+        }
+        self.observe_soon(driver, now);
     }
 
     /// Asks a driver soon what it has of ours: it was away, or something is to be verified.
@@ -437,6 +460,7 @@ impl Ledger {
             asked_by: Actor::levee("reconciler"),
             reason: "found with our tag and without a line in the ledger".to_owned(),
             created: *now,
+            begun: None,
             deadline: Deadline::after(now, Duration::ZERO),
             renewals: 0,
             state: State::Withdrawing,
@@ -477,6 +501,7 @@ pub fn draft(id: MitigationId, intent: Intent, now: &Now) -> Mitigation {
         asked_by,
         reason,
         created: *now,
+        begun: None,
         deadline: Deadline::after(now, ttl),
         renewals: 0,
         state: State::Planned,

@@ -124,6 +124,9 @@ pub struct Mitigation {
     pub reason: String,
     /// When it was written down.
     pub created: Now,
+    /// When it was attempted first, or last if that led to nothing: what the pace of changes is counted from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub begun: Option<Now>,
     /// When it ends, whoever is alive.
     pub deadline: Deadline,
     /// How often its deadline was moved.
@@ -159,6 +162,11 @@ pub struct Mitigation {
 impl Mitigation {
     /// So many failures in a row are told: its stage counts as failed, or somebody has to look.
     pub(super) const FAILURES_TOLD: u32 = 3;
+
+    /// When its receiver may have seen a change.
+    pub fn begun(&self) -> Now {
+        self.begun.unwrap_or(self.created)
+    }
 
     /// True while it may be in force outside.
     pub fn may_be_in_force(&self) -> bool {

@@ -136,6 +136,21 @@ fn a_driver_that_says_ended_and_still_shows_it_is_told_again() {
 }
 
 #[test]
+fn what_could_not_be_ended_is_ended_as_soon_as_whoever_has_it_is_there_again() {
+    let mut ledger = active();
+    ledger.end(ID, Outcome::Retired, &at(2));
+    for second in 2..100 {
+        if let Some(operation) = withdrawn(&advance(&mut ledger, &at(second)).0) {
+            let lost = DriverError::Retryable { reason: "the session is lost".to_owned(), retry_after: None };
+            ledger.withdrawn(ID, &operation.key, Err(lost), &at(second), &mut Vec::new());
+        }
+    }
+    assert!(withdrawn(&advance(&mut ledger, &at(100)).0).is_none(), "it is not asked all the time");
+    ledger.retry_soon(&driver(), &at(100));
+    assert!(withdrawn(&advance(&mut ledger, &at(100)).0).is_some());
+}
+
+#[test]
 fn what_is_missing_is_brought_back_and_what_is_unknown_is_adopted_and_withdrawn() {
     let mut ledger = active();
     let (orders, _) = advance(&mut ledger, &at(31));
@@ -247,6 +262,28 @@ fn changes_of_the_last_minute_are_counted_over_a_restart_by_driver_and_without_f
         assert_eq!(ledger.recent_changes(&DriverName::dataplane(), &at(59)), 0, "the dataplane is no peer");
         assert_eq!(ledger.recent_changes(&DriverName("core-b".to_owned()), &at(59)), 0);
         assert_eq!(ledger.recent_changes(&driver(), &at(60)), 0);
+    }
+}
+
+#[test]
+fn what_could_be_begun_late_only_is_a_change_of_that_moment_also_after_a_restart() {
+    let mut ledger = planned(true);
+    let lost = || DriverError::Retryable { reason: "it cannot be written down".to_owned(), retry_after: None };
+    for second in 0..100 {
+        if let Some(operation) = applied(&advance(&mut ledger, &at(second)).0) {
+            ledger.applied(ID, &operation.key, Err(lost()), &at(second), &mut Vec::new());
+        }
+        assert_eq!(ledger.recent_changes(&driver(), &at(second)), 1, "one that is tried again and again");
+    }
+    let (operation, second) = (100..200)
+        .find_map(|second| Some((applied(&advance(&mut ledger, &at(second)).0)?, second)))
+        .expect("it is tried again");
+    ledger.applied(ID, &operation.key, Ok(Evidence::Accepted), &at(second), &mut Vec::new());
+    let entries: BTreeMap<_, _> = ledger.iter().map(|entry| (entry.id, entry.clone())).collect();
+    let mut again = Ledger::load("edge-1", entries, false, &at(second + 1));
+    for ledger in [&mut ledger, &mut again] {
+        assert_eq!(ledger.recent_changes(&driver(), &at(second + 59)), 1);
+        assert_eq!(ledger.recent_changes(&driver(), &at(second + 60)), 0);
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::legitimate::Legitimate;
 use crate::core::Input;
@@ -40,6 +41,8 @@ struct Queue {
 /// The ways to all drivers and notifiers.
 pub(super) struct Ways {
     drivers: BTreeMap<DriverName, Queue>,
+    /// What waits for drivers to recover, and ends with this.
+    _watches: JoinSet<()>,
     /// Counts how often all that waited to be begun was called off.
     called_off: Arc<AtomicU64>,
     /// Numbers orders.
@@ -57,9 +60,11 @@ impl Ways {
         legitimate: &Legitimate,
     ) -> Self {
         let called_off = Arc::default();
+        let mut watches = JoinSet::new();
         let queue = |driver: Arc<dyn Driver>| {
             let ((begin, begins), (end, ends)) = (mpsc::channel(WAITING), mpsc::channel(WAITING));
             let name = driver.name().clone();
+            watches.spawn(watch(Arc::clone(&driver), inputs.clone()));
             let work = Work {
                 driver,
                 called_off: Arc::clone(&called_off),
@@ -71,7 +76,7 @@ impl Ways {
         };
         let drivers = drivers.into_iter().map(queue).collect();
         let notifiers = notifiers.into_iter().map(|notifier| (notifier.name().to_owned(), notifier)).collect();
-        Self { drivers, called_off, given: AtomicU64::default(), notifiers, inputs }
+        Self { drivers, _watches: watches, called_off, given: AtomicU64::default(), notifiers, inputs }
     }
 
     /// Nothing that waits to be begun is begun any more.
@@ -122,6 +127,16 @@ impl Ways {
     fn answer(&self, input: Input) {
         // The loop has ended: the ledger asks again at the next start.
         let _ = self.inputs.send(input);
+    }
+}
+
+/// Tells whenever whoever a driver talks to has come back.
+async fn watch(driver: Arc<dyn Driver>, inputs: mpsc::UnboundedSender<Input>) {
+    loop {
+        driver.recovered().await;
+        if inputs.send(Input::Recovered { driver: driver.name().clone() }).is_err() {
+            return;
+        }
     }
 }
 

@@ -102,6 +102,7 @@ pub(crate) fn mitigation(id: u64, state: State) -> Mitigation {
         asked_by: Actor::levee("test"),
         reason: "because".into(),
         created: now(1),
+        begun: None,
         deadline: Deadline::after(&now(1), Duration::from_secs(60)),
         renewals: 0,
         state,

@@ -9,7 +9,7 @@ use super::owner;
 /// The lock, given back when dropped, also by `kill -9`.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
 }
 
 /// Why there is none.
@@ -37,6 +37,13 @@ impl Lock {
         }
         // On a full disk the id may be missing: the lock holds all the same.
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { _file: file })
+        Ok(Self { file })
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that is being started has the file open, too, until it is another program.
+        let _ = self.file.unlock();
     }
 }

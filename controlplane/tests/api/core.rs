@@ -254,6 +254,7 @@ fn done(records: &Records, actor: &Actor, operation: Operation) -> Result<(Outco
                 asked_by: actor.clone(),
                 reason,
                 created: at(100),
+                begun: None,
                 deadline: Deadline::after(&at(100), ttl),
                 renewals: 0,
                 state: State::Planned,

@@ -16,6 +16,7 @@ mod driver;
 mod exabgp;
 mod frr;
 mod gobgp;
+mod kills;
 mod latency;
 mod process;
 mod random;

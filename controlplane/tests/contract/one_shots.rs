@@ -35,6 +35,7 @@ fn mitigation(id: u64, created: Now, ttl: Duration) -> Mitigation {
         asked_by: Actor::levee("test"),
         reason: "because".into(),
         created,
+        begun: None,
         deadline: Deadline::after(&created, ttl),
         renewals: 0,
         state: State::Active,

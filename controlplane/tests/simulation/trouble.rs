@@ -50,6 +50,11 @@ impl World {
             6 | 7 => {
                 let at = usize::try_from(self.chance.between(0, 1)).unwrap();
                 self.receivers[at].failing = if self.chance.percent(50) { 0 } else { failing };
+                if self.chance.percent(50) {
+                    // Whether it is so or not.
+                    let driver = self.receivers[at].name.clone();
+                    self.feed(Input::Recovered { driver });
+                }
             }
             8 => {
                 let broken = self.chance.percent(50);

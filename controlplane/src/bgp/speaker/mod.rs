@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 pub use settings::{PeerSettings, Settings};
 pub use status::{Ids, Status};
@@ -261,6 +261,25 @@ impl Speaker {
             // A peer that is gone has nothing to be waited for.
             let _ = status.wait_for(|status| !status.is_established() || done(status)).await;
         }
+    }
+
+    /// Waits until a peer that has no session has one, over which it was told everything.
+    pub async fn recovered(&self, announcer: &str) {
+        let mut waiting = JoinSet::new();
+        for mut status in self.watched(announcer) {
+            waiting.spawn(async move {
+                let is_there = |status: &Status| status.is_established() && status.retained_until.is_none();
+                let lost = status.wait_for(|status| !is_there(status)).await.is_ok();
+                lost && status.wait_for(is_there).await.is_ok()
+            });
+        }
+        // A peer that is gone does not come back.
+        while let Some(one) = waiting.join_next().await {
+            if one.is_ok_and(|recovered| recovered) {
+                return;
+            }
+        }
+        std::future::pending().await
     }
 
     /// Waits until each peer has a session, or a reason why not.
