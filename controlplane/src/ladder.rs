@@ -108,13 +108,20 @@ fn ways(runbook: &Runbook, reach: &Reach) -> Vec<String> {
     if reach.asks.is_empty() {
         return if reach.stage == 0 { Vec::new() } else { vec!["whatever becomes of the stages before".to_owned()] };
     }
-    let asked = reach.asks.iter().map(name).collect::<Vec<_>>();
     let mut ways = Vec::new();
-    if reach.dead_ends.is_empty() {
-        ways.push(format!("also when {} failed", asked.join(" or ")));
+    let (yes, others): (Vec<&usize>, Vec<&usize>) = reach.asks.iter().partition(|at| reach.after_yes.contains(at));
+    if !yes.is_empty() {
+        ways.push(format!("only after a yes to {}", yes.into_iter().map(name).collect::<Vec<_>>().join(" and ")));
+    }
+    if reach.dead_ends.is_empty() && !others.is_empty() {
+        ways.push(format!("also when {} failed", others.into_iter().map(name).collect::<Vec<_>>().join(" or ")));
     }
     for dead_end in &reach.dead_ends {
         ways.push(format!("not when {} failed", dead_end.iter().map(name).collect::<Vec<_>>().join(" and ")));
+    }
+    if let Some(waits) = &reach.waits {
+        let stages = waits.stages.iter().map(name).collect::<Vec<_>>().join(" and ");
+        ways.push(format!("not while {}: it waits for {stages}, not entered then", waits.while_));
     }
     ways
 }

@@ -9,7 +9,7 @@ use levee_api::config::{
 use levee_api::zone::Visibility;
 
 use super::condition::{Condition, Mistake};
-use super::reach::{self, Reach};
+use super::reach::{self, Waits};
 use super::variable::Variable;
 use super::{Ask, Blindness, Runbook, Stage};
 
@@ -58,9 +58,9 @@ impl Runbooks {
         let list: Vec<Runbook> =
             config.runbooks.iter().map(|runbook| compile(runbook, config, &mut findings)).collect();
         // A ladder with conditions that cannot be read says nothing about where it ends.
-        let readable = findings.is_empty();
-        for (runbook, written) in list.iter().zip(&config.runbooks).filter(|_| readable) {
-            dead_ends(runbook, written, &mut findings);
+        if findings.iter().all(|finding| !finding.is_error) {
+            let ladders = list.iter().zip(&config.runbooks);
+            findings.extend(ladders.flat_map(|(runbook, written)| ends_early(runbook, written)).collect::<Vec<_>>());
         }
         for (runbook, written) in list.iter().zip(&config.runbooks) {
             findings.extend(never_known(runbook, written, config));
@@ -111,16 +111,23 @@ fn compile(runbook: &config::Runbook, config: &Config, findings: &mut Vec<Findin
     let names: Vec<&str> = runbook.stages.iter().map(|stage| stage.name.as_str()).collect();
     let stages = runbook.stages.iter().map(|stage| {
         let when = stage.when.as_ref().map(|when| {
-            Condition::parse(when.text(), &names).unwrap_or_else(|mistakes| {
-                findings.extend(mistakes.into_iter().map(|Mistake { at, message, help }| Finding {
-                    span: when.place(at),
-                    message: format!("the condition of stage {:?}: {message}", stage.name),
-                    help,
-                    is_error: true,
+            let mut tell = |mistakes: Vec<Mistake>, is_error| {
+                findings.extend(mistakes.into_iter().map(|Mistake { at, message, help }| {
+                    let message = format!("the condition of stage {:?}: {message}", stage.name);
+                    Finding { span: when.place(at), message, help, is_error }
                 }));
-                // A stage without a condition is always entered: that is not what was meant.
-                Condition::never_known()
-            })
+            };
+            match Condition::parse(when.text(), &names) {
+                Ok(condition) => {
+                    tell(condition.doubts().to_vec(), false);
+                    condition
+                }
+                Err(mistakes) => {
+                    tell(mistakes, true);
+                    // A stage without a condition is always entered: that is not what was meant.
+                    Condition::never_known()
+                }
+            }
         });
         let asked = match &stage.action {
             Action::WaitForApproval(approval) => Some(approval),
@@ -230,24 +237,43 @@ fn never_known(runbook: &Runbook, written: &config::Runbook, config: &Config) ->
     findings.collect()
 }
 
-/// A ladder never dead-ends: what acts must be reachable when everything before it has failed.
-fn dead_ends(runbook: &Runbook, written: &config::Runbook, findings: &mut Vec<Finding>) {
-    for Reach { stage, dead_ends, .. } in reach::reach(runbook) {
-        let (Some(compiled), Some(place)) = (runbook.stages.get(stage), written.stages.get(stage)) else { continue };
-        let Some(first) = dead_ends.first() else { continue };
-        let names: Vec<&str> =
-            first.iter().filter_map(|at| runbook.stages.get(*at)).map(|stage| stage.name.as_str()).collect();
-        let failed = names.join(" and ");
-        let needed: Vec<String> = names.iter().map(|name| format!("stage.{name}.failed")).collect();
-        findings.push(Finding {
-            span: place.when.as_ref().map_or_else(|| place.span.clone(), config::Expression::span),
-            message: format!("the ladder ends early: stage {:?} cannot be entered when {failed} failed", compiled.name),
-            help: format!(
-                "let it be reached without: add `|| {}` where its condition asks for {failed}",
-                needed.join(" || ")
-            ),
-            // What only tells or records may well depend on what it tells of.
-            is_error: compiled.has_mitigation(),
-        });
-    }
+/// A ladder never dead-ends: what acts must be reachable when everything before it has failed, and should be when something
+/// before it is not entered.
+fn ends_early(runbook: &Runbook, written: &config::Runbook) -> Vec<Finding> {
+    let all = |stages: &[usize]| {
+        let names = stages.iter().filter_map(|at| runbook.stages.get(*at)).map(|stage| stage.name.as_str());
+        names.collect::<Vec<_>>()
+    };
+    let findings = reach::reach(runbook).into_iter().filter_map(|reach| {
+        let (compiled, place) = (runbook.stages.get(reach.stage)?, written.stages.get(reach.stage)?);
+        let name = &compiled.name;
+        let (message, help, is_error) = if reach.never {
+            let message =
+                format!("stage {name:?} can never be entered: it waits for itself, or for stages that wait for it");
+            (message, "let its condition be true before it, or what waits for it, is entered".to_owned(), true)
+        } else if let Some(first) = reach.dead_ends.first() {
+            let (names, failed) = (all(first), all(first).join(" and "));
+            let needed: Vec<String> = names.iter().map(|name| format!("stage.{name}.failed")).collect();
+            let message = format!("the ladder ends early: stage {name:?} cannot be entered when {failed} failed");
+            let needed = needed.join(" || ");
+            (
+                message,
+                format!("let it be reached without: add `|| {needed}` where its condition asks for {failed}"),
+                true,
+            )
+        } else {
+            let Waits { stages, while_ } = reach.waits.filter(|_| compiled.has_mitigation())?;
+            let names = all(&stages).join(" and ");
+            let message =
+                format!("the ladder may end early: stage {name:?} waits for {names}, not entered while {while_}");
+            let help =
+                format!("let {names} be entered then too, or ask for something else beside it in stage {name:?}");
+            (message, help, false)
+        };
+        // What only tells or records may well depend on what it tells of.
+        let is_error = is_error && (compiled.has_mitigation() || reach.never);
+        let span = place.when.as_ref().map_or_else(|| place.span.clone(), config::Expression::span);
+        Some(Finding { span, message, help, is_error })
+    });
+    findings.collect()
 }

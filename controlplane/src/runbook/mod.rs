@@ -12,6 +12,7 @@ mod progress;
 mod reach;
 mod step;
 pub mod variable;
+mod worlds;
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ pub use command::{Command, Input, News, Outcome, Report, Sight};
 pub use compile::Runbooks;
 pub use describe::describe;
 pub use progress::{Failure, Progress, StageProgress, StageState};
-pub use reach::{Reach, reach};
+pub use reach::{Reach, Waits, reach};
 
 use condition::Condition;
 
@@ -101,5 +102,7 @@ impl Stage {
     }
 }
 
+#[cfg(test)]
+mod reach_test;
 #[cfg(test)]
 mod tests;

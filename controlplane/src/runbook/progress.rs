@@ -237,14 +237,15 @@ impl StageProgress {
         }
     }
 
-    /// Failed, or tried again after that, or without an answer for too long.
+    /// Failed, or tried again after that, or without an answer for too long, or ended by somebody who does not want it.
     fn has_failed(&self, now: &Now) -> bool {
         match &self.state {
             StageState::Failed { .. } => true,
             StageState::Entering { since } => self.failures > 0 || now.since(since) >= PATIENCE,
             // Only what was to be tried is in force: stepping up again was refused or did not work.
             StageState::Probing { .. } => self.failures > 0,
-            _ => false,
+            StageState::Idle | StageState::Leaving { .. } => self.barred,
+            StageState::Waiting { .. } | StageState::Active { .. } => false,
         }
     }
 
@@ -295,6 +296,9 @@ impl StageProgress {
         (self.truth_ns, self.falsehood_ns, self.reported_ns) = (0, 0, 0);
     }
 }
+
+/// The names of all states.
+pub(super) const STATES: &[&str] = &["idle", "waiting", "entering", "active", "probing", "leaving", "failed"];
 
 impl StageState {
     /// As conditions and people see it.

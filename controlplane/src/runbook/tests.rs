@@ -392,6 +392,82 @@ fn what_an_operator_ends_is_not_entered_again_before_it_was_calm() {
 }
 
 #[test]
+fn what_an_operator_ends_has_failed_for_the_stages_behind_it() {
+    let runbook = ladder();
+    let mut incident = Incident::new(&runbook);
+    let full = values(Some(true), Some(0.99));
+    incident.seconds(4, &full, &[]);
+    assert_eq!((incident.state("edge"), incident.state("scrub")), ("active", "idle"));
+    let commands = incident.step(Input::Bar { stage: 1 });
+    assert!(incident.progress.views(&at(incident.ms))[1].failed, "while it is taken back");
+    incident.obey(commands);
+    incident.seconds(4, &full, &[]);
+    assert_eq!((incident.state("edge"), incident.state("scrub")), ("idle", "waiting"));
+    incident.seconds(10, &values(Some(true), Some(0.1)), &[]);
+    assert!(!incident.progress.views(&at(incident.ms))[1].failed, "it was calm");
+}
+
+/// A port that loses packets at a low utilisation, nothing known of what the target sends; everybody says yes.
+#[test]
+fn shipped_runbooks_climb_to_the_top_when_an_operator_ends_each_stage_in_turn() {
+    let mut full = Values::default();
+    for (variable, value) in [
+        (Variable::AttackActive, Value::Bool(true)),
+        (Variable::AttackAge, Value::Duration(std::time::Duration::from_secs(3_600))),
+        (Variable::AttackBps, Value::Number(2e9)),
+        (Variable::AttackConfidence, Value::Number(0.5)),
+        (Variable::AttackSeverity, Value::Number(4.0)),
+        (Variable::AttackVectors, Value::List(vec!["udp-random".to_owned()])),
+        (Variable::LocalCpu, Value::Number(0.2)),
+        (Variable::NowMaintenance, Value::Bool(false)),
+        (Variable::TargetLength, Value::Number(32.0)),
+        (Variable::UplinkSaturated, Value::Bool(true)),
+        (Variable::UplinkUtilisation, Value::Number(0.3)),
+    ] {
+        full.set(variable, value);
+    }
+    for text in SHIPPED {
+        let (_, runbooks) = Runbooks::parse("shipped.toml", text).unwrap();
+        let runbook = &runbooks.list()[0];
+        let top = runbook.stages.len() - 1;
+        for ended in 0..top {
+            let mut incident = Incident::new(runbook);
+            for _ in 0..2_400 {
+                incident.seconds(1, &full, &[]);
+                for (at, stage) in runbook.stages.iter().enumerate() {
+                    let input = match incident.state(&stage.name) {
+                        "waiting" => ["ann", "bob"].map(|by| Input::Answer { stage: at, by, yes: true }).to_vec(),
+                        "active" if at == ended => vec![Input::Bar { stage: at }],
+                        _ => continue,
+                    };
+                    for input in input {
+                        let commands = incident.step(input);
+                        incident.obey(commands);
+                    }
+                }
+            }
+            let (name, ended) = (&runbook.stages[top].name, &runbook.stages[ended].name);
+            assert_eq!(incident.state(name), "active", "{}: {ended} was ended", runbook.name);
+        }
+    }
+}
+
+#[test]
+fn every_state_is_among_those_that_conditions_know() {
+    let since = at(0);
+    let states = [
+        StageState::Idle,
+        StageState::Waiting { since, yes: Vec::new() },
+        StageState::Entering { since },
+        StageState::Active { since },
+        StageState::Probing { since },
+        StageState::Leaving { since, harmful: false },
+        StageState::Failed { since, failure: Failure::Error },
+    ];
+    assert_eq!(states.map(|state| state.name()), *super::progress::STATES);
+}
+
+#[test]
 fn what_does_harm_is_ended_at_once_and_has_failed() {
     let runbook = ladder();
     let mut incident = Incident::new(&runbook);

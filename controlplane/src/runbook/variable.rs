@@ -2,6 +2,7 @@
 //! from it.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Types of conditions and what is in them.
@@ -92,6 +93,39 @@ variables! {
     NowMaintenance "now.maintenance" Bool "It is within a window of [[maintenance]](configuration.md#maintenance) for the zone";
 }
 
+impl Variable {
+    /// From the least to the most that a number can be; none: that is not known.
+    pub const fn range(self) -> Option<RangeInclusive<f64>> {
+        Some(match self {
+            Self::AttackSeverity => 1.0..=4.0,
+            Self::AttackConfidence | Self::LocalDroppedRatio | Self::LocalCpu => 0.0..=1.0,
+            // Wires may bring more than the `capacity` that is written down, though not many times as much.
+            Self::UplinkUtilisation => 0.0..=20.0,
+            Self::TargetLength => 0.0..=128.0,
+            Self::NowHour => 0.0..=23.0,
+            Self::NowWeekday => 1.0..=7.0,
+            _ => return None,
+        })
+    }
+
+    /// True when it may be unknown for long while an attack goes on.
+    pub const fn may_be_unknown(self) -> bool {
+        matches!(
+            self,
+            Self::AttackSources
+                | Self::LocalGoodputRatio
+                | Self::UplinkCapacity
+                | Self::UplinkUtilisation
+                | Self::ZoneLinkCapacity
+        )
+    }
+
+    /// True when 1 is all of it.
+    pub const fn is_share(self) -> bool {
+        matches!(self, Self::AttackConfidence | Self::LocalDroppedRatio | Self::LocalCpu | Self::UplinkUtilisation)
+    }
+}
+
 macro_rules! fields {
     ($($variant:ident $name:literal $kind:ident $about:literal;)*) => {
         /// What conditions can ask about a stage: `stage.NAME.FIELD`.
@@ -126,7 +160,7 @@ fields! {
     State "state" Text "`'idle'`, `'waiting'` (for an approval), `'entering'`, `'active'`, `'probing'` (stepped down to see whether the attack goes on), `'leaving'`, `'failed'`";
     Active "active" Bool "What it does is in force";
     Age "age" Duration "Time since it came into force; 0 unless it is active";
-    Failed "failed" Bool "It was refused by a guardrail, is incapable, was denied, is in error or has no answer for 30 s";
+    Failed "failed" Bool "It was refused by a guardrail, is incapable, was denied or ended by an operator, is in error or has no answer for 30 s";
     Effective "effective" Bool "What it does was seen to help. Unknown before that was measured";
 }
 

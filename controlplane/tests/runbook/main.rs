@@ -91,7 +91,10 @@ fn a_zone_that_the_configuration_does_not_have_is_told_and_can_be_chosen() {
 #[test]
 fn values_can_be_assumed() {
     let output = text(&simulate(&["--assume", "uplink.utilisation=0.1", "--assume", "local.cpu=0.2"]).stdout);
-    assert!(output.contains("not entered: uplink.utilisation > 0.7 || local.cpu > 0.85\n"), "{output}");
+    assert!(
+        output.contains("not entered: uplink.saturated || uplink.utilisation > 0.7 || local.cpu > 0.85\n"),
+        "{output}"
+    );
     let output = text(&simulate(&["--assume", "uplink.utilisation=0.1"]).stdout);
     assert!(output.contains("(not known: local.cpu; --assume NAME=VALUE)"), "{output}");
 }

@@ -8,23 +8,28 @@ use levee_api::config::nearest;
 
 use super::super::variable::{StageField, Type, Variable};
 use super::Mistake;
+use super::doubt;
 use super::node::{Calculation, Comparison, Node, Search};
 use super::parse::Read;
+use super::possible::{Constant, Given, constant, possible};
 
 /// A tree and its type; none when something below it was wrong, and was told.
 type Typed = Option<(Node, Type)>;
 
-pub(super) fn check(read: &Read, stages: &[String]) -> Result<Node, Vec<Mistake>> {
-    let mut checker = Checker { read, stages, mistakes: Vec::new() };
+/// The tree, and what is valid and probably not meant.
+pub(super) fn check(read: &Read, stages: &[String]) -> Result<(Node, Vec<Mistake>), Vec<Mistake>> {
+    let mut checker = Checker { read, stages, mistakes: Vec::new(), doubts: Vec::new() };
     let root = checker.expression(&read.root);
-    if let Some((_, kind)) = &root
-        && *kind != Type::Bool
-    {
-        let help = "a condition is true or false: compare it with something, such as: > 0.7";
-        checker.mistakes.push(Mistake::new(checker.place(&read.root), format!("this is a {kind}"), help));
+    match &root {
+        Some((node, Type::Bool)) => checker.decides(node),
+        Some((_, kind)) => {
+            let help = "a condition is true or false: compare it with something, such as: > 0.7";
+            checker.wrong(checker.place(&read.root), format!("this is a {kind}"), help);
+        }
+        None => {}
     }
     match root {
-        Some((node, _)) if checker.mistakes.is_empty() => Ok(node),
+        Some((node, _)) if checker.mistakes.is_empty() => Ok((node, checker.doubts)),
         _ => {
             checker.mistakes.sort_by_key(|mistake| mistake.at.start);
             Err(checker.mistakes)
@@ -36,6 +41,8 @@ struct Checker<'r> {
     read: &'r Read,
     stages: &'r [String],
     mistakes: Vec<Mistake>,
+    /// What is valid and probably not meant.
+    doubts: Vec<Mistake>,
 }
 
 /// Functions that are called by their name, and those that are called on a string.
@@ -48,6 +55,23 @@ impl Checker<'_> {
     fn wrong(&mut self, at: Range<usize>, message: impl Into<String>, help: impl Into<String>) -> Typed {
         self.mistakes.push(Mistake::new(at, message, help));
         None
+    }
+
+    fn doubt(&mut self, at: Range<usize>, doubt: Option<doubt::Doubt>) {
+        self.doubts.extend(doubt.map(|(message, help)| Mistake::new(at, message, help)));
+    }
+
+    /// The whole says something that depends on what happens.
+    fn decides(&mut self, root: &Node) {
+        let at = self.place(&self.read.root);
+        let outcome = possible(root, Given::default());
+        if !outcome.truth {
+            let help = "take the stage out of the file if it is not wanted, or ask for what should lead to it";
+            self.wrong(at, "this is never true, whatever happens: the stage is never entered", help);
+        } else if !outcome.falsehood {
+            let help = "leave `when` out, which says the same; to wait, write: attack.age > duration('30s')";
+            self.doubt(at, Some(("this is always true, whatever happens".to_owned(), help.to_owned())));
+        }
     }
 
     /// From the first to the last character of an expression, as far as that is known.
@@ -247,8 +271,11 @@ impl Checker<'_> {
             (operators::DIVIDE, _) => self.calculate(Calculation::Divide, args),
             (operators::MODULO, _) => self.calculate(Calculation::Remainder, args),
             (operators::IN, [element, list]) => {
+                let place = self.place(element);
                 let (element, list) = (self.of_type(element, Type::Text), self.of_type(list, Type::List));
-                Some((Node::In(Box::new(element?), Box::new(list?)), Type::Bool))
+                let (element, list) = (element?, list?);
+                self.doubt(place, doubt::of_search(&element, &list));
+                Some((Node::In(Box::new(element), Box::new(list)), Type::Bool))
             }
             (name, _) if is_operator(name) => {
                 let at = self.place(expression);
@@ -288,6 +315,7 @@ impl Checker<'_> {
             let help = if kind == Type::List { "ask for one string with `in`" } else { "compare it with == or !=" };
             return self.wrong(place, format!("a {kind} cannot be compared like this"), help);
         }
+        self.doubt(place, doubt::of_comparison(comparison, &left, &right));
         Some((Node::Compare(comparison, Box::new(left), Box::new(right)), Type::Bool))
     }
 
@@ -301,7 +329,18 @@ impl Checker<'_> {
             let help = "numbers are calculated with numbers, and durations are added to durations";
             return self.wrong(place, format!("this cannot be calculated from a {kind} and a {other}"), help);
         }
-        Some((Node::Calculate(calculation, Box::new(left), Box::new(right)), kind))
+        let result = Node::Calculate(calculation, Box::new(left), Box::new(right));
+        if constant(&result, Given::default()) == Constant::Unknown {
+            let (message, help) = match calculation {
+                Calculation::Divide | Calculation::Remainder => {
+                    ("a division by zero has no result", "divide by something else")
+                }
+                _ if kind == Type::Duration => ("there is no time before none", "subtract less"),
+                _ => ("the result is too large for a number", "write numbers below 1e308"),
+            };
+            return self.wrong(place, message, help);
+        }
+        Some((result, kind))
     }
 
     fn function(&mut self, name: &str, args: &[IdedExpr], expression: &IdedExpr) -> Typed {

@@ -153,7 +153,7 @@ pub(super) fn value(node: &Node, context: &Context<'_>) -> Option<Value> {
     }
 }
 
-fn field_of(stage: &StageView, field: StageField) -> Option<Value> {
+pub(super) fn field_of(stage: &StageView, field: StageField) -> Option<Value> {
     match field {
         StageField::State => Some(Value::Text(stage.state.to_owned())),
         StageField::Active => Some(Value::Bool(stage.active)),

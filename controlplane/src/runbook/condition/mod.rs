@@ -6,6 +6,7 @@
 //! that tree is what is evaluated: no loops, at most as many steps as the text has operators, and three outcomes.
 
 mod check;
+mod doubt;
 mod evaluate;
 mod node;
 mod parse;
@@ -13,14 +14,16 @@ mod possible;
 
 use std::ops::Range;
 
-use super::variable::Variable;
+use super::variable::{Values, Variable};
 
 pub use evaluate::{Context, StageView, Verdict};
+pub use possible::Assumed;
 
 /// A condition that was checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
     root: node::Node,
+    doubts: Vec<Mistake>,
 }
 
 /// What is wrong with a condition.
@@ -52,7 +55,7 @@ impl Condition {
             let read = parse::read(&text).map_err(|mistake| vec![mistake])?;
             check::check(&read, &stages)
         })
-        .map(|root| Self { root })
+        .map(|(root, doubts)| Self { root, doubts })
     }
 
     /// In the place of one that cannot be read: it is neither true nor false, whatever happens, so that its stage is not
@@ -60,7 +63,13 @@ impl Condition {
     pub fn never_known() -> Self {
         let (one, zero) = (node::Node::Number(1.0), node::Node::Number(0.0));
         let nothing = node::Node::Calculate(node::Calculation::Divide, Box::new(one), Box::new(zero.clone()));
-        Self { root: node::Node::Compare(node::Comparison::Greater, Box::new(nothing), Box::new(zero)) }
+        let root = node::Node::Compare(node::Comparison::Greater, Box::new(nothing), Box::new(zero));
+        Self { root, doubts: Vec::new() }
+    }
+
+    /// What is valid and probably not meant, in the order of the text.
+    pub fn doubts(&self) -> &[Mistake] {
+        &self.doubts
     }
 
     /// The stages that it speaks of, by position, sorted.
@@ -89,9 +98,17 @@ impl Condition {
         found
     }
 
-    /// False when it cannot hold while these stages have failed, whatever everything else is.
-    pub fn can_hold(&self, failed: &[usize]) -> bool {
-        possible::possible(&self.root, failed).truth
+    /// The variables that it asks for, each with what it is compared with, if that is written down.
+    pub fn compared(&self) -> Vec<(Variable, Option<super::variable::Value>)> {
+        let mut found: Vec<_> = self.variables().into_iter().map(|variable| (variable, None)).collect();
+        self.root.visit(&mut |node| found.extend(possible::compared(node)));
+        found
+    }
+
+    /// False when it cannot hold, whatever everything else is, while this is so: of stages, by position, and of variables if
+    /// they are given.
+    pub fn can_hold(&self, stages: &[Assumed], values: Option<&Values>) -> bool {
+        possible::possible(&self.root, possible::Given { stages, values }).truth
     }
 
     /// What it says now.

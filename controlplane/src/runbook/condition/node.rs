@@ -59,6 +59,19 @@ pub(super) enum Search {
     Contains,
 }
 
+impl Comparison {
+    /// The same with its sides exchanged.
+    pub(super) const fn mirrored(self) -> Self {
+        match self {
+            Self::Less => Self::Greater,
+            Self::LessOrEqual => Self::GreaterOrEqual,
+            Self::Greater => Self::Less,
+            Self::GreaterOrEqual => Self::LessOrEqual,
+            Self::Equal | Self::NotEqual => self,
+        }
+    }
+}
+
 impl Node {
     /// Visits every node.
     pub(super) fn visit(&self, seen: &mut impl FnMut(&Self)) {

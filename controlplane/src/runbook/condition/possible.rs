@@ -1,13 +1,13 @@
-//! What a condition could say when some stages have failed and everything else may be anything: so that a ladder that
-//! ends early is noticed by daylight.
+//! What a condition could say when something is taken for granted and everything else may be anything: so that what can
+//! never be entered, or ends a ladder early, is noticed by daylight.
 //!
 //! It errs on one side: what it calls impossible is impossible, what it calls possible may contradict itself.
 
 use std::time::Duration;
 
-use super::super::variable::{StageField, Value, Values};
-use super::evaluate::{Context, StageView};
-use super::node::Node;
+use super::super::variable::{Value, Values, Variable};
+use super::evaluate::{Context, StageView, field_of, value};
+use super::node::{Calculation, Node};
 
 /// What could come out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,15 +18,37 @@ pub(super) struct Possible {
 
 const ANYTHING: Possible = Possible { truth: true, falsehood: true };
 
+/// What is taken for granted of a stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Assumed {
+    /// Nothing.
+    #[default]
+    Anything,
+    /// It has failed.
+    Failed,
+    /// It was never entered.
+    Idle,
+}
+
+/// What is taken for granted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Given<'g> {
+    /// Of stages by position; of those behind the last, nothing.
+    pub(super) stages: &'g [Assumed],
+    /// Of variables: they are as they are here, what is not known included. None: nothing.
+    pub(super) values: Option<&'g Values>,
+}
+
 /// A value that is the same whatever happens, a value that is never known, or anything.
-enum Constant {
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Constant {
     Value(Value),
     Unknown,
     Anything,
 }
 
-pub(super) fn possible(node: &Node, failed: &[usize]) -> Possible {
-    let of = |node: &Node| possible(node, failed);
+pub(super) fn possible(node: &Node, given: Given<'_>) -> Possible {
+    let of = |node: &Node| possible(node, given);
     match node {
         Node::Not(operand) => {
             let operand = of(operand);
@@ -46,7 +68,7 @@ pub(super) fn possible(node: &Node, failed: &[usize]) -> Possible {
             let otherwise = if condition.falsehood { of(otherwise) } else { Possible::default() };
             Possible { truth: then.truth || otherwise.truth, falsehood: then.falsehood || otherwise.falsehood }
         }
-        _ => match constant(node, failed) {
+        _ => match constant(node, given) {
             Constant::Value(Value::Bool(flag)) => Possible { truth: flag, falsehood: !flag },
             Constant::Value(_) | Constant::Unknown => Possible::default(),
             Constant::Anything => ANYTHING,
@@ -54,34 +76,25 @@ pub(super) fn possible(node: &Node, failed: &[usize]) -> Possible {
     }
 }
 
-fn constant(node: &Node, failed: &[usize]) -> Constant {
-    let field_of_failed = |stage: &usize, field: &StageField| {
-        failed.contains(stage).then(|| match field {
-            StageField::State => Some(Value::Text("failed".to_owned())),
-            StageField::Active => Some(Value::Bool(false)),
-            StageField::Age => Some(Value::Duration(Duration::ZERO)),
-            StageField::Failed => Some(Value::Bool(true)),
-            StageField::Effective => None,
-        })
-    };
+pub(super) fn constant(node: &Node, given: Given<'_>) -> Constant {
+    let known = |value: Option<Value>| value.map_or(Constant::Unknown, Constant::Value);
     let parts: [Option<&Node>; 3] = match node {
-        Node::Variable(_) => return Constant::Anything,
+        Node::Variable(variable) => {
+            return given.values.map_or(Constant::Anything, |values| known(values.get(*variable).cloned()));
+        }
         Node::Stage(stage, field) => {
-            return match field_of_failed(stage, field) {
-                Some(Some(value)) => Constant::Value(value),
-                Some(None) => Constant::Unknown,
-                None => Constant::Anything,
-            };
+            let assumed = given.stages.get(*stage).copied().unwrap_or_default();
+            return view(assumed).map_or(Constant::Anything, |view| known(field_of(&view, *field)));
         }
         Node::Known(operand) => {
-            return match constant(operand, failed) {
+            return match constant(operand, given) {
                 Constant::Value(_) => Constant::Value(Value::Bool(true)),
                 Constant::Unknown => Constant::Value(Value::Bool(false)),
                 Constant::Anything => Constant::Anything,
             };
         }
         Node::Not(_) | Node::And(..) | Node::Or(..) => {
-            return match possible(node, failed) {
+            return match possible(node, given) {
                 Possible { truth: true, falsehood: true } => Constant::Anything,
                 Possible { truth: true, falsehood: false } => Constant::Value(Value::Bool(true)),
                 Possible { truth: false, falsehood: true } => Constant::Value(Value::Bool(false)),
@@ -89,14 +102,20 @@ fn constant(node: &Node, failed: &[usize]) -> Constant {
             };
         }
         Node::List(nodes) => {
-            return if nodes.iter().all(|node| matches!(constant(node, failed), Constant::Value(_))) {
-                evaluated(node, failed)
+            return if nodes.iter().all(|node| matches!(constant(node, given), Constant::Value(_))) {
+                evaluated(node, given)
             } else {
                 Constant::Anything
             };
         }
         Node::Number(_) | Node::Bool(_) | Node::Text(_) | Node::Duration(_) => [None; 3],
         Node::Negate(operand) | Node::Size(operand) => [Some(operand), None, None],
+        // Nothing remains of a division by nothing, whatever is divided.
+        Node::Calculate(Calculation::Divide | Calculation::Remainder, _, right)
+            if matches!(constant(right, given), Constant::Value(Value::Number(0.0))) =>
+        {
+            return Constant::Unknown;
+        }
         Node::Compare(_, left, right)
         | Node::Calculate(_, left, right)
         | Node::In(left, right)
@@ -105,22 +124,52 @@ fn constant(node: &Node, failed: &[usize]) -> Constant {
     };
     let mut anything = false;
     for part in parts.into_iter().flatten() {
-        match constant(part, failed) {
+        match constant(part, given) {
             // One side that is never known makes the whole never known; of a choice only one side may be needed.
             Constant::Unknown if !matches!(node, Node::If(..)) => return Constant::Unknown,
             Constant::Value(_) => {}
             Constant::Unknown | Constant::Anything => anything = true,
         }
     }
-    if anything { Constant::Anything } else { evaluated(node, failed) }
+    if anything { Constant::Anything } else { evaluated(node, given) }
 }
 
-/// A node that depends on nothing but failed stages.
-fn evaluated(node: &Node, failed: &[usize]) -> Constant {
-    let view = StageView { state: "failed", active: false, age: Duration::ZERO, failed: true, effective: None };
-    let stages = vec![view; failed.iter().max().map_or(0, |last| last + 1)];
-    let values = Values::default();
-    match super::evaluate::value(node, &Context { values: &values, stages: &stages }) {
+/// A variable and what it is compared with or looked for in, when that is written down.
+pub(super) fn compared(node: &Node) -> Vec<(Variable, Option<Value>)> {
+    let written = |node: &Node| match constant(node, Given::default()) {
+        Constant::Value(Value::List(words)) => words.into_iter().map(Value::Text).collect(),
+        Constant::Value(value) => vec![value],
+        Constant::Unknown | Constant::Anything => Vec::new(),
+    };
+    let (left, right) = match node {
+        Node::Compare(_, left, right) | Node::In(left, right) | Node::Search(_, left, right) => (left, right),
+        _ => return Vec::new(),
+    };
+    match (left.as_ref(), right.as_ref()) {
+        (Node::Variable(variable), other) | (other, Node::Variable(variable)) => {
+            written(other).into_iter().map(|value| (*variable, Some(value))).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A stage of which something is taken for granted.
+fn view(assumed: Assumed) -> Option<StageView> {
+    let of = |state, failed| StageView { state, active: false, age: Duration::ZERO, failed, effective: None };
+    match assumed {
+        Assumed::Anything => None,
+        Assumed::Failed => Some(of("failed", true)),
+        Assumed::Idle => Some(of("idle", false)),
+    }
+}
+
+/// A node that depends on nothing but what is taken for granted.
+fn evaluated(node: &Node, given: Given<'_>) -> Constant {
+    let idle = StageView { state: "idle", active: false, age: Duration::ZERO, failed: false, effective: None };
+    let stages: Vec<StageView> = given.stages.iter().map(|assumed| view(*assumed).unwrap_or(idle)).collect();
+    let nothing = Values::default();
+    let values = given.values.unwrap_or(&nothing);
+    match value(node, &Context { values, stages: &stages }) {
         Some(value) => Constant::Value(value),
         None => Constant::Unknown,
     }

@@ -33,7 +33,6 @@ fn says(text: &str) -> Verdict {
 #[test]
 fn what_is_known_decides() {
     for text in [
-        "true",
         "uplink.utilisation > 0.7",
         "uplink.utilisation == 0.8 && attack.pps >= 1e5",
         "attack.pps > 99999 && attack.pps < 100001u",
@@ -66,7 +65,7 @@ fn what_is_not_known_decides_nothing_and_what_does_not_need_it_is_decided() {
         "attack.pps / local.cpu > 1",
         "local.cpu / local.cpu == 1",
         "attack.pps * 1e300 * 1e300 > 1",
-        "attack.pps % 0 == 0",
+        "attack.pps % local.cpu == 0",
         "attack.age - duration('2m') > duration('1s')",
         "local.goodput_ratio < 1 ? true : true",
     ] {
@@ -115,6 +114,12 @@ fn each_mistake_is_told_where_it_stands_and_what_to_do() {
         ("zone.name == 'web", "'", "a string that is not ended", "same quote"),
         ("zone.name == 'wéb'", "é", "cannot stand in a condition", "plain letters"),
         ("  ", "  ", "the condition is empty", "leave `when` out"),
+        ("false", "false", "never true, whatever happens", "take the stage out"),
+        ("uplink.saturated && 2 < 1", "uplink.saturated && 2 < 1", "never true", "take the stage out"),
+        ("uplink.saturated || 1 / 0 > 2", "1 / 0", "a division by zero has no result", "something else"),
+        ("attack.pps % (3 - 3.0) == 0", "attack.pps % (3 - 3.0", "a division by zero", "something else"),
+        ("attack.pps > 1e300 * 1e300", "1e300 * 1e300", "too large", "below 1e308"),
+        ("attack.age > duration('1s') - duration('1m')", "duration('1s'", "no time before none", "subtract less"),
     ];
     let mut wrong = Vec::new();
     for (text, place, message, help) in cases {
@@ -126,6 +131,39 @@ fn each_mistake_is_told_where_it_stands_and_what_to_do() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn what_comes_out_the_same_whatever_happens_is_doubted_where_it_stands() {
+    let cases = [
+        ("true", "true", "always true, whatever happens", "leave `when` out"),
+        ("1 < 2", "1 < 2", "always true", "leave `when` out"),
+        ("uplink.saturated || !false", "uplink.saturated || !false", "always true", "leave `when` out"),
+        ("uplink.saturated || uplink.utilisation > 70", "uplink.utilisation > 70", "never true", "half is 0.5"),
+        ("85 <= local.cpu && uplink.saturated", "85 <= local.cpu", "never true", "half is 0.5"),
+        ("attack.severity < 5 && uplink.saturated", "attack.severity < 5", "always true", "from 1 to 4"),
+        ("now.hour == 24", "now.hour == 24", "never true", "from 0 to 23"),
+        ("target.length >= 0 && uplink.saturated", "target.length >= 0", "always true", "from 0 to 128"),
+        ("zone.mode == 'enforced'", "zone.mode == 'enforced'", "never has \"enforced\"", "did you mean 'enforce'"),
+        ("zone.mode in ['enforce', 'off']", "zone.mode", "never has \"off\"", "enforce or monitor"),
+        ("stage.edge.state == 'actve'", "stage.edge.state", "never has \"actve\"", "did you mean 'active'"),
+        ("'dns-amplifcation' in attack.vectors", "'dns-amplifcation'", "never has", "did you mean 'dns-amplification'"),
+    ];
+    for (text, place, message, help) in cases {
+        let condition = Condition::parse(text, STAGES).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
+        let [doubt] = condition.doubts() else { panic!("{text}: {:?}", condition.doubts()) };
+        assert!(text[doubt.at.clone()].starts_with(place.trim_end_matches(')')), "{text}: {doubt:?}");
+        assert!(doubt.message.contains(message) && doubt.help.contains(help), "{text}: {doubt:?}");
+    }
+    for text in [
+        "local.cpu > 0.85 && uplink.utilisation > 1.2 && attack.severity >= 4 && attack.confidence < 1",
+        "now.hour >= 22 || now.hour < 6",
+        "stage.edge.state == 'probing' && 'syn-flood' in attack.vectors && zone.mode != 'monitor'",
+        "target.length == 32 || target.length == 128",
+        "local.goodput_ratio < 1.5 && attack.pps > 0",
+    ] {
+        assert_eq!(Condition::parse(text, STAGES).unwrap().doubts(), [], "{text}");
+    }
 }
 
 #[test]
@@ -144,7 +182,7 @@ fn what_would_exhaust_a_parser_is_refused_or_read() {
         let long = text.repeat((MAX - end.len()) / text.len()) + end;
         let _ = Condition::parse(&long, STAGES);
     }
-    let deep = format!("{}true{}", "(".repeat(16), ")".repeat(16));
+    let deep = format!("{}!uplink.saturated{}", "(".repeat(16), ")".repeat(16));
     assert_eq!(says(&deep), Verdict::True);
     assert_eq!(says(&("true&&".repeat(169) + "true")), Verdict::True);
     assert!(Condition::parse(&("true&&".repeat(200) + "true"), STAGES).unwrap_err()[0].message.contains("bytes"));
