@@ -1,14 +1,14 @@
 use super::*;
 
-/// Compares with a file beside this one; `LEVEE_BLESS=1` writes it.
+/// Compares with a file beside this one; `LEVEE_WRITE_DOCS=1` writes it.
 fn golden(name: &str, text: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/leveectl").join(name);
-    if std::env::var_os("LEVEE_BLESS").is_some() {
+    if std::env::var_os("LEVEE_WRITE_DOCS").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, text).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(text, expected, "{}: run with LEVEE_BLESS=1 if this is meant", path.display());
+    assert_eq!(text, expected, "{}: run with LEVEE_WRITE_DOCS=1 if this is meant", path.display());
 }
 
 const SECOND: u64 = 1_000_000_000;

@@ -7,6 +7,7 @@ use crate::clock::Now;
 use crate::driver::DriverName;
 use crate::incident::{Incident, Report, TimelineEntry};
 use crate::ledger::{IncidentId, Mitigation};
+use crate::notify::ChannelView;
 use crate::runbook::StageState;
 use crate::server::link::{ApprovalView, DriverView, StageView};
 use crate::store::KillSwitch;
@@ -87,6 +88,10 @@ impl Core {
             troubles.push("the dataplane does not answer: it goes on by itself, and nothing is known of it".to_owned());
         }
         troubles.extend(self.forgotten_in_words());
+        for ChannelView { name, waiting, trouble, .. } in self.outbox.channels() {
+            troubles
+                .extend(trouble.map(|why| format!("notifier {name} takes nothing, {waiting} messages wait: {why}")));
+        }
         if self.incidents.left_out > 0 {
             troubles.push(format!("{} findings belong to no incident: too many are open", self.incidents.left_out));
         }
@@ -131,6 +136,11 @@ impl Core {
             }
         };
         names.map(view).collect()
+    }
+
+    /// How messages come through, by channel.
+    pub fn channels(&self) -> Vec<ChannelView> {
+        self.outbox.channels().collect()
     }
 
     /// All incidents that are kept, the oldest first.

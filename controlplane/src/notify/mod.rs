@@ -20,6 +20,6 @@ pub use configured::{ChannelError, configured, limits};
 pub use delivery::{Delivery, DeliveryError, Notifier};
 pub use log::Log;
 pub use message::{Ended, How, Message, MessageId, Topic};
-pub use outbox::{ChannelLimits, Concluded, Outbox};
+pub use outbox::{ChannelLimits, ChannelView, Concluded, Outbox};
 pub use signature::{NoKey, SigningKey};
 pub use webhook::Webhook;

@@ -30,6 +30,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60 * 60);
 /// A message that is older than this helps nobody any more.
 const OLDEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// A channel that takes nothing after so many attempts is a trouble.
+const FAILURES_TOLD: u32 = 3;
 /// More messages that wait for one channel than this are given up, the oldest first: the disk is not theirs to fill.
 const MOST_WAITING: usize = 1_000;
 
@@ -51,10 +53,33 @@ struct Channel {
     counted_at: Option<Now>,
     /// It said that it takes no messages any more.
     gone: Option<String>,
+    delivered: u64,
+    failed: u64,
+    given_up: u64,
+    /// Attempts that failed since the last message that was taken, and why the last did.
+    in_a_row: u32,
+    error: Option<String>,
 }
 
 /// By time, and by incident and number among those of one moment.
 type Place = (u64, Option<u64>, u64, MessageId);
+
+/// How one channel is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChannelView {
+    /// Its name.
+    pub name: String,
+    /// Messages that wait.
+    pub waiting: usize,
+    /// Messages that its receiver has taken since the start.
+    pub delivered: u64,
+    /// Attempts since the start that failed.
+    pub failed: u64,
+    /// Messages that were given up since the start.
+    pub given_up: u64,
+    /// Why nothing comes through, as it has been for some attempts.
+    pub trouble: Option<String>,
+}
 
 /// What became of a message, to be stored and told.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -125,7 +150,9 @@ impl Outbox {
     /// The receiver has taken a message.
     pub fn sent(&mut self, id: &MessageId, now: &Now) -> Concluded {
         let mut concluded = Concluded::default();
-        if let Some(message) = self.take(id) {
+        if let Some((channel, message)) = self.take(id) {
+            channel.delivered = channel.delivered.saturating_add(1);
+            (channel.in_a_row, channel.error) = (0, None);
             concluded.end(message, How::Delivered, now);
         }
         concluded
@@ -139,6 +166,9 @@ impl Outbox {
             return concluded;
         };
         let Some(place) = channel.under_way.take() else { return concluded };
+        channel.failed = channel.failed.saturating_add(1);
+        channel.in_a_row = channel.in_a_row.saturating_add(1);
+        channel.error = Some(error.to_string());
         match error {
             DeliveryError::Retryable { reason, retry_after } => {
                 if let Some(message) = channel.waiting.get_mut(&place) {
@@ -150,6 +180,7 @@ impl Outbox {
             }
             DeliveryError::Permanent { reason } => {
                 if let Some(message) = channel.waiting.remove(&place) {
+                    channel.given_up = channel.given_up.saturating_add(1);
                     concluded.give_up(message, reason.clone(), now);
                 }
             }
@@ -161,15 +192,23 @@ impl Outbox {
         concluded
     }
 
-    /// How many messages wait, by channel.
-    pub fn waiting(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.channels.iter().map(|(name, channel)| (name.as_str(), channel.waiting.len()))
+    /// How each channel is.
+    pub fn channels(&self) -> impl Iterator<Item = ChannelView> {
+        self.channels.iter().map(|(name, channel)| ChannelView {
+            name: name.clone(),
+            waiting: channel.waiting.len(),
+            delivered: channel.delivered,
+            failed: channel.failed,
+            given_up: channel.given_up,
+            trouble: channel.error.clone().filter(|_| channel.in_a_row >= FAILURES_TOLD || channel.gone.is_some()),
+        })
     }
 
-    fn take(&mut self, id: &MessageId) -> Option<Message> {
+    fn take(&mut self, id: &MessageId) -> Option<(&mut Channel, Message)> {
         let channel = self.channels.values_mut().find(|channel| channel.is_under_way(id))?;
         let place = channel.under_way.take()?;
-        channel.waiting.remove(&place)
+        let message = channel.waiting.remove(&place)?;
+        Some((channel, message))
     }
 }
 
@@ -189,7 +228,19 @@ impl Concluded {
 impl Channel {
     fn new(limits: ChannelLimits) -> Self {
         let tokens = burst(limits);
-        Self { limits, waiting: BTreeMap::new(), under_way: None, tokens, counted_at: None, gone: None }
+        Self {
+            limits,
+            waiting: BTreeMap::new(),
+            under_way: None,
+            tokens,
+            counted_at: None,
+            gone: None,
+            delivered: 0,
+            failed: 0,
+            given_up: 0,
+            in_a_row: 0,
+            error: None,
+        }
     }
 
     fn is_under_way(&self, id: &MessageId) -> bool {
@@ -220,6 +271,7 @@ impl Channel {
             .collect();
         for (place, mut reason) in given_up {
             if let Some(message) = self.waiting.remove(&place) {
+                self.given_up = self.given_up.saturating_add(1);
                 if let Some(error) = &message.error {
                     reason = format!("{reason}; the last attempt: {error}");
                 }

@@ -81,7 +81,10 @@ fn the_same_message_again_is_one_message_and_one_that_ended_is_none() {
     outbox.add(Message { created: at(5.0), ..message("noc", Some(1), 1, 0.0) });
     let ended = Some(super::Ended { at: at(0.0), how: How::Delivered });
     outbox.add(Message { ended, ..message("noc", Some(1), 2, 0.0) });
-    assert_eq!(outbox.waiting().collect::<Vec<_>>(), [("noc", 1)]);
+    assert_eq!(
+        outbox.channels().map(|channel| (channel.name, channel.waiting)).collect::<Vec<_>>(),
+        [("noc".into(), 1)]
+    );
 }
 
 #[test]
@@ -250,4 +253,26 @@ proptest! {
         let left = store.load().unwrap().messages;
         prop_assert!(left.values().all(|message| message.ended.is_some()), "{:?}", left);
     }
+}
+
+#[test]
+fn a_channel_that_takes_nothing_is_a_trouble_until_it_takes_something() {
+    let mut outbox = outbox(&[("noc", 6_000)]);
+    outbox.add(message("noc", None, 1, 0.0));
+    let trouble = |outbox: &Outbox| outbox.channels().next().unwrap().trouble;
+    let mut now = 0.0;
+    for attempt in 1..=3 {
+        assert_eq!(trouble(&outbox), None, "after {attempt} attempts");
+        while due_ids(&mut outbox, now).is_empty() {
+            now += 0.5;
+        }
+        outbox.failed(&id("noc/-/1"), &retryable(None), &at(now));
+    }
+    assert_eq!(trouble(&outbox).as_deref(), Some(retryable(None).to_string().as_str()));
+    while due_ids(&mut outbox, now).is_empty() {
+        now += 0.5;
+    }
+    outbox.sent(&id("noc/-/1"), &at(now));
+    let channel = outbox.channels().next().unwrap();
+    assert_eq!((channel.trouble, channel.waiting, channel.delivered, channel.failed), (None, 0, 1, 3));
 }

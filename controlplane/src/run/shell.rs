@@ -29,6 +29,7 @@ use crate::kill_switch::KillSwitchFiles;
 use crate::ledger::{IncidentId, Mitigation};
 use crate::machine;
 use crate::notify;
+use crate::notify::ChannelView;
 use crate::runbook::Runbooks;
 use crate::server::link::{
     self, ApprovalView, Ask, Change, DriverView, End, Knowledge, Operation, Outcome, Refused, StageView,
@@ -571,6 +572,10 @@ impl Knowledge for Shell {
 
     fn drivers(&self) -> Vec<DriverView> {
         self.core.drivers()
+    }
+
+    fn channels(&self) -> Vec<ChannelView> {
+        self.core.channels()
     }
 
     fn bgp_peers(&self) -> Vec<PeerView> {

@@ -23,6 +23,7 @@ use crate::dataplane::Dataplane;
 use crate::guardrail;
 use crate::incident::{Incident, TimelineEntry};
 use crate::ledger::{IncidentId, Mitigation, MitigationId, Spec};
+use crate::notify::ChannelView;
 use crate::store::{KillSwitch, StoreError, Write};
 
 /// Calls that may wait for the loop; more wait at the sender.
@@ -63,6 +64,8 @@ pub trait Knowledge {
     fn confirm_by(&self) -> Option<Now>;
     /// Commands, results and failures of each driver since the start.
     fn drivers(&self) -> Vec<DriverView>;
+    /// How messages come through, by channel.
+    fn channels(&self) -> Vec<ChannelView>;
     /// The BGP peers, and how their sessions are.
     fn bgp_peers(&self) -> Vec<PeerView> {
         Vec::new()

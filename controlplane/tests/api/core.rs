@@ -16,6 +16,7 @@ use levee_controlplane::driver::DriverName;
 use levee_controlplane::guardrail::Refusal;
 use levee_controlplane::incident::{Incident, Peak, Phase, Rates, Severity, TimelineEntry, TimelineKind};
 use levee_controlplane::ledger::{IncidentId, Mitigation, MitigationId, Outcome as End, State};
+use levee_controlplane::notify::ChannelView;
 use levee_controlplane::server::link::{
     ApprovalView, Ask, Change, DriverView, End as LoopEnd, Knowledge, Operation, Outcome, Refused, StageView,
 };
@@ -185,6 +186,9 @@ impl Knowledge for Records {
     }
     fn drivers(&self) -> Vec<DriverView> {
         vec![DriverView { name: "dataplane".into(), succeeded: 3, failed: 1, refused: 0 }]
+    }
+    fn channels(&self) -> Vec<ChannelView> {
+        vec![ChannelView { name: "noc".into(), waiting: 2, delivered: 5, failed: 1, ..ChannelView::default() }]
     }
 }
 

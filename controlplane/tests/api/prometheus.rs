@@ -103,6 +103,8 @@ async fn a_real_prometheus_scrapes_the_control_plane_and_sees_both_planes() {
         ("levee_dataplane_up", "1"),
         ("levee_zone_dropped_packets_total{zone=\"web\"}", "2"),
         ("levee_driver_operations_total{driver=\"dataplane\",result=\"succeeded\"}", "3"),
+        ("levee_notifier_messages_total{notifier=\"noc\",result=\"delivered\"}", "5"),
+        ("levee_notifier_messages_waiting{notifier=\"noc\"}", "2"),
     ] {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {

@@ -1,4 +1,4 @@
-//! Pages of `docs/reference` that are generated. `LEVEE_BLESS=1` writes them.
+//! Pages of `docs/reference` that are generated. `LEVEE_WRITE_DOCS=1` writes them.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -12,11 +12,11 @@ use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorProto};
 
 fn page(name: &str, text: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference").join(name);
-    if std::env::var_os("LEVEE_BLESS").is_some() {
+    if std::env::var_os("LEVEE_WRITE_DOCS").is_some() {
         std::fs::write(&path, text).unwrap();
     }
     let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == text, "{} is not what the program says: run with LEVEE_BLESS=1", path.display());
+    assert!(written == text, "{} is not what the program says: run with LEVEE_WRITE_DOCS=1", path.display());
 }
 
 #[test]

@@ -53,7 +53,7 @@ probe_longest = "4s"
 "#;
 /// A process lives for no longer than this, in milliseconds.
 const LONGEST_LIFE: u64 = 2_500;
-const HOSTS: u64 = 6;
+const HOSTS: u64 = 40;
 
 /// What a webhook was told: how often, by the id of the message.
 type Told = Arc<Mutex<BTreeMap<String, u32>>>;
@@ -168,7 +168,7 @@ async fn killed_at_any_moment_of_a_runbook_router_ledger_and_messages_agree_afte
             let is_attacked = !attacked.remove(&host) && attacked.insert(host.clone());
             world.change(&host, if is_attacked { Phase::Attack } else { Phase::Normal });
             // The moments are what this is about.
-            let pause = Duration::from_millis(chance.between(0, 400));
+            let pause = Duration::from_millis(chance.between(0, 150));
             tokio::time::sleep(pause.min(end.saturating_duration_since(Instant::now()))).await;
         }
         sessions += u64::from(ledger(&place).is_ok_and(|ledger| !ledger.is_empty()));

@@ -50,6 +50,8 @@ metrics! {
     MITIGATIONS = Gauge "levee_mitigations" ["kind", "state"] "Mitigations that are kept, by kind and state.";
     IN_VAIN = Gauge "levee_mitigations_without_effect" ["kind"] "Mitigations in force whose receiver was told, and what they should take away still comes.";
     OPERATIONS = Counter "levee_driver_operations_total" ["driver", "result"] "What drivers were asked for: succeeded, failed, refused by a guardrail.";
+    MESSAGES = Counter "levee_notifier_messages_total" ["notifier", "result"] "Messages that were delivered or given up, and attempts that failed.";
+    WAITING = Gauge "levee_notifier_messages_waiting" ["notifier"] "Messages that were not delivered yet.";
     BGP_UP = Gauge "levee_bgp_session_up" ["peer"] "1 when the session with the peer is established.";
     BGP_ROUTES = Gauge "levee_bgp_routes" ["peer"] "Routes that the peer was told.";
     BGP_WITHHELD = Gauge "levee_bgp_routes_withheld" ["peer"] "Routes that the peer is not told: its session does not carry them, or it has too many.";

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use super::Sources;
 use super::family::{
     APPROVALS, BGP_ROUTES, BGP_SESSIONS, BGP_UP, BGP_WITHHELD, BUILD, CALLS, CONFIRM, DATAPLANE_UP, Families, IN_VAIN,
-    INCIDENTS, KILL_SWITCH, MITIGATIONS, MODE, OPEN, OPERATIONS, STARTED, TROUBLES,
+    INCIDENTS, KILL_SWITCH, MESSAGES, MITIGATIONS, MODE, OPEN, OPERATIONS, STARTED, TROUBLES, WAITING,
 };
 use crate::bgp::speaker::PeerView;
 use crate::ledger::{Kind, State};
+use crate::notify::ChannelView;
 use crate::server::link::{DriverView, Knowledge};
 use crate::server::zones::open_by_zone;
 use levee_api::zone::Mode;
@@ -28,6 +29,7 @@ pub(super) struct Overview {
     troubles: usize,
     on_trial: bool,
     drivers: Vec<DriverView>,
+    channels: Vec<ChannelView>,
     peers: Vec<PeerView>,
 }
 
@@ -54,6 +56,7 @@ impl Overview {
             troubles: known.troubles().len(),
             on_trial: known.confirm_by().is_some(),
             drivers: known.drivers(),
+            channels: known.channels(),
             peers: known.bgp_peers(),
         }
     }
@@ -88,6 +91,14 @@ pub(super) fn tell(families: &mut Families, sources: &Sources, known: &Overview,
         for (result, count) in results {
             families.count(OPERATIONS, &[&driver.name, result], count);
         }
+    }
+    for channel in &known.channels {
+        let name = channel.name.as_str();
+        let results = [("delivered", channel.delivered), ("failed", channel.failed), ("given_up", channel.given_up)];
+        for (result, count) in results {
+            families.count(MESSAGES, &[name, result], count);
+        }
+        families.count(WAITING, &[name], channel.waiting as u64);
     }
     for PeerView { settings, status } in &known.peers {
         let peer = settings.name.as_str();
