@@ -116,7 +116,7 @@ impl Journal {
                 // These go on without the store.
                 crate::server::link::Outcome::KillSwitch { .. } => Ok(outcome),
                 crate::server::link::Outcome::Mitigation { ref mitigation } if !mitigation.is_wanted() => {
-                    match store.note_ends(&[mitigation.id]) {
+                    match store.note_end(mitigation.id) {
                         Ok(()) => Ok(outcome),
                         Err(noted) => Err(Refused::Unavailable(format!(
                             "it is withdrawn, but that could not be written down ({error}; {noted}): a restart before there is \
@@ -160,7 +160,7 @@ mod tests {
             if self.attempts > self.held { Ok(()) } else { Err(StoreError::Busy("somebody looks into it".into())) }
         }
 
-        fn note_ends(&mut self, _: &[MitigationId]) -> Result<(), StoreError> {
+        fn note_end(&mut self, _: MitigationId) -> Result<(), StoreError> {
             Ok(())
         }
     }

@@ -228,7 +228,9 @@ fn an_end_that_was_noted_beside_the_store_holds_over_restarts(place: &impl Place
     let put = |id, state| Write::PutMitigation(mitigation(id, state));
     let mut store = place.open().unwrap();
     store.commit(&[put(1, State::Active), put(2, State::Active), put(3, State::Ended)]).unwrap();
-    store.note_ends(&[1, 3, 99].map(MitigationId)).unwrap();
+    for id in [1, 3, 99] {
+        store.note_end(MitigationId(id)).unwrap();
+    }
     drop(store);
     for _ in 0..2 {
         let mut store = place.open().unwrap();

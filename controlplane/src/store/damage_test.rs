@@ -361,7 +361,7 @@ fn what_is_withdrawn_on_a_full_disk_stays_withdrawn_over_a_restart() {
     }
     // More than are withdrawn by hand before somebody makes room.
     for withdrawn in 0..100 {
-        store.note_ends(&[MitigationId(withdrawn)]).unwrap();
+        store.note_end(MitigationId(withdrawn)).unwrap();
     }
     drop(store);
     let withdrawn = || {

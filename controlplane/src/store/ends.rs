@@ -14,6 +14,8 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use super::{Contents, Write, owner};
 use crate::ledger::{Mitigation, MitigationId, Outcome, State};
 
+/// Bytes of one.
+const RECORD: u64 = 16;
 /// Room for four thousand.
 const BYTES: i64 = 64 << 10;
 
@@ -36,19 +38,20 @@ impl Ends {
         }
         let bytes = fs::read(&path)?;
         let records: Vec<MitigationId> = bytes.chunks_exact(16).map_while(id_of).collect();
-        let used = u64::try_from(records.len()).unwrap_or(u64::MAX).saturating_mul(16);
+        let used = u64::try_from(records.len()).unwrap_or(u64::MAX).saturating_mul(RECORD);
         Ok(Self { path, noted: records.into_iter().collect(), used })
     }
 
-    /// Notes them; they are on the disk when this returns without an error.
-    pub(super) fn note(&mut self, ids: &[MitigationId]) -> io::Result<()> {
-        let new: Vec<MitigationId> = ids.iter().filter(|id| !self.noted.contains(id)).copied().collect();
-        let records: Vec<u8> = new.iter().flat_map(record_of).collect();
+    /// Notes one; it is on the disk when this returns without an error.
+    pub(super) fn note(&mut self, id: MitigationId) -> io::Result<()> {
+        if self.noted.contains(&id) {
+            return Ok(());
+        }
         let file = owner::open(&self.path)?;
-        file.write_all_at(&records, self.used)?;
+        file.write_all_at(&record_of(id), self.used)?;
         file.sync_all()?;
-        self.used = self.used.saturating_add(u64::try_from(records.len()).unwrap_or(u64::MAX));
-        self.noted.extend(new);
+        self.used = self.used.saturating_add(RECORD);
+        self.noted.insert(id);
         Ok(())
     }
 
@@ -88,13 +91,13 @@ pub(super) fn end(contents: &mut Contents, noted: &BTreeSet<MitigationId>) -> Ve
     changed
 }
 
-fn record_of(id: &MitigationId) -> [u8; 16] {
+fn record_of(id: MitigationId) -> [u8; 16] {
     (u128::from(id.0) << 64 | u128::from(!id.0)).to_be_bytes()
 }
 
 fn id_of(record: &[u8]) -> Option<MitigationId> {
     let id = MitigationId(u64::from_be_bytes(record.get(..8)?.try_into().ok()?));
-    (record_of(&id) == record).then_some(id)
+    (record_of(id) == record).then_some(id)
 }
 
 #[cfg(test)]
@@ -105,12 +108,12 @@ mod tests {
     fn what_is_noted_is_read_again_up_to_the_first_record_that_is_not_whole() {
         let folder = tempfile::tempdir().unwrap();
         let open = || Ends::in_folder(folder.path()).unwrap();
-        let ids = |ids: &[u64]| ids.iter().map(|id| MitigationId(*id)).collect::<Vec<_>>();
         let found = |ends: &Ends| ends.noted().iter().map(|id| id.0).collect::<Vec<_>>();
         let mut ends = open();
         assert_eq!(found(&ends), [0; 0], "zeros are no id");
-        ends.note(&ids(&[0, 7])).unwrap();
-        ends.note(&ids(&[7, u64::MAX])).unwrap();
+        for id in [0, 7, 7, u64::MAX] {
+            ends.note(MitigationId(id)).unwrap();
+        }
         assert_eq!(found(&open()), [0, 7, u64::MAX]);
         let path = folder.path().join("withdrawn");
         let mut bytes = fs::read(&path).unwrap();
@@ -122,7 +125,7 @@ mod tests {
         assert_eq!(found(&ends), [0]);
         ends.forget(|id| id.0 == 0);
         assert_eq!((found(&ends), found(&open())), (vec![], vec![]));
-        ends.note(&ids(&[9])).unwrap();
+        ends.note(MitigationId(9)).unwrap();
         assert!(found(&open()).contains(&9));
     }
 }

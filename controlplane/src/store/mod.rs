@@ -58,10 +58,10 @@ pub trait Store: Send {
     /// Then nothing of the batch is stored.
     fn commit(&mut self, batch: &[Write]) -> Result<(), StoreError>;
 
-    /// Notes beside the store which mitigations an operator has ended, while it takes no batch: what is loaded after a
-    /// restart has them ended all the same.
+    /// Notes beside the store that an operator has ended a mitigation, while it takes no batch: what is loaded after a
+    /// restart has it ended all the same.
     ///
     /// # Errors
-    /// Then a restart would begin them again.
-    fn note_ends(&mut self, ids: &[MitigationId]) -> Result<(), StoreError>;
+    /// Then a restart would begin it again.
+    fn note_end(&mut self, id: MitigationId) -> Result<(), StoreError>;
 }

@@ -208,8 +208,8 @@ impl Store for SqliteStore {
         Ok(())
     }
 
-    fn note_ends(&mut self, ids: &[MitigationId]) -> Result<(), StoreError> {
-        self.ends.note(ids).map_err(|error| StoreError::Failed(format!("{}: {error}", self.folder.display())))
+    fn note_end(&mut self, id: MitigationId) -> Result<(), StoreError> {
+        self.ends.note(id).map_err(|error| StoreError::Failed(format!("{}: {error}", self.folder.display())))
     }
 }
 

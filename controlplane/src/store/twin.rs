@@ -230,10 +230,10 @@ impl Store for Twin {
         }
     }
 
-    fn note_ends(&mut self, ids: &[MitigationId]) -> Result<(), StoreError> {
+    fn note_end(&mut self, id: MitigationId) -> Result<(), StoreError> {
         let mut state = self.disk.state();
         self.check(&state)?;
-        state.noted.extend(ids);
+        state.noted.insert(id);
         Ok(())
     }
 }
