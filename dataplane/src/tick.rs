@@ -327,8 +327,8 @@ impl Tick {
                 let _ = reply.send(self.snapshot(now));
                 changed
             }
-            Request::Counters { reply } => {
-                let _ = reply.send(self.counters());
+            Request::Counters { only_wires, reply } => {
+                let _ = reply.send(if only_wires { self.wire_counters() } else { self.counters() });
                 false
             }
             Request::LegitimateShare { target, filters, reply } => {
@@ -429,7 +429,8 @@ impl Tick {
         }
     }
 
-    fn counters(&self) -> contract::CountersResponse {
+    /// The wires, and when their ports were read.
+    fn wire_counters(&self) -> contract::CountersResponse {
         let direction = |count: &PathCount, port: Option<PortCounters>| contract::DirectionCounters {
             received: count.received,
             forwarded: count.forwarded,
@@ -443,17 +444,17 @@ impl Tick {
             lost_before: port.as_ref().map(PortCounters::lost_before),
             bytes: port.as_ref().map(|port| port.received_bytes),
         };
+        let wires = self.wires.iter().map(|wire| contract::WireCounters {
+            wire: wire.name.clone(),
+            inbound: Some(direction(&wire.inbound.read(), wire.outside.counters())),
+            outbound: Some(direction(&wire.outbound.read(), wire.inside.counters())),
+        });
+        contract::CountersResponse { at_ns: Some(self.clock.now().0), wires: wires.collect(), ..Default::default() }
+    }
+
+    fn counters(&self) -> contract::CountersResponse {
         let (samples_lost, notices_lost) = self.engine.detector.lost();
         contract::CountersResponse {
-            wires: self
-                .wires
-                .iter()
-                .map(|wire| contract::WireCounters {
-                    wire: wire.name.clone(),
-                    inbound: Some(direction(&wire.inbound.read(), wire.outside.counters())),
-                    outbound: Some(direction(&wire.outbound.read(), wire.inside.counters())),
-                })
-                .collect(),
             zones: self
                 .engine
                 .detector
@@ -472,6 +473,7 @@ impl Tick {
                 samples_lost,
                 notices_lost,
             }),
+            ..self.wire_counters()
         }
     }
 }

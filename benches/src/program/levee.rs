@@ -142,7 +142,7 @@ impl Levee {
     }
 
     fn counters(&mut self) -> Result<(Count, Instant), MeasureError> {
-        let request = self.dataplane.client.counters(contract::CountersRequest {});
+        let request = self.dataplane.client.counters(contract::CountersRequest::default());
         let answer = ask(&self.runtime, self.interrupt, request)?;
         let at = Instant::now();
         let answer = answer.map_err(|status| call("Counters", status))?.into_inner();

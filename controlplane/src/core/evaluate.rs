@@ -83,8 +83,22 @@ impl Core {
             incidents.resume(&header.boot_id, &snapshot.anomalies, &snapshot.filters, context)
         });
         self.position = Position { boot_id: header.boot_id.clone(), sequence: header.sequence };
-        self.meters.take(&snapshot.counters, &self.policy.config, now);
+        self.take_counters(&snapshot.counters, now);
         self.changed(changes, now, step);
+    }
+
+    /// Takes in what was counted, many times a second; true when that is a reason to look at incidents before they are due.
+    pub(super) fn take_counters(&mut self, counters: &contract::CountersResponse, now: &Now) -> bool {
+        if !self.meters.take(counters, &self.policy.config, now) {
+            return false;
+        }
+        let attacked = self
+            .incidents
+            .open()
+            .filter(|id| self.incidents.get(*id).is_some_and(|incident| matches!(incident.phase, Phase::Attack)));
+        // The rest is looked at as ever, within a second.
+        self.stirred.extend(attacked.take(LOOKS));
+        true
     }
 
     fn with_context<T>(

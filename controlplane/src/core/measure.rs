@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use levee_api::config::Config;
 use levee_api::grpc::dataplane::v1 as contract;
+use levee_api::time::Timestamp;
 
+use super::flow::Flow;
 use crate::clock::Now;
 use crate::incident::{Effect, Incident, LINK_FULL, Phase, Severity};
 use crate::runbook::variable::{Value, Values, Variable};
@@ -16,6 +18,8 @@ const MEAN_OF: Duration = Duration::from_millis(900);
 const FRESH: Duration = Duration::from_secs(5);
 /// Full for so long is saturated.
 const SATURATED_AFTER: Duration = Duration::from_secs(3);
+/// When the utilisation has risen by so much, conditions are asked at once.
+const RISEN: f64 = 0.05;
 
 /// Rates from the dataplane's counters.
 #[derive(Debug, Default)]
@@ -28,11 +32,12 @@ pub(super) struct Meters {
 
 #[derive(Debug, Default)]
 struct Wire {
-    bytes: Meter,
+    flow: Flow,
     capacity_bps: Option<f64>,
-    lost: Option<u64>,
     full_since: Option<Now>,
     saturated: Option<bool>,
+    /// What was known when conditions were last asked because of it, or the least since.
+    asked_at: f64,
     at: Option<Now>,
 }
 
@@ -72,6 +77,8 @@ struct Uplink {
     bps: Option<f64>,
     capacity: Option<f64>,
     utilisation: Option<f64>,
+    /// Of the last second.
+    mean_utilisation: Option<f64>,
     saturated: Option<bool>,
 }
 
@@ -81,7 +88,10 @@ impl Meters {
         *self = Self::default();
     }
 
-    pub(super) fn take(&mut self, counters: &contract::CountersResponse, config: &Config, now: &Now) {
+    /// Takes in what was counted; true when a wire has become so much fuller that conditions are to be asked at once.
+    pub(super) fn take(&mut self, counters: &contract::CountersResponse, config: &Config, now: &Now) -> bool {
+        let mut fuller = false;
+        let at = counters.at_ns.map_or(now.monotonic, Timestamp);
         for told in &counters.wires {
             let Some(inbound) = &told.inbound else { continue };
             let configured = config.dataplane.wires.iter().find(|wire| wire.name == told.wire);
@@ -89,24 +99,9 @@ impl Meters {
             #[expect(clippy::cast_precision_loss, reason = "no link carries 2^53 bits per second")]
             let capacity = configured.and_then(|wire| wire.capacity_bps).map(|bps| bps as f64);
             wire.capacity_bps = capacity;
-            if let Some(bytes) = inbound.bytes {
-                wire.bytes.take(now, bytes);
-            }
-            let losing = match (wire.lost, inbound.lost_before) {
-                (Some(before), Some(lost)) => Some(lost > before),
-                _ => None,
-            };
-            wire.lost = inbound.lost_before;
-            let utilisation = wire.utilisation(now);
-            let full = utilisation.map(|utilisation| utilisation >= LINK_FULL);
-            let is_full = match (full, losing) {
-                (Some(true), _) | (_, Some(true)) => Some(true),
-                (Some(false), _) | (None, Some(false)) => Some(false),
-                (None, None) => None,
-            };
-            wire.full_since = if is_full == Some(true) { wire.full_since.or(Some(*now)) } else { None };
-            wire.saturated = is_full.map(|_| wire.full_since.is_some_and(|since| now.since(&since) >= SATURATED_AFTER));
+            wire.flow.take(at, inbound.bytes, inbound.lost_before);
             wire.at = Some(*now);
+            fuller |= wire.look(now);
         }
         for zone in &counters.zones {
             self.zones.entry(zone.zone.clone()).or_default().take(now, zone.bytes);
@@ -116,6 +111,7 @@ impl Meters {
                 self.workers.entry(worker.worker).or_default().take(now, busy_ns);
             }
         }
+        fuller
     }
 
     fn uplink(&self, now: &Now) -> Uplink {
@@ -130,6 +126,7 @@ impl Meters {
             bps: sum(fresh().map(|wire| wire.bps(now)).collect()),
             capacity: sum(fresh().map(|wire| wire.capacity_bps).collect()),
             utilisation: most(fresh().map(|wire| wire.utilisation(now)).collect()),
+            mean_utilisation: most(fresh().map(|wire| wire.mean_utilisation(now)).collect()),
             saturated: (!saturated.is_empty()).then(|| saturated.contains(&true)),
         }
     }
@@ -147,7 +144,7 @@ impl Meters {
         Effect {
             witnessed: incident.severity >= Severity::Medium,
             goodput_ratio: incident.rates.goodput_ratio,
-            uplink_utilisation: uplink.utilisation,
+            uplink_utilisation: uplink.mean_utilisation,
             uplink_saturated: uplink.saturated,
             zone_utilisation: None,
         }
@@ -218,11 +215,42 @@ impl Meters {
 }
 
 impl Wire {
+    /// What follows from what was counted; true when conditions are to be asked at once.
+    fn look(&mut self, now: &Now) -> bool {
+        let full = self.of_capacity(self.flow.mean_bps()).map(|mean| mean >= LINK_FULL);
+        let is_full = match (full, self.flow.is_losing()) {
+            (Some(true), _) | (_, Some(true)) => Some(true),
+            (Some(false), _) | (None, Some(false)) => Some(false),
+            (None, None) => None,
+        };
+        self.full_since = if is_full == Some(true) { self.full_since.or(Some(*now)) } else { None };
+        let saturated = is_full.map(|_| self.full_since.is_some_and(|since| now.since(&since) >= SATURATED_AFTER));
+        let newly = saturated == Some(true) && self.saturated != saturated;
+        self.saturated = saturated;
+        let utilisation = self.of_capacity(self.flow.bps()).unwrap_or(0.0);
+        let risen = utilisation >= self.asked_at + RISEN;
+        self.asked_at = if risen { utilisation } else { self.asked_at.min(utilisation) };
+        risen || newly
+    }
+
+    /// What has been told lately.
+    fn fresh(&self, now: &Now) -> Option<&Flow> {
+        self.at.filter(|at| now.since(at) <= FRESH).map(|_| &self.flow)
+    }
+
     fn bps(&self, now: &Now) -> Option<f64> {
-        self.bytes.rate(now).map(|bytes| bytes * 8.0)
+        self.fresh(now)?.bps()
     }
 
     fn utilisation(&self, now: &Now) -> Option<f64> {
-        Some(self.bps(now)? / self.capacity_bps.filter(|capacity| *capacity > 0.0)?)
+        self.of_capacity(self.bps(now))
+    }
+
+    fn mean_utilisation(&self, now: &Now) -> Option<f64> {
+        self.of_capacity(self.fresh(now)?.mean_bps())
+    }
+
+    fn of_capacity(&self, bps: Option<f64>) -> Option<f64> {
+        Some(bps? / self.capacity_bps.filter(|capacity| *capacity > 0.0)?)
     }
 }

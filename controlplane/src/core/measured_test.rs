@@ -46,6 +46,12 @@ when = "local.goodput_ratio < 0.9 && local.cpu > 0.5 && attack.sources > 1000"
 for = "0s"
 action = { flowspec = { announcers = ["core-a"] } }
 ttl = "5m"
+[[runbook.stage]]
+name = "full"
+when = "uplink.utilisation > 0.8"
+for = "0s"
+action = { flowspec = { announcers = ["core-a"] } }
+ttl = "5m"
 "#;
 
 struct World {
@@ -125,6 +131,30 @@ impl World {
         let stages = self.core.stages(self.id());
         stages.into_iter().find(|known| known.name == stage).unwrap().state
     }
+}
+
+#[test]
+fn an_uplink_that_fills_is_answered_within_a_tenth_of_a_second_and_not_for_a_burst() {
+    let mut world = World::new();
+    world.told(1, None, 1e9);
+    let (mut bytes, mut ordered) = (0, Vec::new());
+    // Every 25 ms: a second of 1 Gbit/s, a burst of 50 ms at 10 Gbit/s, calm, and then 10 Gbit/s for good.
+    for read in 0..100_u64 {
+        let fills = (42..44).contains(&read) || read >= 80;
+        bytes += if fills { 31_250_000 } else { 3_125_000 };
+        let ns = read * 25_000_000;
+        let inbound = contract::DirectionCounters { bytes: Some(bytes), ..Default::default() };
+        let wire = contract::WireCounters { wire: "uplink".to_owned(), inbound: Some(inbound), outbound: None };
+        let at_ns = Some(7_000_000 + ns);
+        let counters = contract::CountersResponse { wires: vec![wire], at_ns, ..Default::default() };
+        // What is told late was counted when it says.
+        let now = Timestamp(1_000_000_000 + ns + read % 3 * 8_000_000);
+        let step = world.core.step(&Now { monotonic: now, ..at(0) }, Input::Counters(Box::new(counters)));
+        let orders = step.commands.iter().filter(|command| matches!(command, Command::Order(Order::Apply(_))));
+        ordered.extend(orders.map(|_| read));
+    }
+    assert_eq!(ordered, [82], "{:?}", world.story());
+    assert_eq!(world.state("full"), "entering");
 }
 
 fn applied(step: &Step) -> &Operation {

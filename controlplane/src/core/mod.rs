@@ -13,6 +13,7 @@ mod caps;
 mod configure;
 mod effect;
 mod evaluate;
+mod flow;
 mod guard;
 mod journal;
 mod knowledge;
@@ -375,7 +376,11 @@ impl Core {
             }
             Input::Events(events) => self.take_events(&events, now, &mut step),
             Input::Snapshot(snapshot) => self.resume(&snapshot, now, &mut step),
-            Input::Counters(counters) => self.meters.take(&counters, &self.policy.config, now),
+            Input::Counters(counters) => {
+                if !self.take_counters(&counters, now) {
+                    return step;
+                }
+            }
             Input::Applied { id, key, result } => self.applied(id, &key, result, now, &mut step),
             Input::Withdrawn { id, key, result } => self.withdrawn(id, &key, result, now, &mut step),
             Input::Observed { driver, round, result } => {

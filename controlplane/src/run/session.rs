@@ -13,7 +13,9 @@ use levee_api::grpc::dataplane::v1 as contract;
 use levee_api::grpc::dataplane::v1::event::What;
 use levee_api::prefix::Prefix;
 use levee_api::zone::{Mode, Zone};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::core::Input;
@@ -28,6 +30,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often counters are read: rates are means of this.
 const COUNTERS_EVERY: Duration = Duration::from_secs(1);
+/// How often those of the wires are: how full the uplink is decides what is asked for upstream, and is to be known at once.
+const WIRES_EVERY: Duration = Duration::from_millis(25);
 /// Before a policy that the dataplane refuses is handed over again, doubled each time, and the longest: what it has no room
 /// for may have gone. With the kill switch on it is always the first.
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
@@ -125,6 +129,11 @@ impl Session {
         let mut events = dataplane.client.watch(watch).await.map_err(failed("Watch"))?.into_inner();
         self.dataplane.send_replace(Some(dataplane.clone()));
         self.tell(Input::Connected { boot_id: dataplane.identity.boot_id.clone() }).await?;
+        // Ends with this session.
+        let mut beside = JoinSet::new();
+        if dataplane.can("wire-counters") {
+            beside.spawn(watch_wires(dataplane.clone(), self.inputs.clone()));
+        }
         let mut counters = tokio::time::interval(COUNTERS_EVERY);
         counters.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut contained = 0;
@@ -142,7 +151,7 @@ impl Session {
                     None => return Ok(()),
                 },
                 _ = counters.tick() => {
-                    let answer = dataplane.client.counters(contract::CountersRequest {}).await;
+                    let answer = dataplane.client.counters(contract::CountersRequest::default()).await;
                     let answer = answer.map_err(failed("Counters"))?.into_inner();
                     self.tell(Input::Counters(Box::new(answer))).await?;
                 }
@@ -266,6 +275,21 @@ impl Session {
             tracing::error!("{text}; it is handed over again until it is taken");
         }
         self.refused = Some(Refused { again: Instant::now() + pause, pause, told: text });
+    }
+}
+
+/// Tells what the wires have counted, until the dataplane answers no more: the session beside it says why.
+async fn watch_wires(mut dataplane: Dataplane, inputs: mpsc::Sender<Input>) {
+    let mut due = tokio::time::interval(WIRES_EVERY);
+    due.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        due.tick().await;
+        let request = contract::CountersRequest { only_wires: true };
+        let Ok(answer) = dataplane.client.counters(request).await else { return };
+        // A loop that is busy has no use for what will be old.
+        if let Err(TrySendError::Closed(_)) = inputs.try_send(Input::Counters(Box::new(answer.into_inner()))) {
+            return;
+        }
     }
 }
 

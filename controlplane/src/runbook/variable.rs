@@ -78,10 +78,10 @@ variables! {
     LocalResidualBps "local.residual_bps" Number "Bits per second that reach the target behind all filters";
     LocalCpu "local.cpu" Number "From 0 to 1: load of the dataplane's busiest worker, estimated from how long it works and how full its bursts are";
     LocalGoodputRatio "local.goodput_ratio" Number "Packets that the target sends now, divided by those of the hour before the attack; 1 is as usual. Answers to the attack count too. Unknown when what it sends does not pass here, or was not seen for a minute";
-    UplinkBps "uplink.bps" Number "Bits per second that come in over the wires, mean of one second";
+    UplinkBps "uplink.bps" Number "Bits per second that come in over the wires: the mean of the last second, or what it has not been below for 75 ms if that is more";
     UplinkCapacity "uplink.capacity" Number "Bits per second that the wires carry";
     UplinkUtilisation "uplink.utilisation" Number "`uplink.bps` divided by `uplink.capacity`, of the wire with the highest";
-    UplinkSaturated "uplink.saturated" Bool "A utilisation of 0.95 or more, or the port's own loss counters rising, for three seconds";
+    UplinkSaturated "uplink.saturated" Bool "A mean utilisation of 0.95 or more, or the port's own loss counters rising, for three seconds";
     ZoneName "zone.name" Text "Name of the zone";
     ZoneMode "zone.mode" Text "`'enforce'` or `'monitor'`";
     ZoneLinkCapacity "zone.link_capacity" Number "Bits per second of the link to the zone. Unknown when the configuration does not say";

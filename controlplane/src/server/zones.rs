@@ -64,7 +64,7 @@ pub(super) fn open_by_zone(known: &dyn Knowledge) -> BTreeMap<String, u64> {
 /// The dataplane's counters, if it answers soon.
 pub(super) async fn counters(handle: &Handle) -> Option<contract::CountersResponse> {
     let mut dataplane = handle.dataplane()?;
-    let answer = tokio::time::timeout(ANSWER_WITHIN, dataplane.client.counters(contract::CountersRequest {}));
+    let answer = tokio::time::timeout(ANSWER_WITHIN, dataplane.client.counters(contract::CountersRequest::default()));
     match answer.await {
         Ok(Ok(counters)) => Some(counters.into_inner()),
         Ok(Err(status)) => {

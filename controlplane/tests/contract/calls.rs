@@ -337,6 +337,6 @@ async fn counters_are_told() {
     let place = Place::new();
     let _world = place.start();
     let mut dataplane = Dataplane::connect(&place.socket()).await.unwrap();
-    let counters = dataplane.client.counters(contract::CountersRequest {}).await.unwrap().into_inner();
+    let counters = dataplane.client.counters(contract::CountersRequest::default()).await.unwrap().into_inner();
     assert_eq!(counters.zones[0].dropped, 2);
 }

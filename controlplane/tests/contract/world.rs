@@ -205,7 +205,7 @@ impl Owner {
                         None => Err("captures are switched off".to_owned()),
                     });
                 }
-                Request::Counters { reply } => {
+                Request::Counters { reply, .. } => {
                     let zone = contract::ZoneCounters { zone: "web".into(), packets: 5, bytes: 300, dropped: 2 };
                     let _ = reply.send(contract::CountersResponse { zones: vec![zone], ..Default::default() });
                 }

@@ -104,6 +104,8 @@ pub enum Request {
     },
     /// Tell what was counted.
     Counters {
+        /// Of the wires alone.
+        only_wires: bool,
         /// Since the start.
         reply: Reply<contract::CountersResponse>,
     },

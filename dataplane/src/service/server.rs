@@ -31,7 +31,7 @@ const CONNECTIONS: usize = 32;
 /// Events handed to a client at once.
 const BATCH: usize = 256;
 /// What this dataplane can do beyond the first minor version.
-const CAPABILITIES: [&str; 2] = ["legitimate-share", "capture"];
+const CAPABILITIES: [&str; 3] = ["legitimate-share", "capture", "wire-counters"];
 /// Filters of which it is asked at once what they would have done.
 const MOST_ASKED: usize = 16;
 /// Requests whose answer is remembered, for clients that ask again.
@@ -460,9 +460,10 @@ impl Dataplane for Calls {
 
     async fn counters(
         &self,
-        _: Request<contract::CountersRequest>,
+        request: Request<contract::CountersRequest>,
     ) -> Result<Response<contract::CountersResponse>, Status> {
-        self.0.ask(|reply| link::Request::Counters { reply }).await.map(Response::new)
+        let only_wires = request.into_inner().only_wires;
+        self.0.ask(|reply| link::Request::Counters { only_wires, reply }).await.map(Response::new)
     }
 
     async fn begin_generation(
