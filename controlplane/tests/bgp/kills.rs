@@ -51,8 +51,6 @@ min_hold = "1s"
 probe = "1s"
 probe_longest = "4s"
 "#;
-/// A process lives for no longer than this, in milliseconds.
-const LONGEST_LIFE: u64 = 2_500;
 const HOSTS: u64 = 40;
 
 /// What a webhook was told: how often, by the id of the message.
@@ -142,9 +140,23 @@ async fn agree(bird: &Bird, place: &Place, incidents: usize) {
     bird.holds("agreement of ledger and router", agrees).await;
 }
 
+fn kills() -> u64 {
+    std::env::var("LEVEE_KILLS").map_or(5, |kills| kills.parse().unwrap())
+}
+
 #[tokio::test]
 async fn killed_at_any_moment_of_a_runbook_router_ledger_and_messages_agree_afterwards() {
-    let kills: u64 = std::env::var("LEVEE_KILLS").map_or(5, |kills| kills.parse().unwrap());
+    killed("", kills(), 2_500).await;
+}
+
+/// Longer lives, for what a router retains it lets go of some seconds after a start only.
+#[tokio::test]
+async fn what_is_retained_over_kills_is_what_the_ledger_says_afterwards() {
+    killed(RETAIN, kills().div_ceil(4), 10_000).await;
+}
+
+/// `of_peer`: what becomes of routes when the session is lost; `longest_life`: of a process, in milliseconds.
+async fn killed(of_peer: &str, kills: u64, longest_life: u64) {
     let (ours, theirs) = addresses();
     let Some(bird) = Bird::start(tempfile::tempdir().unwrap(), ours, theirs, PATIENT) else { return };
     bird.is_up().await;
@@ -153,7 +165,7 @@ async fn killed_at_any_moment_of_a_runbook_router_ledger_and_messages_agree_afte
     let guardrails = "[guardrails]\nmax_changes_per_minute = 10000";
     let notifier =
         format!("[[notifier]]\nname = \"hook\"\nkind = \"webhook\"\nurl = \"{url}\"\nmax_per_minute = 6000\n");
-    let config = configured(&place, ours, theirs, RETAIN, &format!("{notifier}{RUNBOOK}"));
+    let config = configured(&place, ours, theirs, of_peer, &format!("{notifier}{RUNBOOK}"));
     let text = std::fs::read_to_string(&config).unwrap().replacen("[guardrails]", guardrails, 1);
     std::fs::write(&config, text).unwrap();
     let mut world = place.start();
@@ -162,7 +174,7 @@ async fn killed_at_any_moment_of_a_runbook_router_ledger_and_messages_agree_afte
     let mut sessions = 0;
     for kill in 0..kills {
         let running = start(&place, &config);
-        let end = Instant::now() + Duration::from_millis(chance.between(0, LONGEST_LIFE));
+        let end = Instant::now() + Duration::from_millis(chance.between(0, longest_life));
         while Instant::now() < end {
             let host = format!("203.0.113.{}", chance.between(10, 9 + HOSTS));
             let is_attacked = !attacked.remove(&host) && attacked.insert(host.clone());
