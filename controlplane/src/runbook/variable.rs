@@ -5,6 +5,9 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use levee_api::config::nearest;
+use levee_api::vector::Vector;
+
 /// Types of conditions and what is in them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Type {
@@ -106,6 +109,33 @@ impl Variable {
             Self::NowWeekday => 1.0..=7.0,
             _ => return None,
         })
+    }
+
+    /// The words that it can be, or that can be in it; none: any.
+    pub fn words(self) -> Option<Vec<&'static str>> {
+        match self {
+            Self::AttackVectors => Some(Vector::ALL.iter().map(|vector| vector.name()).collect()),
+            Self::ZoneMode => Some(vec!["enforce", "monitor"]),
+            _ => None,
+        }
+    }
+
+    /// Why it can never be this, and what it can be.
+    pub fn refuses(self, value: &Value) -> Option<String> {
+        let strange = |text: &str| {
+            let words = self.words()?;
+            let near = nearest(text, &words).map(|near| format!("did you mean {near}?"));
+            (!words.contains(&text)).then(|| near.unwrap_or_else(|| format!("known are {}", words.join(", "))))
+        };
+        match value {
+            Value::Number(number) => {
+                let range = self.range().filter(|range| !range.contains(number))?;
+                Some(format!("it is from {} to {}", range.start(), range.end()))
+            }
+            Value::Text(text) => strange(text),
+            Value::List(texts) => texts.iter().find_map(|text| strange(text)),
+            Value::Bool(_) | Value::Duration(_) => None,
+        }
     }
 
     /// True when it may be unknown for long while an attack goes on.

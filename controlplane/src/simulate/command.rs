@@ -10,9 +10,10 @@ use levee_api::config::{Config, ConfigError};
 use serde_json::{Value, json};
 
 use super::attack::Report;
+use super::idle::idle;
 use super::world::{Assumption, Assumptions, World};
 use crate::config_check::INVALID;
-use crate::runbook::{Failure, Runbooks};
+use crate::runbook::{Failure, Runbook, Runbooks};
 
 /// What a runbook would have done about the attacks of a replay, or about an incident that was recorded.
 #[derive(Clone, Debug, clap::Args)]
@@ -39,11 +40,12 @@ pub struct Arguments {
     #[arg(long, value_name = "STAGE")]
     pub ineffective: Vec<String>,
     /// Seconds that attacks last whose end is not in the report.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub lasts: Option<u64>,
 }
 
-/// 0 told, 78 the configuration is not valid, 1 something could not be read, 2 a stage or a zone is named that there is not.
+/// 0 told, 78 the configuration is not valid, 1 something could not be read, 2 a stage or a zone is named that there is not,
+/// or something is assumed that changes nothing.
 pub fn run(arguments: &Arguments, as_json: bool) -> ExitCode {
     match text(arguments, as_json) {
         Ok(text) => {
@@ -79,12 +81,16 @@ fn text(arguments: &Arguments, as_json: bool) -> Result<String, (u8, String)> {
         .flat_map(|attack| world.runbook_of(attack).stages.iter().map(|stage| stage.name.as_str()))
         .collect();
     let named = assumptions.fails.keys().chain(assumptions.answers.keys()).chain(&assumptions.ineffective);
-    if let Some(strange) = named.into_iter().find(|name| !known.contains(name.as_str())) {
+    if let Some(strange) = named.into_iter().find(|name| !known.is_empty() && !known.contains(name.as_str())) {
         let known: Vec<&str> = known.into_iter().collect();
         return Err((
             2,
             format!("leveectl: no runbook that is followed has a stage {strange:?}; there are: {}", known.join(", ")),
         ));
+    }
+    let followed: Vec<&Runbook> = report.attacks.iter().map(|attack| world.runbook_of(attack)).collect();
+    if let Some(told) = idle(arguments, &followed, &report) {
+        return Err((2, format!("leveectl: {told}")));
     }
     let stories = world.stories();
     if as_json {

@@ -4,6 +4,7 @@
 
 mod attack;
 mod command;
+mod idle;
 mod story;
 mod world;
 

@@ -396,6 +396,13 @@ impl FromStr for Assumption {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, such as local.cpu=0.9")?;
         let name = name.trim();
+        if let Some(field) = name.strip_prefix("stage.") {
+            let stage = field.split('.').next().unwrap_or_default();
+            return Err(format!(
+                "what becomes of a stage is not assumed, it happens: let it fail with --fail {stage}=error, let it help nothing \
+                 with --ineffective {stage}, answer it with --answer {stage}=yes"
+            ));
+        }
         let variable = Variable::ALL.iter().find(|variable| variable.name() == name).ok_or_else(|| {
             let names: Vec<&str> = Variable::ALL.iter().map(|variable| variable.name()).collect();
             match levee_api::config::nearest(name, &names) {
@@ -409,12 +416,20 @@ impl FromStr for Assumption {
             Type::Bool => value.parse::<bool>().ok().map(Value::Bool),
             Type::Text => Some(Value::Text(value.to_owned())),
             Type::List => Some(Value::List(value.split(',').map(|part| part.trim().to_owned()).collect())),
-            Type::Duration => {
-                let seconds = value.strip_suffix('s').unwrap_or(value).parse::<f64>().ok();
-                seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).map(Value::Duration)
-            }
+            Type::Duration => levee_api::config::duration(value).ok().map(Value::Duration),
         };
-        let value = parsed.ok_or_else(|| format!("{value:?} is no {}, which {name} is", variable.kind()))?;
-        Ok(Self(*variable, value))
+        let example = match variable.kind() {
+            Type::Number if variable.is_share() => "0.9",
+            Type::Number => "2e9",
+            Type::Bool => "true",
+            Type::Duration => "5m",
+            Type::Text | Type::List => "",
+        };
+        let wrong = || format!("{value:?} is no {}, which {name} is: write {name}={example}", variable.kind());
+        let parsed = parsed.ok_or_else(wrong)?;
+        match variable.refuses(&parsed) {
+            Some(why) => Err(format!("{name} is never {value}: {why}")),
+            None => Ok(Self(*variable, parsed)),
+        }
     }
 }

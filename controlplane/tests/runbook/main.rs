@@ -128,4 +128,34 @@ fn what_cannot_be_done_is_told() {
     wrong(&with(&["--fail", "egde=error"]), 2, "has a stage \"egde\"; there are: blackhole, edge, local");
     wrong(&with(&["--fail", "edge=tired"]), 2, "STAGE=refused");
     wrong(&with(&["--assume", "local.cpuu=1"]), 2, "did you mean local.cpu?");
+    wrong(&with(&["--assume", "stage.edge.failed=true"]), 2, "--fail edge=error");
+    wrong(&with(&["--assume", "local.cpu=high"]), 2, "\"high\" is no number, which local.cpu is: write local.cpu=0.9");
+    wrong(&with(&["--assume", "local.cpu=90"]), 2, "local.cpu is never 90: it is from 0 to 1");
+    wrong(&with(&["--assume", "attack.vectors=syn-flod"]), 2, "did you mean syn-flood?");
+    wrong(&with(&["--assume", "attack.age=10"]), 2, "write attack.age=5m");
+    wrong(&with(&["--lasts", "0"]), 2, "0 is not in 1..=86400");
+}
+
+#[test]
+fn what_is_assumed_and_changes_nothing_is_told() {
+    let told = |report: &str, more: &[&str], says: &str| {
+        let output = leveectl(&[&["simulate", "--config", "levee.toml", "--report", report], more].concat());
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(2), ""), "{more:?}");
+        assert!(text(&output.stderr).contains(says), "{more:?}: {}", text(&output.stderr));
+    };
+    let here = |more: &[&str], says: &str| told("report.json", more, says);
+    here(&["--answer", "edge=yes"], "--answer edge changes nothing: the stage asks nobody; what asks: blackhole");
+    here(&["--ineffective", "local"], "takes nothing away before the uplink; what does: blackhole, edge");
+    here(&["--ineffective", "scrub"], "has a stage \"scrub\"; there are: blackhole, edge, local");
+    here(&["--ineffective", "edge", "--fail", "edge=error"], "--ineffective edge changes nothing: it is to fail");
+    here(&["--fail", "edge=error", "--fail", "edge=refused"], "--fail is given twice for edge");
+    here(&["--assume", "local.cpu=0.1", "--assume", "local.cpu=0.9"], "--assume is given twice for local.cpu");
+    here(
+        &["--assume", "attack.pps=1e6"],
+        "no condition that is followed asks for it; they ask for local.cpu, uplink.ut",
+    );
+    told("incident.json", &["--lasts", "20"], "--lasts changes nothing: the report says of each attack when it ended");
+    // What the uplink carries is asked for by what is calculated from it.
+    let output = simulate(&["--assume", "uplink.bps=1e6", "--fail", "local=error", "--answer", "blackhole=no"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
 }

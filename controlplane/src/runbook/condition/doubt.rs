@@ -1,7 +1,6 @@
 //! What is valid and probably not meant: comparisons that come out the same whatever happens.
 
 use levee_api::config::nearest;
-use levee_api::vector::Vector;
 
 use super::super::progress::STATES;
 use super::super::variable::{StageField, Value, Variable};
@@ -30,10 +29,7 @@ pub(super) fn of_comparison(comparison: Comparison, left: &Node, right: &Node) -
 /// Of `element in list`.
 pub(super) fn of_search(element: &Node, list: &Node) -> Option<Doubt> {
     match (element, list) {
-        (Node::Text(text), Node::Variable(Variable::AttackVectors)) => {
-            let names: Vec<&str> = Vector::ALL.iter().map(|vector| vector.name()).collect();
-            not_among(text, "attack.vectors", &names, "see docs/reference/vectors.md")
-        }
+        (Node::Text(text), Node::Variable(_)) => unknown_word(list, text),
         (Node::Variable(_) | Node::Stage(..), Node::List(nodes)) => nodes.iter().find_map(|node| match node {
             Node::Text(text) => unknown_word(element, text),
             _ => None,
@@ -43,23 +39,17 @@ pub(super) fn of_search(element: &Node, list: &Node) -> Option<Doubt> {
 }
 
 fn unknown_word(variable: &Node, text: &str) -> Option<Doubt> {
-    match variable {
-        Node::Variable(Variable::ZoneMode) => {
-            not_among(text, "zone.mode", &["enforce", "monitor"], "it is enforce or monitor")
-        }
-        Node::Stage(_, StageField::State) => {
-            not_among(text, "the state of a stage", STATES, &format!("states are {}", STATES.join(", ")))
-        }
-        _ => None,
-    }
-}
-
-fn not_among(text: &str, what: &str, known: &[&str], help: &str) -> Option<Doubt> {
+    let (what, known) = match variable {
+        Node::Variable(variable) => (variable.name(), variable.words()?),
+        Node::Stage(_, StageField::State) => ("the state of a stage", STATES.to_vec()),
+        _ => return None,
+    };
     if known.contains(&text) {
         return None;
     }
-    let near = nearest(text, known).map(|near| format!("did you mean '{near}'? "));
-    Some((format!("{what} never has {text:?}"), near.unwrap_or_default() + help))
+    let near = nearest(text, &known).map(|near| format!("did you mean '{near}'? "));
+    let help = format!("{}Known are {}", near.unwrap_or_default(), known.join(", "));
+    Some((format!("{what} is never {text:?}, nor has it"), help))
 }
 
 fn out_of_range(variable: Variable, comparison: Comparison, number: f64) -> Option<Doubt> {

@@ -14,7 +14,7 @@ mod possible;
 
 use std::ops::Range;
 
-use super::variable::{Values, Variable};
+use super::variable::{StageField, Value, Values, Variable};
 
 pub use evaluate::{Context, StageView, Verdict};
 pub use possible::Assumed;
@@ -85,6 +85,13 @@ impl Condition {
         found
     }
 
+    /// True when it asks for this field of this stage.
+    pub fn reads(&self, stage: usize, field: StageField) -> bool {
+        let mut found = false;
+        self.root.visit(&mut |node| found |= *node == node::Node::Stage(stage, field));
+        found
+    }
+
     /// The variables that it asks for, in the order of their table.
     pub fn variables(&self) -> Vec<Variable> {
         let mut found = Vec::new();
@@ -99,7 +106,7 @@ impl Condition {
     }
 
     /// The variables that it asks for, each with what it is compared with, if that is written down.
-    pub fn compared(&self) -> Vec<(Variable, Option<super::variable::Value>)> {
+    pub fn compared(&self) -> Vec<(Variable, Option<Value>)> {
         let mut found: Vec<_> = self.variables().into_iter().map(|variable| (variable, None)).collect();
         self.root.visit(&mut |node| found.extend(possible::compared(node)));
         found

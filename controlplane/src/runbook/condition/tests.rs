@@ -144,10 +144,10 @@ fn what_comes_out_the_same_whatever_happens_is_doubted_where_it_stands() {
         ("attack.severity < 5 && uplink.saturated", "attack.severity < 5", "always true", "from 1 to 4"),
         ("now.hour == 24", "now.hour == 24", "never true", "from 0 to 23"),
         ("target.length >= 0 && uplink.saturated", "target.length >= 0", "always true", "from 0 to 128"),
-        ("zone.mode == 'enforced'", "zone.mode == 'enforced'", "never has \"enforced\"", "did you mean 'enforce'"),
-        ("zone.mode in ['enforce', 'off']", "zone.mode", "never has \"off\"", "enforce or monitor"),
-        ("stage.edge.state == 'actve'", "stage.edge.state", "never has \"actve\"", "did you mean 'active'"),
-        ("'dns-amplifcation' in attack.vectors", "'dns-amplifcation'", "never has", "did you mean 'dns-amplification'"),
+        ("zone.mode == 'enforced'", "zone.mode == 'enforced'", "is never \"enforced\"", "did you mean 'enforce'"),
+        ("zone.mode in ['enforce', 'off']", "zone.mode", "is never \"off\"", "enforce, monitor"),
+        ("stage.edge.state == 'actve'", "stage.edge.state", "is never \"actve\"", "did you mean 'active'"),
+        ("'dns-amplifcation' in attack.vectors", "'dns-amplifcation'", "is never", "did you mean 'dns-amplification'"),
     ];
     for (text, place, message, help) in cases {
         let condition = Condition::parse(text, STAGES).unwrap_or_else(|mistakes| panic!("{text}: {mistakes:?}"));
