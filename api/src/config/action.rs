@@ -145,6 +145,8 @@ impl Action {
 const KINDS: &[&str] =
     &["filter", "flowspec", "divert", "blackhole", "notify", "capture", "webhook", "wait-for-approval"];
 
+/// Bits per second of a rate limit that lets something pass.
+const LEAST_RATE_BPS: u64 = 100_000;
 /// Bits per second of a rate limit whose stage says nothing.
 const RATE_BPS: u64 = 10_000_000;
 const MAX_RULES: u64 = 1_000;
@@ -272,7 +274,14 @@ fn names(table: &Section<'_>, key: &'static str, example: &str) -> Option<Vec<St
 }
 
 fn rate(table: &Section<'_>) -> u64 {
-    table.parsed("rate", quantity::bit_rate).map_or(RATE_BPS, |Located { value, .. }| value)
+    let rate = table.parsed("rate", |text| match quantity::bit_rate(text)? {
+        ..LEAST_RATE_BPS => Err(Fault::new(
+            format!("a limit of {text} lets nearly nothing pass: that drops"),
+            "give at least \"100kbps\", or say what is meant: prefer = \"drop\"",
+        )),
+        rate => Ok(rate),
+    });
+    rate.map_or(RATE_BPS, |Located { value, .. }| value)
 }
 
 fn capture_duration(text: &str) -> Result<Duration, Fault> {

@@ -54,6 +54,11 @@ fn each_mistake_is_named_and_its_remedy_told() {
             "rate-limit, drop",
         ),
         (action("flowspec = { announcers = [\"core\"], prefer = \"redirect\" }"), "has no `redirect`", "64496:666"),
+        (
+            action("flowspec = { announcers = [\"core\"], rate = \"1bps\" }"),
+            "a limit of 1bps lets nearly nothing pass",
+            "100kbps",
+        ),
         (action("flowspec = { announcers = [\"core\"], dscp = 8 }"), "`dscp` has no effect here", "prefer = \"mark\""),
         (
             action("flowspec = { announcers = [\"core\"], prefer = \"mark\", dscp = 64 }"),

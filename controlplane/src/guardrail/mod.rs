@@ -4,6 +4,7 @@
 //! says anything to anybody ([`Guards::check_spec`], which needs nothing but the measure itself).
 
 mod budget;
+mod cover;
 mod protected;
 mod refusal;
 mod selection;

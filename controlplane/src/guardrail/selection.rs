@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use levee_api::filter::{Action, HeaderBox, Rule, Side, Target};
+use levee_api::filter::{Action, HeaderBox, Per, Rule, Side, Target};
 use levee_api::grpc::FilterRequest;
 use levee_api::lane::{Bits, Lane, TcpFlags};
 use levee_api::prefix::Prefix;
 use levee_api::role::RoleSet;
 
+use super::cover::{LEAST_PPS, limits};
 use crate::ledger::{FlowAction, FlowRule, PortRange, Spec};
 
 /// The dataplane looks at no more at once.
@@ -19,13 +20,15 @@ pub fn dropped(spec: &Spec, zone_of: impl Fn(&Prefix) -> Option<String>) -> Opti
     let (target, filters) = match spec {
         Spec::Filter(filter) => {
             let requests = filter.filters.iter().filter_map(|stored| stored.request().ok());
-            // A limit that lets nothing pass drops.
-            let drops = |request: &FilterRequest| {
-                matches!(request.action, Action::Drop | Action::BlockSource { .. } | Action::Limit { pps: 0, .. })
+            let drops = |request: &FilterRequest| match request.action {
+                Action::Drop | Action::BlockSource { .. } => true,
+                // A limit that lets nothing pass drops, as does one that lets nearly nothing pass for all together.
+                Action::Limit { pps, per } => pps == 0 || per == Per::Target && u64::from(pps) < LEAST_PPS,
+                Action::Pass | Action::Challenge { .. } => false,
             };
             (filter.target.clone(), requests.filter(drops).collect::<Vec<_>>())
         }
-        Spec::FlowSpec { rule, action: FlowAction::Drop } => {
+        Spec::FlowSpec { rule, action } if drops(action) => {
             let target = Target { zone: zone_of(&rule.destination)?, prefix: Some(rule.destination) };
             let filter = |matches| FilterRequest {
                 owner: String::new(),
@@ -42,6 +45,15 @@ pub fn dropped(spec: &Spec, zone_of: impl Fn(&Prefix) -> Option<String>) -> Opti
         Spec::FlowSpec { .. } | Spec::Divert { .. } | Spec::Blackhole { .. } => return None,
     };
     (target.prefix.is_some() && (1..=MOST).contains(&filters.len())).then_some((target, filters))
+}
+
+/// A limit that lets nearly nothing pass drops too.
+const fn drops(action: &FlowAction) -> bool {
+    match action {
+        FlowAction::Drop => true,
+        FlowAction::RateLimit { .. } | FlowAction::RateLimitPackets { .. } => !limits(action),
+        FlowAction::Redirect { .. } | FlowAction::Mark { .. } => false,
+    }
 }
 
 /// Whether the dataplane can be asked what a rule would drop of legitimate traffic: not when it has too many choices.
@@ -139,11 +151,14 @@ mod tests {
     fn what_lets_something_pass_or_takes_all_is_not_asked_about() {
         let prefix = rule().destination;
         for spec in [
-            Spec::FlowSpec { rule: rule(), action: FlowAction::RateLimit { bps: 1_000 } },
+            Spec::FlowSpec { rule: rule(), action: FlowAction::RateLimit { bps: 1_000_000 } },
             Spec::Divert { prefix },
             Spec::Blackhole { prefix, direction: crate::ledger::Direction::Destination },
         ] {
             assert_eq!(dropped(&spec, zone), None, "{spec}");
+        }
+        for action in [FlowAction::RateLimit { bps: 1 }, FlowAction::RateLimitPackets { pps: 1 }] {
+            assert!(dropped(&Spec::FlowSpec { rule: rule(), action }, zone).is_some(), "a limit in name only");
         }
         let drops = |rule| Spec::FlowSpec { rule, action: FlowAction::Drop };
         assert_eq!(dropped(&drops(rule()), |_| None), None, "of no zone");

@@ -3,13 +3,12 @@
 use levee_api::config::Lengths;
 use levee_api::prefix::Prefix;
 
+use super::cover::{LEAST_BPS, LEAST_PPS, are_few, limits};
 use super::{Guards, Refusal, refusal};
 use crate::ledger::{FlowAction, FlowRule, PortRange, Spec};
 
 const TCP: u8 = 6;
 const BGP: u16 = 179;
-/// What is no condition, written as one.
-const ALL: PortRange = PortRange { first: 0, last: u16::MAX };
 
 impl Guards {
     pub(super) fn check_shape(&self, spec: &Spec) -> Result<(), Refusal> {
@@ -33,10 +32,18 @@ impl Guards {
 
     fn check_flowspec(&self, rule: &FlowRule, action: &FlowAction) -> Result<(), Refusal> {
         let FlowRule { source_ports, destination_ports, icmp_types, icmp_codes, lengths, dscps, .. } = rule;
-        for ranges in [source_ports, destination_ports, icmp_types, icmp_codes, lengths, dscps] {
-            if let Some(range) = ranges.iter().find(|range| range.first > range.last) {
-                let text = "a range that ends before it begins matches nothing, or on some routers everything";
-                return Err(refusal("flowspec_shape", range, ALL, text));
+        for (ranges, last) in [
+            (source_ports, u16::MAX),
+            (destination_ports, u16::MAX),
+            (icmp_types, 255),
+            (icmp_codes, 255),
+            (lengths, u16::MAX),
+            (dscps, 63),
+        ] {
+            let all = PortRange { first: 0, last };
+            if let Some(range) = ranges.iter().find(|range| range.first > range.last || range.last > last) {
+                let text = "a range that no packet is in matches nothing, or on some routers everything";
+                return Err(refusal("flowspec_shape", range, all, text));
             }
         }
         if let Some((mask, value)) = rule.tcp_flags
@@ -52,24 +59,21 @@ impl Guards {
             let text = "source and destination are of one version of IP";
             return Err(refusal("flowspec_shape", rule, "one version", text));
         }
-        let limits = matches!(action, FlowAction::RateLimit { bps: 1.. } | FlowAction::RateLimitPackets { pps: 1.. });
-        if rule.is_bare() && !limits && !matches!(action, FlowAction::Mark { .. }) {
+        let limits = limits(action);
+        let marks = matches!(action, FlowAction::Mark { .. });
+        let is_wide = rule.destination.length() < self.rules.flowspec_length.of(rule.destination.is_ipv4());
+        if (rule.is_bare() || is_wide) && !limits && !marks && is_limit(action) {
+            let least = format!("{LEAST_BPS} bps or {LEAST_PPS} pps");
+            return Err(refusal("flowspec_shape", action, least, "a limit that lets so little pass drops everything"));
+        }
+        if rule.is_bare() && !limits && !marks {
             let text = "it takes everything away from its destination: that is a blackhole, ask for one, or only limit";
             return Err(refusal("flowspec_shape", rule, "a protocol, a port, a length, flags or a source", text));
         }
-        let length = self.rules.flowspec_length;
-        if rule.destination.length() < length.of(rule.destination.is_ipv4()) {
-            // What is wide has to be narrow in another way, and must not drop.
-            let narrow =
-                !rule.protocols.is_empty() && !rule.source_ports.is_empty() && !rule.source_ports.contains(&ALL);
-            if !(narrow && limits) {
-                return long_enough(
-                    rule.destination,
-                    length,
-                    "flowspec",
-                    "a wider rule needs protocol and source port, and may only limit",
-                );
-            }
+        // What is wide has to be narrow in another way, and must not drop.
+        if is_wide && !(rule.is_narrow() && limits) {
+            let text = "a wider rule needs a protocol and a few source ports, and may only limit";
+            return long_enough(rule.destination, self.rules.flowspec_length, "flowspec", text);
         }
         self.check_management(rule, action)
     }
@@ -100,7 +104,7 @@ impl Guards {
             }
         }
         // TCP/179 by name is never an attack that a rule should answer.
-        let names_bgp = |ranges: &[PortRange]| ranges.iter().any(|range| range.first == BGP && range.last == BGP);
+        let names_bgp = |ranges: &[PortRange]| are_few(ranges) && includes(ranges, BGP);
         if names_bgp(&rule.destination_ports) || names_bgp(&rule.source_ports) {
             let text = "a rule must not match the sessions that it travels over";
             return Err(refusal("management_ports", rule, "not TCP port 179", text));
@@ -109,40 +113,8 @@ impl Guards {
     }
 }
 
-impl FlowRule {
-    /// True when it matches all packets to its destination.
-    fn is_bare(&self) -> bool {
-        let Self {
-            destination: _,
-            source,
-            protocols,
-            source_ports,
-            destination_ports,
-            icmp_types,
-            icmp_codes,
-            lengths,
-            dscps,
-            tcp_flags,
-            later_fragment,
-        } = self;
-        let lists = [
-            (source_ports, u16::MAX),
-            (destination_ports, u16::MAX),
-            (icmp_types, 255),
-            (icmp_codes, 255),
-            (lengths, u16::MAX),
-            (dscps, 63),
-        ];
-        let any = |(ranges, most): (&Vec<PortRange>, u16)| {
-            ranges.is_empty() || ranges.iter().any(|range| range.first == 0 && range.last >= most)
-        };
-        let everywhere = source.is_none_or(|source| source.length() == 0);
-        everywhere
-            && protocols.is_empty()
-            && lists.into_iter().all(any)
-            && tcp_flags.is_none_or(|(mask, _)| mask == 0)
-            && later_fragment.is_none()
-    }
+const fn is_limit(action: &FlowAction) -> bool {
+    matches!(action, FlowAction::RateLimit { .. } | FlowAction::RateLimitPackets { .. })
 }
 
 fn long_enough(prefix: Prefix, least: Lengths, what: &str, text: &str) -> Result<(), Refusal> {

@@ -105,6 +105,25 @@ fn each_refusal_names_guardrail_value_and_limit() {
         "a protocol",
     );
     no(&of(|rule| rule.source_ports[0].last = 1), "flowspec_shape", "53-1", "0-65535");
+    no(&of(|rule| rule.dscps = vec![PortRange { first: 60, last: 64 }]), "flowspec_shape", "60-64", "0-63");
+    let halves = || vec![PortRange { first: 0, last: 30_000 }, PortRange { first: 30_001, last: 65_535 }];
+    let mut cut = rule("198.51.0.0/16");
+    cut.source_ports = halves();
+    no(&flowspec(cut, FlowAction::RateLimit { bps: 1_000_000 }), "flowspec_ipv4_length", "198.51.0.0/16", "/24");
+    let mut cut = FlowRule::to(prefix("198.51.100.0/24"));
+    (cut.source_ports, cut.lengths) = (halves(), halves());
+    no(&flowspec(cut.clone(), FlowAction::Drop), "flowspec_shape", "198.51.100.0/24", "a protocol");
+    no(&flowspec(cut, FlowAction::RateLimit { bps: 1 }), "flowspec_shape", "limit 1 bps", "100000 bps");
+    no(&flowspec(rule("198.51.0.0/16"), FlowAction::RateLimitPackets { pps: 1 }), "flowspec_shape", "1 pps", "100 pps");
+    no(
+        &of(|rule| {
+            let ports = [178, 179, 180].map(|port| PortRange { first: port, last: port });
+            (rule.protocols, rule.destination_ports) = (vec![6], ports.to_vec());
+        }),
+        "management_ports",
+        "179",
+        "179",
+    );
     no(&of(|rule| rule.source = Some(prefix("2001:db8::/32"))), "flowspec_shape", "2001:db8::/32", "one version");
     let bgp = PortRange { first: 179, last: 179 };
     no(
@@ -187,8 +206,8 @@ fn any_range() -> impl Strategy<Value = Vec<PortRange>> {
 fn any_spec() -> impl Strategy<Value = Spec> {
     let action = prop_oneof![
         Just(FlowAction::Drop),
-        (0_u64..3).prop_map(|bps| FlowAction::RateLimit { bps }),
-        (0_u64..3).prop_map(|pps| FlowAction::RateLimitPackets { pps }),
+        prop_oneof![0_u64..3, 99_999_u64..=100_000].prop_map(|bps| FlowAction::RateLimit { bps }),
+        prop_oneof![0_u64..3, 99_u64..=100].prop_map(|pps| FlowAction::RateLimitPackets { pps }),
         Just(FlowAction::Redirect { to: "64496:1".to_owned() }),
         (0_u8..70).prop_map(|dscp| FlowAction::Mark { dscp }),
     ];
@@ -231,7 +250,7 @@ proptest! {
                 }
                 if let Spec::FlowSpec { rule, action } = &spec {
                     let wide = rule.destination.length() < if prefix.is_ipv4() { 24 } else { 48 };
-                    let drops = matches!(action, FlowAction::Drop | FlowAction::Redirect { .. } | FlowAction::RateLimit { bps: 0 } | FlowAction::RateLimitPackets { pps: 0 });
+                    let drops = matches!(action, FlowAction::Drop | FlowAction::Redirect { .. } | FlowAction::RateLimit { bps: ..100_000 } | FlowAction::RateLimitPackets { pps: ..100 });
                     prop_assert!(!(wide && drops), "{spec}");
                     prop_assert!(!wide || !rule.protocols.is_empty() && !rule.source_ports.is_empty(), "{spec}");
                 }
@@ -241,6 +260,30 @@ proptest! {
                 prop_assert!(!refusal.limit.is_empty() && !refusal.text.is_empty());
             }
         }
+    }
+
+    /// However the same packets are written down, the answer is the same.
+    #[test]
+    fn cutting_ranges_changes_no_answer(spec in any_spec(), cuts in prop::collection::vec(any::<u16>(), 0..4)) {
+        let Spec::FlowSpec { rule, action } = &spec else { return Ok(()) };
+        let cut = |ranges: &[PortRange]| {
+            cuts.iter().fold(ranges.to_vec(), |ranges, cut| {
+                let halves = ranges.into_iter().flat_map(|range| match (range.first..range.last).contains(cut) {
+                    true => vec![PortRange { first: cut + 1, ..range }, PortRange { last: *cut, ..range }],
+                    false => vec![range],
+                });
+                halves.collect()
+            })
+        };
+        let other = FlowRule {
+            source_ports: cut(&rule.source_ports),
+            destination_ports: cut(&rule.destination_ports),
+            lengths: cut(&rule.lengths),
+            ..rule.clone()
+        };
+        let guards = guards("");
+        let name = |spec: &Spec| guards.check_spec(spec).map_err(|refusal| refusal.guardrail);
+        prop_assert_eq!(name(&flowspec(other, action.clone())), name(&spec));
     }
 
     #[test]
