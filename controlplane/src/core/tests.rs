@@ -16,7 +16,8 @@ use super::*;
 use crate::actor::Role;
 use crate::clock::{BootId, UnixTime};
 use crate::ledger::{
-    Direction, FilterSpec, FlowAction, FlowRule, Kind, Mitigation, Outcome as End, Spec, StoredFilter,
+    Direction, FilterSpec, FlowAction, FlowRule, Kind, Mitigation, Outcome as End, Spec, State as LedgerState,
+    StoredFilter,
 };
 use crate::runbook::StageState;
 
@@ -416,8 +417,8 @@ fn measures_that_came_back_from_a_backup_are_looked_for_and_not_brought_into_for
     // The first round of this start.
     desk.give(Input::Observed { driver, round: 1, result: Ok(observed) });
     desk.pass(1);
-    assert_eq!(desk.applied, [there]);
-    assert!(desk.entry(there).is_wanted() && !desk.entry(there).unproven);
+    assert_eq!(desk.applied, [], "what is there is not brought there");
+    assert!(desk.entry(there).state == LedgerState::Active && !desk.entry(there).unproven);
     assert_eq!(desk.entry(gone).outcome, Some(End::Outdated));
 }
 

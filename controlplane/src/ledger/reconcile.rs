@@ -71,11 +71,12 @@ impl Ledger {
         let (Some(entry), Some(course)) = (self.entries.get_mut(&id), self.live.get_mut(&id)) else { return };
         course.taken_bps = found.and_then(|observed| observed.taken_bps);
         if entry.unproven {
-            if found.is_some() {
-                // It goes on, and is made what the line says once more.
+            if let Some(observed) = found {
+                // It goes on. An order to make it what the line says would bring it back if it went meanwhile.
                 entry.unproven = false;
                 entry.touched = true;
-                entry.state = State::Applying;
+                entry.state = if differs(entry, observed, now) { State::Applying } else { State::Active };
+                entry.evidence = entry.evidence.max(Some(observed.evidence));
                 self.touch(id, now);
             } else {
                 entry.error = Some("its line came back from a backup, and it is not in force any more".to_owned());
