@@ -1,4 +1,4 @@
-//! The sections of the control plane: what each mistake is told, and that each key wrong in each way has a place.
+//! The sections of the control plane: what each mistake is told.
 
 use std::time::Duration;
 
@@ -309,27 +309,6 @@ fn messages_in_the_clear_stay_on_this_machine_or_are_warned_of() {
     }
 }
 
-/// Values of every kind, for every key.
-const VALUES: &[&str] = &[
-    "5",
-    "-1",
-    "0.5",
-    "nan",
-    "true",
-    "\"\"",
-    "\"x\"",
-    "\"5m\"",
-    "[]",
-    "[1]",
-    "[\"x\"]",
-    "{}",
-    "{ x = 1 }",
-    "[{}]",
-    "1979-05-27",
-    "99999999999999999999",
-    "\"\\u0000\"",
-];
-
 fn is_told_or_valid(text: &str) {
     if let Err(invalid) = Config::parse("levee.toml", text) {
         assert!(!invalid.problems().is_empty());
@@ -338,27 +317,6 @@ fn is_told_or_valid(text: &str) {
                 problem.line >= 1 && problem.column >= 1 && !problem.message.is_empty() && !problem.help.is_empty()
             );
             assert!(problem.span.end <= text.len().max(1) && problem.span.start <= problem.span.end, "{problem:?}");
-        }
-    }
-}
-
-#[test]
-fn every_key_with_every_kind_of_value_is_valid_or_told() {
-    for text in SHIPPED.into_iter().chain([include_str!("../../../configs/levee.toml")]) {
-        for (number, line) in text.lines().enumerate() {
-            let Some((key, _)) = line.split_once(" = ") else { continue };
-            // Strings over several lines are broken in other tests.
-            if line.trim_start().starts_with('#') || line.contains("\"\"\"") {
-                continue;
-            }
-            for value in VALUES {
-                let changed: Vec<String> = text
-                    .lines()
-                    .enumerate()
-                    .map(|(at, line)| if at == number { format!("{key} = {value}") } else { line.to_owned() })
-                    .collect();
-                is_told_or_valid(&changed.join("\n"));
-            }
         }
     }
 }

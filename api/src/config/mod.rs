@@ -285,4 +285,6 @@ impl fmt::Display for ContentHash {
 #[cfg(test)]
 mod control_tests;
 #[cfg(test)]
+mod every_key_test;
+#[cfg(test)]
 mod tests;
