@@ -14,6 +14,7 @@ pub mod kill_switch;
 pub mod lane;
 pub mod overlap;
 pub mod prefix;
+pub mod regular_file;
 pub mod role;
 pub mod time;
 pub mod vector;

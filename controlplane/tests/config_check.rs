@@ -58,6 +58,57 @@ fn a_valid_file_is_summed_up() {
     assert_eq!(object["zones"][0]["mode"], "monitor");
 }
 
+/// Nothing that waits for somebody to write, or never ends, is waited for.
+#[test]
+fn what_is_no_file_is_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pipe, binary) = (folder.path().join("pipe"), folder.path().join("binary"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::fs::write(&binary, b"\x7fELF\0\x1b[2J\xff").unwrap();
+    let (pipe, binary, folder) = (pipe.to_str().unwrap(), binary.to_str().unwrap(), folder.path().to_str().unwrap());
+    let runbook = format!("{}/tests/runbook/levee.toml", env!("CARGO_MANIFEST_DIR"));
+    for (what, told, text) in [
+        (pipe, "it is a pipe", false),
+        (folder, "it is a folder", false),
+        ("/dev/zero", "it is a device", false),
+        (binary, "it is no text", true),
+    ] {
+        let commands: [&[&str]; 6] = [
+            &["config", "check", what],
+            &["config", "migrate", what],
+            &["config", "diff", &runbook, what],
+            &["runbook", "check", "--config", what],
+            &["runbook", "simulate", "--config", &runbook, "--report", what],
+            &["store", "restore", what, "--state-dir", folder],
+        ];
+        // A report and a store are told apart from text by what is in them.
+        for command in &commands[..if text { 4 } else { 6 }] {
+            let output = Command::new(env!("CARGO_BIN_EXE_leveectl")).args(*command).output().unwrap();
+            let said = stderr(&output).split_whitespace().filter(|word| *word != "│").collect::<Vec<_>>().join(" ");
+            assert!(said.contains(told) && !said.contains('\x1b'), "{command:?}: {said}");
+            assert!(matches!(output.status.code(), Some(1 | 78)) && stdout(&output).is_empty(), "{command:?}");
+        }
+    }
+}
+
+#[test]
+fn a_rate_for_a_filter_that_drops_is_refused_before_anybody_is_asked() {
+    let add = |more: &[&str]| {
+        let filter = ["mitigations", "add", "filter", "--zone", "web", "--match", "protocol=udp", "--ttl", "5m"];
+        let none = ["--socket", "/nonexistent/socket"];
+        let output = Command::new(env!("CARGO_BIN_EXE_leveectl")).args(none).args(filter).args(more).output().unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    for rate in [&["--pps", "5"][..], &["--per", "source"], &["--action", "pass", "--pps", "5"]] {
+        let (status, told) = add(rate);
+        assert!(status == Some(2) && told.contains("--action limit"), "{rate:?}: {told}");
+    }
+    let (status, told) = add(&["--action", "limit", "--pps", "5", "--per", "source"]);
+    assert!(status == Some(1) && told.contains("no control plane answers"), "{told}");
+    let (status, told) = add(&["--action", "limit", "--pps", "1e6"]);
+    assert!(status == Some(2) && told.contains("a whole number without a unit"), "{told}");
+}
+
 #[test]
 fn an_invalid_file_is_told_with_places_and_exits_78() {
     let folder = tempfile::tempdir().unwrap();

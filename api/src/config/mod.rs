@@ -38,14 +38,14 @@ mod upstream;
 mod zone;
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use toml::de::DeTable;
 
 use crate::address_set::AddressSet;
+use crate::regular_file;
 use crate::zone::Zone;
 
 pub use action::{Action, Blackhole, BlackholeDirection, Divert, FlowSpec, FlowSpecAction, Via};
@@ -82,6 +82,9 @@ pub const SCHEMA: u64 = 1;
 
 /// Larger files are refused: a million prefixes fit, a wrong path such as a disk image does not.
 pub const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// More errors of syntax say no more: a file that is no TOML at all has one on each line.
+const MOST_SYNTAX_ERRORS: usize = 10;
 
 /// A valid configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -143,9 +146,15 @@ impl Config {
     /// As [`load`](Self::load).
     pub fn load_with(path: impl AsRef<Path>, check: impl FnOnce(&Self) -> Vec<Finding>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
-        let text = read(path).map_err(|reason| ConfigError::Read { path: path.to_owned(), reason })?;
+        let failed = |reason| ConfigError::Read { path: path.to_owned(), reason };
+        let text = regular_file::read(path, MAX_FILE_BYTES).map_err(failed)?;
         let name = path.display().to_string();
         match std::str::from_utf8(&text) {
+            _ if text.contains(&0) => {
+                let reason =
+                    "it is no text: there are zero bytes in it (text of Windows is often UTF-16, and has to be UTF-8)";
+                Err(failed(io::Error::new(io::ErrorKind::InvalidData, reason)))
+            }
             Ok(text) => Ok(Self::parse_with(&name, text, check)?),
             Err(error) => {
                 let start = error.valid_up_to();
@@ -176,7 +185,7 @@ impl Config {
     pub fn parse_with(name: &str, text: &str, check: impl FnOnce(&Self) -> Vec<Finding>) -> Result<Self, Invalid> {
         let problems = Problems::of(text);
         let (table, syntax_errors) = DeTable::parse_recoverable(text);
-        for error in &syntax_errors {
+        for error in syntax_errors.iter().take(MOST_SYNTAX_ERRORS) {
             let span = error.span().unwrap_or(text.len()..text.len());
             problems.error(span, Fault::new(error.message(), "see https://toml.io for what a TOML file looks like"));
         }
@@ -194,15 +203,6 @@ impl Config {
         config.warnings = warnings;
         Ok(config)
     }
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut text)?;
-    if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {MAX_FILE_BYTES} bytes")));
-    }
-    Ok(text)
 }
 
 fn read_file(file: &Section<'_>, text: &str) -> Option<Config> {

@@ -232,15 +232,19 @@ impl<'t> Problems<'t> {
     }
 }
 
-/// The text with asterisks for what is hidden, byte for byte: places stay where they are.
+/// The text with asterisks for what is hidden, and question marks for what a terminal would obey, byte for byte: places stay
+/// where they are.
 fn masked(text: &str, hidden: &[Range<usize>]) -> String {
-    if hidden.is_empty() {
+    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t');
+    if hidden.is_empty() && !text.contains(obeyed) {
         return text.to_owned();
     }
     let mut shown = String::with_capacity(text.len());
     for (at, c) in text.char_indices() {
         if c != '\n' && hidden.iter().any(|span| span.contains(&at)) {
             shown.extend(std::iter::repeat_n('*', c.len_utf8()));
+        } else if obeyed(c) {
+            shown.extend(std::iter::repeat_n('?', c.len_utf8()));
         } else {
             shown.push(c);
         }
@@ -286,5 +290,6 @@ mod tests {
     #[test]
     fn what_is_hidden_keeps_its_length() {
         assert_eq!(masked("a = \"gehé\"\nb", &[4..7, 7..11]), "a = *******\nb");
+        assert_eq!(masked("a\t\u{1b}[2J\u{9b}\n", &[]), "a\t?[2J??\n");
     }
 }

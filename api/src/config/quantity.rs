@@ -81,7 +81,10 @@ fn part<'a>(text: &'a str, units: &[(&str, u64)], what: &str, example: &str) -> 
     let Some(&(_, factor)) = units.iter().find(|&&(name, _)| name == unit) else {
         let message =
             if unit.is_empty() { format!("{text:?} has no unit") } else { format!("{unit:?} is no unit of a {what}") };
-        let help = match nearest(unit, &known) {
+        // Of a single letter every other one is near, and of none at all any.
+        let case = known.iter().copied().find(|known| known.eq_ignore_ascii_case(unit));
+        let near = if unit.len() < 2 { case } else { nearest(unit, &known) };
+        let help = match near {
             Some(near) => format!("did you mean \"{number}{near}\"? Units: {}", known.join(", ")),
             None => format!("units: {}; for example {example:?}", known.join(", ")),
         };

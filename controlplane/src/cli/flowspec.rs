@@ -8,7 +8,7 @@ use levee_api::filter::Rule;
 use levee_api::prefix::Prefix;
 use serde::Serialize;
 
-use super::prefix_argument::prefix;
+use super::prefix_argument::{prefix, whole};
 use super::routes::Show;
 use super::signature::signature;
 use super::{fail, print};
@@ -37,10 +37,10 @@ pub(super) struct Build {
     #[arg(long = "match", value_name = "WORDS", required = true, value_parser = signature)]
     matches: Vec<Rule>,
     /// Let so many bits per second pass.
-    #[arg(long, value_name = "BPS", conflicts_with_all = ["limit_pps", "redirect", "mark"])]
+    #[arg(long, value_name = "BPS", value_parser = whole::<u64>, conflicts_with_all = ["limit_pps", "redirect", "mark"])]
     limit_bps: Option<u64>,
     /// Let so many packets per second pass.
-    #[arg(long, value_name = "PPS", conflicts_with_all = ["redirect", "mark"])]
+    #[arg(long, value_name = "PPS", value_parser = whole::<u64>, conflicts_with_all = ["redirect", "mark"])]
     limit_pps: Option<u64>,
     /// Send it there: a route target such as 64496:100, or an IPv4 address.
     #[arg(long, value_name = "WHERE", conflicts_with = "mark")]

@@ -12,7 +12,7 @@ use levee_api::prefix::Prefix;
 
 use super::arguments::{Changing, Output};
 use super::client::{CallError, Client};
-use super::prefix_argument::{duration, prefix};
+use super::prefix_argument::{duration, prefix, whole};
 use super::signature::signature;
 use super::table::Table;
 use super::times::{length, moment};
@@ -85,13 +85,13 @@ pub(super) struct FilterArguments {
     #[arg(long, value_enum, default_value_t = ActionArgument::Drop)]
     action: ActionArgument,
     /// For --action limit: packets per second that pass.
-    #[arg(long, required_if_eq("action", "limit"))]
+    #[arg(long, value_parser = whole::<u32>, required_if_eq("action", "limit"))]
     pps: Option<u32>,
-    /// For --action limit: what shares the rate.
-    #[arg(long, value_enum, default_value_t = PerArgument::Target)]
-    per: PerArgument,
+    /// For --action limit: what shares the rate; usually all of the target.
+    #[arg(long, value_enum)]
+    per: Option<PerArgument>,
     /// From now until its end, such as 30m.
-    #[arg(long, value_parser = duration)]
+    #[arg(long, value_parser = duration, allow_hyphen_values = true)]
     ttl: Duration,
     /// The incident that it belongs to.
     #[arg(long, default_value = "")]
@@ -115,6 +115,16 @@ pub(super) enum PerArgument {
     Target,
     Source,
     SourcePrefix,
+}
+
+impl MitigationCommand {
+    /// What is asked for and would have no effect: who gives a rate wants no drop.
+    pub(super) fn contradiction(&self) -> Option<&'static str> {
+        let Self::Add(AddCommand::Filter(filter)) = self else { return None };
+        let limits = filter.action == ActionArgument::Limit;
+        let told = "--pps and --per are of a limit, and this filter is none: write --action limit, or leave them out";
+        (!limits && (filter.pps.is_some() || filter.per.is_some())).then_some(told)
+    }
 }
 
 pub(super) async fn run(client: Client, output: Output, command: MitigationCommand) -> Result<ExitCode, CallError> {
@@ -171,9 +181,9 @@ fn asked(arguments: FilterArguments) -> v1::AddMitigationRequest {
         ActionArgument::Limit => Action::Limit {
             pps: arguments.pps.unwrap_or_default(),
             per: match arguments.per {
-                PerArgument::Target => Per::Target,
-                PerArgument::Source => Per::Source,
-                PerArgument::SourcePrefix => Per::SourcePrefix,
+                Some(PerArgument::Target) | None => Per::Target,
+                Some(PerArgument::Source) => Per::Source,
+                Some(PerArgument::SourcePrefix) => Per::SourcePrefix,
             },
         },
     };

@@ -60,6 +60,10 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Flowspec(FlowspecCommand::Parse(arguments)) => {
             return flowspec::parse(&arguments, output == Output::Json);
         }
+        Command::Mitigations(command) if command.contradiction().is_some() => {
+            let _ = fail(command.contradiction().unwrap_or_default());
+            return ExitCode::from(2);
+        }
         Command::Completions { shell } => return manual::completions(shell),
         Command::Man { folder } => return manual::pages(&folder),
         command => command,

@@ -1,5 +1,6 @@
 //! What a filter matches, as operators write it: the words that Levee itself uses when it shows filters.
 
+use levee_api::config::nearest;
 use levee_api::filter::{HeaderBox, Pattern, Rule, Side};
 use levee_api::lane::{Bits, Lane, TcpFlags};
 
@@ -45,7 +46,11 @@ fn with(mut rule: Rule, word: &str) -> Result<Rule, String> {
 
 fn lane(matches: HeaderBox, name: &str, value: &str, word: &str) -> Result<HeaderBox, String> {
     let lane = Lane::named(name).filter(|lane| !lane.is_bits());
-    let lane = lane.ok_or_else(|| format!("{name:?} is no lane: docs/reference/lanes.md lists them"))?;
+    let lane = lane.ok_or_else(|| {
+        let names: Vec<&str> = Lane::ALL.iter().filter(|lane| !lane.is_bits()).map(|lane| lane.name()).collect();
+        let near = nearest(name, &names).map(|near| format!("did you mean {near}? "));
+        format!("{name:?} is no lane: {}docs/reference/lanes.md lists them", near.unwrap_or_default())
+    })?;
     let (lo, hi) = value.split_once('-').unwrap_or((value, value));
     let (lo, hi) = (number(lane, lo, word)?, number(lane, hi, word)?);
     if lo > hi {
@@ -70,7 +75,8 @@ fn number(lane: Lane, text: &str, word: &str) -> Result<u16, String> {
         Some(digits) => u16::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
     };
-    named.or(parsed).ok_or_else(|| format!("{word:?}: {text:?} is no number from 0 to 65535"))
+    let names = if lane == Lane::Protocol { ", and none of icmp, tcp, udp, icmpv6" } else { "" };
+    named.or(parsed).ok_or_else(|| format!("{word:?}: {text:?} is no number from 0 to 65535{names}"))
 }
 
 fn flag(matches: HeaderBox, name: &str, set: bool) -> Result<HeaderBox, String> {

@@ -38,6 +38,9 @@ pub(super) fn run(command: &StoreCommand) -> ExitCode {
             format!("The store has been copied to {}.\n", to.display())
         }),
         StoreCommand::Restore { from, state_dir } => {
+            if let Err(why) = levee_api::regular_file::check(from) {
+                return fail(&format!("{}: {why}; give a file that `leveectl store backup` wrote", from.display()));
+            }
             told(store::restore(&folder(state_dir), from, SystemTime::now()), |aside| match aside {
                 Some(aside) => format!("{} is the store now; what it was is {}.\n", from.display(), aside.display()),
                 None => format!("{} is the store now.\n", from.display()),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use levee_api::config::{Config, Invalid, MAX_FILE_BYTES, SCHEMA};
+use levee_api::regular_file;
 use toml::Table;
 
 use crate::config_check::INVALID;
@@ -103,12 +104,9 @@ pub fn migrate(path: &Path, write: bool) -> ExitCode {
         let _ = writeln!(std::io::stderr(), "{}: {error}", path.display());
         ExitCode::from(status)
     };
-    let read = std::fs::metadata(path).and_then(|found| {
-        let size = std::io::Error::new(std::io::ErrorKind::FileTooLarge, "it is too large for a configuration");
-        if found.len() > MAX_FILE_BYTES { Err(size) } else { std::fs::read_to_string(path) }
-    });
-    let text = match read {
-        Ok(text) => text,
+    let text = match regular_file::read(path, MAX_FILE_BYTES).map(String::from_utf8) {
+        Ok(Ok(text)) => text,
+        Ok(Err(_)) => return failed(INVALID, &"it is no text: a configuration is TOML, in UTF-8"),
         Err(error) => return failed(1, &error),
     };
     let migrated = match migrate_text(&path.display().to_string(), &text) {

@@ -1,11 +1,10 @@
 //! What a runbook has to do with: the attacks of a replay's report (docs/reference/replay-report.md), or one that was recorded
 //! live, as `leveectl incidents show ID -o json` tells it.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use levee_api::prefix::Prefix;
+use levee_api::regular_file;
 use serde::Deserialize;
 
 /// One attack on one target.
@@ -138,12 +137,7 @@ impl Report {
     /// When it cannot be read, is larger than 256 MiB, or is no report.
     pub fn load(path: &Path) -> Result<Self, ReportError> {
         let failed = |reason| ReportError::Read { path: path.to_owned(), reason };
-        let mut text = Vec::new();
-        File::open(path).map_err(failed)?.take(MAX_BYTES + 1).read_to_end(&mut text).map_err(failed)?;
-        if text.len() as u64 > MAX_BYTES {
-            let reason = format!("it is larger than {MAX_BYTES} bytes");
-            return Err(ReportError::Format { path: path.to_owned(), reason });
-        }
+        let text = regular_file::read(path, MAX_BYTES).map_err(failed)?;
         Self::parse(&text).map_err(|reason| ReportError::Format { path: path.to_owned(), reason })
     }
 

@@ -176,7 +176,10 @@ impl Checker<'_> {
         let help = match (near(&written, &names), of_group.is_empty()) {
             (Some(near), _) => format!("did you mean `{near}`?"),
             (None, false) => format!("known here: {}", of_group.join(", ")),
-            (None, true) => "variables begin with attack, local, uplink, stage, zone, target or now".to_owned(),
+            (None, true) => {
+                "variables begin with attack, local, uplink, stage, zone, target or now; words stand in quotes: 'web'"
+                    .to_owned()
+            }
         };
         self.wrong(at, format!("there is no variable `{written}`"), help)
     }
@@ -305,8 +308,12 @@ impl Checker<'_> {
         let ordered = matches!(kind, Type::Number | Type::Duration);
         let equality = matches!(comparison, Comparison::Equal | Comparison::NotEqual);
         if kind != other {
+            let compared = |side: &IdedExpr| matches!(&side.expr, Expr::Call(call) if is_operator(&call.func_name));
             let help = match (kind, other) {
                 (Type::Duration, _) | (_, Type::Duration) => "write a duration as duration('10s')".to_owned(),
+                (Type::Bool, Type::Number) | (Type::Number, Type::Bool) if args.iter().any(compared) => {
+                    "two comparisons are joined with &&: 5 < attack.pps && attack.pps < 10".to_owned()
+                }
                 _ => format!("compare a {kind} with a {kind}"),
             };
             return self.wrong(place, format!("a {kind} is compared with a {other}"), help);

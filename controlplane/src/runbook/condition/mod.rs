@@ -11,6 +11,7 @@ mod evaluate;
 mod node;
 mod parse;
 mod possible;
+mod slip;
 
 use std::ops::Range;
 

@@ -8,7 +8,7 @@ use cel::common::ast::{IdedExpr, SourceInfo};
 use cel::parser::{ParseError, ParseErrors, Parser};
 use levee_api::config::MAX_CONDITION_BYTES;
 
-use super::Mistake;
+use super::{Mistake, slip};
 
 /// Brackets within brackets. The parser calls itself about ten times for each.
 const MAX_NESTING: usize = 16;
@@ -119,6 +119,9 @@ fn first_of(text: &str, errors: &[ParseError]) -> Mistake {
     let rest = text.get(at..).unwrap_or_default();
     let length = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len()).max(1);
     let place = at..(at + length).min(text.len());
+    if let Some(slip) = slip::at(text, at, told) {
+        return slip;
+    }
     if told.contains("<EOF>") && rest.trim().is_empty() {
         return Mistake::new(place, "the condition ends too early", HELP);
     }
