@@ -24,6 +24,7 @@ impl World {
                 let receiver = self.receivers.iter_mut().find(|receiver| receiver.name == driver);
                 let result = receiver.and_then(|receiver| receiver.observe(&mut self.chance, at, taken));
                 if let Some(result) = result {
+                    self.checker.shown(result.as_deref().unwrap_or_default());
                     self.answer(Input::Observed { driver: driver.clone(), round, result: result.clone() });
                     self.repeat(Input::Observed { driver, round, result });
                 }

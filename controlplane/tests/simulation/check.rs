@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use levee_api::config::{Config, Guardrails};
 use levee_controlplane::clock::Now;
-use levee_controlplane::driver::DriverName;
+use levee_controlplane::driver::{DriverName, Observed};
 use levee_controlplane::guardrail::{Guards, Of};
 use levee_controlplane::ledger::{IncidentId, Kind, Ledger, Mitigation, MitigationId, Operation, State};
 use levee_controlplane::store::{Contents, Write};
@@ -60,6 +60,8 @@ pub(crate) struct Checker {
     ends: BTreeMap<Place, (u64, u32)>,
     /// What has ended, and that was verified.
     ended: BTreeSet<MitigationId>,
+    /// What a receiver has shown all the same: an order that came late has brought it back.
+    shown: BTreeSet<MitigationId>,
     /// When each was written down first, and for whom: an id is never given again.
     born: BTreeMap<MitigationId, (DriverName, Now)>,
     /// Measures that were begun within the last minute.
@@ -82,6 +84,7 @@ impl Checker {
             ordered: BTreeMap::new(),
             ends: BTreeMap::new(),
             ended: BTreeSet::new(),
+            shown: BTreeSet::new(),
             born: BTreeMap::new(),
             begun: BTreeMap::new(),
             stopped: false,
@@ -103,6 +106,11 @@ impl Checker {
                 *end = (*end).max(at + entry.deadline.ttl_ns);
             }
         }
+    }
+
+    /// A receiver says what it has.
+    pub(crate) fn shown(&mut self, observed: &[Observed]) {
+        self.shown.extend(observed.iter().map(|observed| observed.id).filter(|id| self.ended.contains(id)));
     }
 
     /// The minute is counted in the store and within a boot: it begins anew without either.
@@ -149,6 +157,10 @@ impl Checker {
                     *end = (*end).min(at);
                 }
                 continue;
+            }
+            // A ledger that is a copy goes on with what it was shown: until its deadline.
+            if !entry.unproven && self.shown.remove(&entry.id) {
+                self.ended.remove(&entry.id);
             }
             // What was decided before the guardrails changed is not asked about again.
             let recent = entry.created.boot == now.boot
@@ -207,7 +219,6 @@ impl Checker {
             .check_spec(&operation.spec)
             .and_then(|()| guards.check_ttl(operation.remaining))
             .map_err(|refusal| format!("{} breaks a guardrail: {refusal}", operation.spec))?;
-        // An order that came late may have brought it back, and a ledger that is a copy then goes on with it: until its deadline.
         if self.ended.contains(&operation.id) && !is_in_force {
             return Err(format!("{} ({}) is brought into force again after its end", operation.id, operation.spec));
         }

@@ -76,7 +76,7 @@ pub(crate) struct World {
     pub(crate) goodput: Option<f64>,
     /// Answers on their way: when, and what. Forgotten when the process dies.
     pub(crate) answers: Vec<(u64, Input)>,
-    /// Answers that come again.
+    /// Answers that come again. Forgotten, too.
     pub(crate) repeats: Vec<(u64, Input)>,
     pub(crate) troubled: bool,
     pub(crate) life: Life,

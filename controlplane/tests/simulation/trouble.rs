@@ -142,7 +142,9 @@ impl World {
     pub(crate) fn crash(&mut self) {
         self.process = None;
         self.disk.crash();
+        // Nobody hears what was for another process.
         self.answers.clear();
+        self.repeats.clear();
         self.connected = false;
         self.starts_at = self.at + self.chance.between(0, 30) * SECOND;
         self.life.crashes += 1;
