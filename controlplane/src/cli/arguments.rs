@@ -101,7 +101,7 @@ pub(super) enum Command {
 #[derive(Debug, Clone, Args)]
 pub(super) struct Changing {
     /// Only say whether it would be done.
-    #[arg(long)]
+    #[arg(long, visible_alias = "validate-only")]
     pub(super) dry_run: bool,
     /// The same id again gives the same answer and does nothing; chosen at random unless given.
     #[arg(long, value_name = "ID")]

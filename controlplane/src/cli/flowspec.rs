@@ -36,6 +36,19 @@ pub(super) struct Build {
     /// What is to match, in the words in which Levee shows filters; several times for several filters.
     #[arg(long = "match", value_name = "WORDS", required = true, value_parser = signature)]
     matches: Vec<Rule>,
+    #[command(flatten)]
+    action: ActionArguments,
+    /// At most so many rules.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    max_rules: usize,
+    /// In which language.
+    #[arg(long, value_enum, default_value_t = Syntax::Levee)]
+    syntax: Syntax,
+}
+
+/// What routers do with what matches; without any of them: drop it.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ActionArguments {
     /// Let so many bits per second pass.
     #[arg(long, value_name = "BPS", value_parser = whole::<u64>, conflicts_with_all = ["limit_pps", "redirect", "mark"])]
     limit_bps: Option<u64>,
@@ -48,12 +61,18 @@ pub(super) struct Build {
     /// Set this code point.
     #[arg(long, value_name = "DSCP", value_parser = clap::value_parser!(u8).range(0..=63))]
     mark: Option<u8>,
-    /// At most so many rules.
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    max_rules: usize,
-    /// In which language.
-    #[arg(long, value_enum, default_value_t = Syntax::Levee)]
-    syntax: Syntax,
+}
+
+impl ActionArguments {
+    pub(super) fn action(&self) -> FlowAction {
+        match (self.limit_bps, self.limit_pps, &self.redirect, self.mark) {
+            (Some(bps), ..) => FlowAction::RateLimit { bps },
+            (_, Some(pps), ..) => FlowAction::RateLimitPackets { pps },
+            (_, _, Some(to), _) => FlowAction::Redirect { to: to.clone() },
+            (.., Some(dscp)) => FlowAction::Mark { dscp },
+            _ => FlowAction::Drop,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -98,13 +117,7 @@ struct Parsed {
 }
 
 pub(super) fn build(arguments: Build, json: bool) -> ExitCode {
-    let action = match (arguments.limit_bps, arguments.limit_pps, arguments.redirect, arguments.mark) {
-        (Some(bps), ..) => FlowAction::RateLimit { bps },
-        (_, Some(pps), ..) => FlowAction::RateLimitPackets { pps },
-        (_, _, Some(to), _) => FlowAction::Redirect { to },
-        (.., Some(dscp)) => FlowAction::Mark { dscp },
-        _ => FlowAction::Drop,
-    };
+    let action = arguments.action.action();
     // What is written first counts most.
     let effect = |index: usize| u64::try_from(arguments.matches.len() - index).unwrap_or(u64::MAX);
     let wanted: Vec<Wanted<'_>> = arguments

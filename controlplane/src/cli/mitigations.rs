@@ -16,6 +16,7 @@ use super::prefix_argument::{duration, prefix, whole};
 use super::signature::signature;
 use super::table::Table;
 use super::times::{length, moment};
+use super::upstream::{self, BlackholeArguments, FlowSpecArguments};
 use super::{json, or_dash, print, target};
 use crate::clock::nanoseconds;
 
@@ -65,6 +66,10 @@ pub(super) enum MitigationCommand {
 pub(super) enum AddCommand {
     /// Install a filter in the dataplane.
     Filter(Box<FilterArguments>),
+    /// Have routers upstream act on what matches, by a FlowSpec rule.
+    Flowspec(Box<FlowSpecArguments>),
+    /// Have networks upstream drop everything to an address.
+    Blackhole(BlackholeArguments),
 }
 
 #[derive(Debug, Args)]
@@ -154,9 +159,14 @@ pub(super) async fn run(client: Client, output: Output, command: MitigationComma
             };
             Ok(print(&text))
         }
-        MitigationCommand::Add(AddCommand::Filter(arguments)) => {
-            let dry_run = arguments.changing.dry_run;
-            let answer = mitigations.add(asked(*arguments)).await?.into_inner();
+        MitigationCommand::Add(add) => {
+            let request = match add {
+                AddCommand::Filter(arguments) => asked(*arguments),
+                AddCommand::Flowspec(arguments) => upstream::flowspec(*arguments),
+                AddCommand::Blackhole(arguments) => upstream::blackhole(arguments),
+            };
+            let dry_run = request.validate_only;
+            let answer = mitigations.add(request).await?.into_inner();
             told(output, "AddMitigationResponse", &answer, answer.mitigation.as_ref(), dry_run)
         }
         MitigationCommand::Renew { id, ttl, changing } => {
@@ -212,7 +222,11 @@ fn told(
 ) -> Result<ExitCode, CallError> {
     let text = match (output, mitigation) {
         (Output::Json, _) => json::text(name, answer)?,
-        (Output::Table, Some(one)) if dry_run => format!("It would be done: {}.\n", one.spec),
+        (Output::Table, Some(one)) if dry_run => {
+            let (spec, driver) = (&one.spec, &one.driver);
+            let lasts = length(one.deadline_unix_ns.saturating_sub(one.created_unix_ns));
+            format!("It would be done: {spec}, by {driver}, for {lasts}.\n")
+        }
         (Output::Table, Some(one)) => {
             let ends =
                 if one.remaining_ns > 0 { format!(", ends in {}", length(one.remaining_ns)) } else { String::new() };

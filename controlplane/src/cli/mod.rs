@@ -21,6 +21,7 @@ mod status;
 mod store;
 mod table;
 mod times;
+mod upstream;
 mod zones;
 
 use std::io::{self, Write as _};

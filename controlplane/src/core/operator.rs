@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use levee_api::config::ApprovalRole;
+use levee_api::zone::Zone;
 
 use super::guard::Others;
 use super::{Asked, Command, Core, Health, Reply, Step};
@@ -17,6 +18,9 @@ use crate::store::{KillSwitch, Request, Write};
 
 /// The part of Levee that stops everything because a file says so.
 const BY_FILE: &str = "kill switch file";
+
+/// The zone and the driver of a measure, where whoever asks for it names them.
+type Named<'n> = (Option<&'n str>, Option<&'n DriverName>);
 
 impl Core {
     pub(super) fn asked(&mut self, asked: Asked, now: &Now, step: &mut Step) {
@@ -83,8 +87,9 @@ impl Core {
     fn perform(&mut self, asked: &Asked, now: &Now, step: &mut Step) -> Result<Outcome, Refused> {
         let Asked { actor, validate_only, operation, .. } = asked;
         match operation {
-            Operation::Add { incident, zone, spec, ttl, reason } => {
-                self.add(asked, (*incident, zone, spec.as_ref(), *ttl, reason), now, step)
+            Operation::Add { incident, zone, driver, spec, ttl, reason } => {
+                let named = (zone.as_deref(), driver.as_ref());
+                self.add(asked, (*incident, named, spec.as_ref(), *ttl, reason), now, step)
             }
             Operation::Renew { id, ttl } => {
                 let entry = self.wanted(*id)?;
@@ -147,7 +152,7 @@ impl Core {
     fn add(
         &mut self,
         asked: &Asked,
-        (incident, zone, spec, ttl, reason): (Option<IncidentId>, &str, &Spec, Duration, &str),
+        (incident, named, spec, ttl, reason): (Option<IncidentId>, Named<'_>, &Spec, Duration, &str),
         now: &Now,
         step: &mut Step,
     ) -> Result<Outcome, Refused> {
@@ -159,18 +164,8 @@ impl Core {
         {
             return Err(Refused::NotFound { what: "open incident", name: id.to_string() });
         }
-        let Some(known) = self.policy.config.zones.iter().find(|known| known.name == zone) else {
-            return Err(Refused::NotFound { what: "zone", name: zone.to_owned() });
-        };
-        if let Spec::Filter(filter) = spec
-            && let Some(target) = filter.target.prefix
-            && !known.prefixes.iter().any(|prefix| prefix.covers(&target))
-        {
-            return Err(Refused::Precondition(format!("{target} is not in zone {zone}: name the zone that it is in")));
-        }
-        let driver = self
-            .driver_for(spec)
-            .ok_or_else(|| Refused::Precondition(format!("nothing that is configured can do this: {}", spec.kind())))?;
+        let zone = self.zone_for(named.0, spec)?;
+        let driver = self.driver_for(named.1, spec)?;
         let Actor::Operator { name, .. } = &asked.actor else {
             return Err(Refused::NotAllowed("only people ask for measures here".to_owned()));
         };
@@ -182,7 +177,7 @@ impl Core {
             driver,
             spec: spec.clone(),
             effect,
-            zone: zone.to_owned(),
+            zone,
             incident,
             stage: None,
             asked_by: asked.actor.clone(),
@@ -198,12 +193,41 @@ impl Core {
         Ok(self.shown(id))
     }
 
-    /// The first driver that can do it.
-    fn driver_for(&self, spec: &Spec) -> Option<DriverName> {
-        if spec.kind() == Kind::Filter {
-            return Some(DriverName::dataplane()).filter(|driver| self.cannot(driver, spec).is_none());
+    /// The zone of a measure: the one that was named, or the one that its prefix is in.
+    fn zone_for(&self, named: Option<&str>, spec: &Spec) -> Result<String, Refused> {
+        let zones = &self.policy.config.zones;
+        let has = |zone: &Zone| spec.prefix().is_none_or(|prefix| zone.prefixes.iter().any(|of| of.covers(&prefix)));
+        let about = spec.prefix().map(|prefix| prefix.to_string()).unwrap_or_default();
+        let Some(name) = named else {
+            let zone = zones.iter().find(|zone| has(zone)).map(|zone| zone.name.clone());
+            return zone.ok_or_else(|| Refused::Precondition(format!("{about} is in no zone of the configuration")));
+        };
+        match zones.iter().find(|zone| zone.name == name) {
+            None => Err(Refused::NotFound { what: "zone", name: name.to_owned() }),
+            Some(zone) if spec.kind() == Kind::Filter && !has(zone) => {
+                Err(Refused::Precondition(format!("{about} is not in zone {name}: name the zone that it is in")))
+            }
+            Some(_) => Ok(name.to_owned()),
         }
-        self.policy.drivers.keys().find(|driver| self.cannot(driver, spec).is_none()).cloned()
+    }
+
+    /// The driver that was named, or the first that can do it.
+    fn driver_for(&self, named: Option<&DriverName>, spec: &Spec) -> Result<DriverName, Refused> {
+        if let Some(driver) = named {
+            if !self.policy.drivers.contains_key(driver) {
+                return Err(Refused::NotFound { what: "announcer", name: driver.to_string() });
+            }
+            return self.cannot(driver, spec).map_or_else(|| Ok(driver.clone()), |why| Err(Refused::Precondition(why)));
+        }
+        let (filter, dataplane) = (spec.kind() == Kind::Filter, DriverName::dataplane());
+        let mut reasons = vec![format!("nothing that is configured can do this: {}", spec.kind())];
+        for driver in self.policy.drivers.keys().filter(|driver| (**driver == dataplane) == filter) {
+            match self.cannot(driver, spec) {
+                None => return Ok(driver.clone()),
+                Some(why) => reasons.push(why),
+            }
+        }
+        Err(Refused::Precondition(reasons.join("; ")))
     }
 
     fn decide(

@@ -14,7 +14,7 @@ use super::Core;
 use crate::bgp::lowering::{self, Wanted};
 use crate::driver::DriverName;
 use crate::guardrail::can_be_judged;
-use crate::ledger::{Direction, FlowAction, FlowRule, IncidentId, Kind, Spec};
+use crate::ledger::{Direction, FlowAction, FlowRule, IncidentId, Spec};
 use crate::runbook::Failure;
 
 /// What nobody can carry out, in words.
@@ -89,11 +89,14 @@ impl Core {
         if is_ipv4 && !can.ipv4 || !is_ipv4 && !can.ipv6 {
             return Some(format!("{driver} cannot do {kind} for {}", if is_ipv4 { "IPv4" } else { "IPv6" }));
         }
-        let limits = matches!(
-            spec,
-            Spec::FlowSpec { action: FlowAction::RateLimit { .. } | FlowAction::RateLimitPackets { .. }, .. }
-        );
-        (kind == Kind::FlowSpec && limits && !can.rate_limit).then(|| format!("{driver} cannot limit rates"))
+        let Spec::FlowSpec { action, .. } = spec else { return None };
+        let (able, what) = match action {
+            FlowAction::Drop => (true, ""),
+            FlowAction::RateLimit { .. } | FlowAction::RateLimitPackets { .. } => (can.rate_limit, "limit rates"),
+            FlowAction::Redirect { .. } => (can.redirect, "redirect"),
+            FlowAction::Mark { .. } => (can.mark, "mark"),
+        };
+        (!able).then(|| format!("{driver} cannot {what}"))
     }
 
     /// Rules that select what the reflex filters here, for routers upstream.

@@ -161,7 +161,8 @@ impl Desk {
         let ttl = Duration::from_secs(3_600);
         let add = Operation::Add {
             incident: None,
-            zone: "web".to_owned(),
+            zone: Some("web".to_owned()),
+            driver: None,
             spec: spec.into(),
             ttl,
             reason: "test".to_owned(),
@@ -487,7 +488,8 @@ fn asked_upstream(
         let ttl = Duration::from_secs(600);
         let add = Operation::Add {
             incident: None,
-            zone: "web".to_owned(),
+            zone: Some("web".to_owned()),
+            driver: None,
             spec: spec.into(),
             ttl,
             reason: "test".to_owned(),
@@ -572,8 +574,9 @@ fn what_cannot_be_stepped_down_for_lack_of_room_goes_on_and_is_renewed() {
     let rule = FlowRule::to("203.0.113.9/32".parse().unwrap());
     let spec = Spec::FlowSpec { rule, action: FlowAction::RateLimit { bps: 1_000_000 } };
     let ttl = Duration::from_secs(12 * 3_600);
-    let (zone, reason) = ("web".to_owned(), "takes the only place".to_owned());
-    desk.ask_as("ann", "1", Operation::Add { incident: None, zone, spec: spec.into(), ttl, reason }).unwrap();
+    let (zone, reason) = (Some("web".to_owned()), "takes the only place".to_owned());
+    desk.ask_as("ann", "1", Operation::Add { incident: None, zone, driver: None, spec: spec.into(), ttl, reason })
+        .unwrap();
     desk.give(opened(1, 7, 5e5));
     desk.pass(2);
     let blackhole = desk.wanted()[0].id;

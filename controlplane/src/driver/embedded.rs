@@ -191,6 +191,8 @@ impl Driver for Embedded {
             ipv4: true,
             ipv6: self.has(Capability::Ipv6),
             rate_limit: self.has(Capability::RateLimit),
+            redirect: self.has(Capability::Redirect),
+            mark: self.has(Capability::Mark),
             observe: true,
             feedback: false,
             // The speaker withdraws at the deadline, whoever asks for nothing any more.

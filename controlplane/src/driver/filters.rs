@@ -150,10 +150,9 @@ impl Driver for Filters {
             kinds: vec![Kind::Filter],
             ipv4: true,
             ipv6: true,
-            rate_limit: false,
             observe: true,
-            feedback: false,
             expires: true,
+            ..Capabilities::default()
         }
     }
 

@@ -43,6 +43,10 @@ pub struct Capabilities {
     pub ipv6: bool,
     /// FlowSpec rules that limit instead of dropping.
     pub rate_limit: bool,
+    /// FlowSpec rules that send packets elsewhere.
+    pub redirect: bool,
+    /// FlowSpec rules that mark packets.
+    pub mark: bool,
     /// It can say what of ours is in force.
     pub observe: bool,
     /// The receiver reports how much the measure takes: calm can be judged by that while we see nothing ourselves.

@@ -458,7 +458,7 @@ impl Shell {
                 question(&*self);
                 return;
             }
-            Ask::Change(change) => change,
+            Ask::Change(change) => *change,
         };
         let Change { actor, request_id, digest, validate_only, operation, reply } = change;
         self.tickets = self.tickets.saturating_add(1);

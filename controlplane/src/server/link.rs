@@ -20,6 +20,7 @@ use crate::actor::Actor;
 use crate::bgp::speaker::{PeerView, Standing};
 use crate::clock::Now;
 use crate::dataplane::Dataplane;
+use crate::driver::DriverName;
 use crate::guardrail;
 use crate::incident::{Incident, TimelineEntry};
 use crate::ledger::{IncidentId, Mitigation, MitigationId, Spec};
@@ -123,7 +124,7 @@ pub enum Ask {
     /// To be run on the core's knowledge.
     Query(Question),
     /// To be done.
-    Change(Change),
+    Change(Box<Change>),
 }
 
 /// Something that somebody wants done.
@@ -151,8 +152,10 @@ pub enum Operation {
     Add {
         /// What it belongs to.
         incident: Option<IncidentId>,
-        /// Name of the zone that it protects.
-        zone: String,
+        /// Name of the zone that it protects; none: the one that its prefix is in.
+        zone: Option<String>,
+        /// Who carries it out; none: the first that can.
+        driver: Option<DriverName>,
         /// What it is.
         spec: Box<Spec>,
         /// Until its end.
@@ -380,7 +383,7 @@ impl Handle {
     ) -> Result<Outcome, Refused> {
         let (reply, answer) = oneshot::channel();
         let change = Change { actor, request_id, digest, validate_only, operation, reply };
-        self.asks.send(Ask::Change(change)).await.map_err(|_| stopping())?;
+        self.asks.send(Ask::Change(Box::new(change))).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
     }
 

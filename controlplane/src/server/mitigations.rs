@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status};
 use super::fields::{Page, Paged, change};
 use super::link::{Handle, Knowledge, Operation, Outcome};
 use super::refusal::Fields;
-use super::{routes, view};
+use super::{routes, upstream, view};
 use crate::bgp::render::Syntax;
 use crate::ledger::{FilterSpec, IncidentId, Mitigation, Spec, StoredFilter};
 
@@ -134,16 +134,28 @@ fn added(request: &v1::AddMitigationRequest, fields: &mut Fields) -> Option<Oper
     let incident = fields.optional_id("incident", &request.incident);
     let ttl = fields.ttl("ttl_ns", request.ttl_ns);
     let reason = fields.reason(&request.reason);
-    let filter = match &request.measure {
-        Some(Measure::Filter(filter)) => filtered(filter, request.ttl_ns, &request.reason, fields),
+    let measure = match &request.measure {
+        Some(Measure::Filter(filter)) => {
+            let filter = filtered(filter, request.ttl_ns, &request.reason, fields);
+            filter.map(|(target, filter)| {
+                let filters = vec![StoredFilter::of(&filter)];
+                (Some(target.zone.clone()), None, Spec::Filter(FilterSpec { target, filters }))
+            })
+        }
+        Some(Measure::Flowspec(rule)) => {
+            upstream::flowspec(rule, fields).map(|spec| (None, upstream::driver(&rule.announcer), spec))
+        }
+        Some(Measure::Blackhole(blackhole)) => {
+            upstream::blackhole(blackhole, fields).map(|spec| (None, upstream::driver(&blackhole.announcer), spec))
+        }
         None => {
-            fields.wrong("measure", "say what is to be done: this version installs filters");
+            fields.wrong("measure", "say what is to be done: a filter, a FlowSpec rule or a blackhole");
             None
         }
     };
-    let (target, filter) = filter?;
-    let spec = Spec::Filter(FilterSpec { target: target.clone(), filters: vec![StoredFilter::of(&filter)] });
-    Some(Operation::Add { incident: incident?, zone: target.zone, spec: Box::new(spec), ttl: ttl?, reason: reason? })
+    let (zone, driver, spec) = measure?;
+    let spec = Box::new(spec);
+    Some(Operation::Add { incident: incident?, zone, driver, spec, ttl: ttl?, reason: reason? })
 }
 
 /// Reads it as the dataplane will: whatever that would refuse is refused here, by the name of the field.

@@ -23,6 +23,7 @@ mod routes;
 mod runbooks;
 mod start;
 mod system;
+mod upstream;
 mod view;
 mod zones;
 

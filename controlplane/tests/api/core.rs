@@ -200,7 +200,7 @@ async fn run(mut end: LoopEnd, mut written: mpsc::UnboundedReceiver<Vec<Write>>)
             Some(writes) = written.recv() => commit(&mut records, &end, writes),
             Some(ask) = end.asks.recv() => match ask {
                 Ask::Query(query) => query(&records),
-                Ask::Change(change) => changed(&mut records, &end, change),
+                Ask::Change(change) => changed(&mut records, &end, *change),
             },
             else => return,
         }
@@ -238,7 +238,7 @@ fn done(records: &Records, actor: &Actor, operation: Operation) -> Result<(Outco
     let told =
         |one: Mitigation| (Outcome::Mitigation { mitigation: Box::new(one.clone()) }, vec![Write::PutMitigation(one)]);
     match operation {
-        Operation::Add { incident, zone, spec, ttl, reason } => {
+        Operation::Add { incident, zone, driver, spec, ttl, reason } => {
             if ttl > Duration::from_secs(3600) {
                 return Err(Refused::Guardrail(Refusal {
                     guardrail: "max_ttl".into(),
@@ -250,9 +250,9 @@ fn done(records: &Records, actor: &Actor, operation: Operation) -> Result<(Outco
             let id = MitigationId(records.0.mitigations.len() as u64 + 1);
             Ok(told(Mitigation {
                 id,
-                driver: DriverName::dataplane(),
+                driver: driver.unwrap_or_else(DriverName::dataplane),
                 spec: *spec,
-                zone,
+                zone: zone.unwrap_or_else(|| "web".to_owned()),
                 incident,
                 stage: None,
                 asked_by: actor.clone(),

@@ -90,6 +90,39 @@ async fn measures_are_in_force_when_a_peer_was_told_and_guardrails_hold_to_the_l
     bird.until("nothing", &[], &["203.0.113.9"]).await;
 }
 
+/// As when a blackhole is stepped down to a rule that another stage has asked for already.
+#[tokio::test]
+async fn measures_that_ask_for_the_same_are_in_force_together_and_one_that_does_something_else_takes_their_place() {
+    let (ours, theirs) = addresses();
+    let Some(bird) = Bird::start(tempfile::tempdir().unwrap(), ours, theirs, "") else { return };
+    bird.is_up().await;
+    let speaker = Speaker::default();
+    let core = driver(&config(ours, theirs, ""), Some(&speaker));
+    let rule = || amplification("203.0.113.7");
+    let limit = flowspec(rule(), FlowAction::RateLimit { bps: 1_000_000 });
+    let drop = flowspec(rule(), FlowAction::Drop);
+    let in_force = async || core.observe().await.unwrap().iter().map(|one| one.id.0).collect::<Vec<_>>();
+    for id in [1, 2] {
+        assert_eq!(apply(&core, id, &limit).await, Ok(Evidence::Advertised));
+    }
+    assert_eq!(in_force().await, [1, 2]);
+    assert_eq!(apply(&core, 3, &drop).await, Ok(Evidence::Advertised));
+    assert_eq!(in_force().await, [3]);
+    match apply(&core, 1, &limit).await {
+        Err(DriverError::Retryable { reason, .. }) => {
+            assert!(reason.contains("upstream: measure 3, which does something else, has its place"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    bird.until("the drop", &["(generic, 0x80060000, 0x0)"], &[]).await;
+    assert_eq!(withdraw(&core, 3, &drop).await, Ok(()));
+    assert_eq!(in_force().await, [1, 2]);
+    assert_eq!(withdraw(&core, 2, &limit).await, Ok(()));
+    assert_eq!(in_force().await, [1]);
+    bird.until("the limit", &["(generic, 0x80060000, 0x47f42400)"], &["(generic, 0x80060000, 0x0)"]).await;
+    speaker.stop().await;
+}
+
 #[tokio::test]
 async fn without_a_session_a_measure_fails_with_the_reason_and_is_announced_when_there_is_one() {
     let (ours, theirs) = addresses();

@@ -5,6 +5,7 @@
 
 mod bird;
 mod bmp;
+mod by_hand;
 #[path = "../simulation/chance.rs"]
 mod chance;
 mod crash;

@@ -96,7 +96,8 @@ impl World {
                         Spec::FlowSpec { rule: FlowRule::to(prefix), action }
                     }
                 };
-                Some(Operation::Add { incident: None, zone: target.zone, spec: Box::new(spec), ttl, reason })
+                let zone = Some(target.zone);
+                Some(Operation::Add { incident: None, zone, driver: None, spec: Box::new(spec), ttl, reason })
             }
         }
     }

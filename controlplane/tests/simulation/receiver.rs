@@ -48,6 +48,7 @@ impl Receiver {
             observe,
             feedback,
             expires,
+            ..Capabilities::default()
         };
         Self {
             name: DriverName(name.to_owned()),

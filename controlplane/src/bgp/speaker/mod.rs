@@ -312,7 +312,8 @@ impl Speaker {
 
     /// Which peers have a measure.
     pub fn told(&self, announcer: &str, id: MitigationId) -> Told {
-        Told::of(&self.peers_of(announcer), id)
+        let peers = self.peers_of(announcer);
+        Told::of(&peers, &self.shared.rib().alike(announcer, id))
     }
 
     /// What of an announcer shall be in force, and who has it.
@@ -321,13 +322,19 @@ impl Speaker {
         let peers = self.peers_of(announcer);
         let sightings = self.sightings();
         let rib = self.shared.rib();
-        let standing = |(id, entry): (MitigationId, &rib::Entry)| Standing {
-            id,
-            spec: entry.spec.clone(),
-            destination: Arc::clone(&entry.destination),
-            remaining: entry.until.saturating_sub(now),
-            told: Told::of(&peers, id),
-            seen: sightings.as_ref().map(|sightings| sightings.of(id, &entry.destination)).unwrap_or_default(),
+        let standing = |(id, entry): (MitigationId, &rib::Entry)| {
+            let alike = rib.alike(announcer, id);
+            // The route says whose it is: of several that ask for the same it is one.
+            let seen_as = |id: &MitigationId| Some(sightings.as_ref()?.of(*id, &entry.destination));
+            let seen = alike.iter().flatten().filter_map(seen_as).find(|seen| !seen.is_empty());
+            Standing {
+                id,
+                spec: entry.spec.clone(),
+                destination: Arc::clone(&entry.destination),
+                remaining: entry.until.saturating_sub(now),
+                told: Told::of(&peers, &alike),
+                seen: seen.unwrap_or_default(),
+            }
         };
         rib.of(announcer).map(standing).collect()
     }
@@ -373,18 +380,27 @@ impl Speaker {
 }
 
 impl Told {
-    fn of(peers: &[PeerView], id: MitigationId) -> Self {
+    /// Of measures that are alike, or of one that another is announced in place of.
+    fn of(peers: &[PeerView], alike: &Result<Vec<MitigationId>, MitigationId>) -> Self {
         let mut told = Self::default();
         for PeerView { settings, status } in peers {
             let name = settings.name.clone();
             if !status.is_established() {
                 told.not.push((name, status.trouble()));
-            } else if status.ids.contains(id) {
+                continue;
+            }
+            let alike = match alike {
+                Ok(alike) => alike,
+                Err(other) => {
+                    told.not.push((name, format!("measure {other}, which does something else, has its place")));
+                    continue;
+                }
+            };
+            if alike.iter().any(|id| status.ids.contains(*id)) {
                 told.by.push(name);
             } else {
-                let why = status.withheld.get(&id).cloned();
-                let why = why.unwrap_or_else(|| "another measure has its place, or it takes nothing".to_owned());
-                told.not.push((name, why));
+                let why = alike.iter().find_map(|id| status.withheld.get(id)).cloned();
+                told.not.push((name, why.unwrap_or_else(|| "it takes nothing of what it is sent".to_owned())));
             }
         }
         told

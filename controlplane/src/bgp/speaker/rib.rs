@@ -139,6 +139,21 @@ impl Rib {
         self.of(announcer).map(|(id, entry)| (&entry.destination, (id, entry))).collect()
     }
 
+    /// The measures that ask for what one asks for, itself included: all are in force when one of them is announced.
+    ///
+    /// # Errors
+    /// The measure that is announced in its place: it was asked for later, with the same destination, and does something else.
+    pub fn alike(&self, announcer: &str, id: MitigationId) -> Result<Vec<MitigationId>, MitigationId> {
+        let spec_of = |id: MitigationId| Some(&self.entries.get(&(announcer.to_owned(), id))?.spec);
+        let Some(entry) = self.entries.get(&(announcer.to_owned(), id)) else { return Ok(vec![id]) };
+        let asking = self.asking.get(&(announcer.to_owned(), Arc::clone(&entry.destination)));
+        let asking = || asking.into_iter().flatten().copied();
+        match asking().last() {
+            Some(last) if spec_of(last) != Some(&entry.spec) => Err(last),
+            _ => Ok(asking().filter(|id| spec_of(*id) == Some(&entry.spec)).collect()),
+        }
+    }
+
     /// What is announced for one destination.
     pub fn chosen_for(&self, announcer: &str, destination: &Arc<Destination>) -> Option<(MitigationId, &Entry)> {
         let id = *self.asking.get(&(announcer.to_owned(), Arc::clone(destination)))?.last()?;
@@ -167,9 +182,15 @@ mod tests {
             rib.chosen("core").into_values().map(|(id, entry)| (id.0, entry.spec.clone())).collect::<Vec<_>>()
         };
         assert_eq!(chosen(&rib), [(2, drop)]);
+        assert_eq!(rib.alike("core", MitigationId(1)), Err(MitigationId(2)));
+        assert_eq!(rib.alike("core", MitigationId(2)), Ok(vec![MitigationId(2)]));
+        rib.announce("core", MitigationId(4), &limit, Duration::from_secs(20)).unwrap();
+        assert_eq!(rib.alike("core", MitigationId(1)), Ok(vec![MitigationId(1), MitigationId(4)]));
+        assert_eq!(rib.alike("core", MitigationId(2)), Err(MitigationId(4)));
         let version = rib.version();
         assert!(rib.expire(Duration::from_secs(30)) && rib.version() > version);
         assert_eq!(chosen(&rib), [(1, limit)]);
+        assert_eq!(rib.alike("core", MitigationId(1)), Ok(vec![MitigationId(1)]));
     }
 
     #[test]
