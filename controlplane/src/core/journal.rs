@@ -8,7 +8,7 @@ use crate::clock::Now;
 use crate::driver::DriverError;
 use crate::ledger::Order;
 use crate::server::link::Refused;
-use crate::store::{Store, StoreError, Write};
+use crate::store::{KillSwitch, Store, StoreError, Write};
 
 /// A store that takes nothing is asked again no more often than this: while somebody else holds its lock each attempt waits
 /// for it, and the loop has events and operators to serve meanwhile.
@@ -19,6 +19,8 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 pub struct Journal {
     waiting: Waiting,
     failing: Option<Failing>,
+    /// The kill switch was engaged, and that is nowhere but here.
+    unnoted: Option<KillSwitch>,
 }
 
 /// The last attempt that failed.
@@ -47,6 +49,11 @@ impl Journal {
     /// begun. It is tried again with whatever is written next, at most once a second.
     pub fn commit(&mut self, store: &mut dyn Store, step: Step, now: &Now) -> Durable {
         let Step { writes, commands, replies } = step;
+        for write in &writes {
+            if let Write::PutKillSwitch(state) = write {
+                self.unnoted = Some(state.clone()).filter(|state| state.engaged);
+            }
+        }
         self.waiting.extend(writes);
         if self.waiting.is_empty() {
             return Durable { commands, replies, ..Durable::default() };
@@ -62,7 +69,7 @@ impl Journal {
             Ok(()) => {
                 let stored = self.waiting.take();
                 let inputs = if self.failing.is_some() { vec![Input::Store(Health::Good)] } else { Vec::new() };
-                self.failing = None;
+                (self.failing, self.unnoted) = (None, None);
                 Durable { commands, replies, inputs, stored }
             }
             Err(error) => {
@@ -87,6 +94,10 @@ impl Journal {
     ) -> Durable {
         self.waiting.settle();
         let mut durable = Durable::default();
+        let noted = self.unnoted.as_ref().map_or(Ok(()), |state| store.note_kill_switch(state));
+        if noted.is_ok() {
+            self.unnoted = None;
+        }
         // Told once: each time would be one more step, which would fail again.
         if self.failing.is_none() {
             durable.commands.push(Command::Log(format!("{error}; nothing new is begun until that is over")));
@@ -113,8 +124,13 @@ impl Journal {
         }
         durable.replies.extend(replies.into_iter().map(|reply| Reply {
             result: reply.result.and_then(|outcome| match outcome {
-                // These go on without the store.
-                crate::server::link::Outcome::KillSwitch { .. } => Ok(outcome),
+                crate::server::link::Outcome::KillSwitch { .. } => match &noted {
+                    Ok(()) => Ok(outcome),
+                    Err(noted) => Err(Refused::Unavailable(format!(
+                        "everything is stopped, but that could not be written down ({error}; {noted}): a restart before there is \
+                         room would begin again"
+                    ))),
+                },
                 crate::server::link::Outcome::Mitigation { ref mitigation } if !mitigation.is_wanted() => {
                     match store.note_end(mitigation.id) {
                         Ok(()) => Ok(outcome),
@@ -158,6 +174,10 @@ mod tests {
         fn commit(&mut self, _: &[Write]) -> Result<(), StoreError> {
             self.attempts += 1;
             if self.attempts > self.held { Ok(()) } else { Err(StoreError::Busy("somebody looks into it".into())) }
+        }
+
+        fn note_kill_switch(&mut self, _: &KillSwitch) -> Result<(), StoreError> {
+            Ok(())
         }
 
         fn note_end(&mut self, _: MitigationId) -> Result<(), StoreError> {

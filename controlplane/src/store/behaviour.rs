@@ -49,6 +49,7 @@ behaviour! {
     an_incident_goes_with_its_timeline_and_its_runbook_and_no_other,
     a_store_has_one_user,
     an_end_that_was_noted_beside_the_store_holds_over_restarts,
+    a_kill_switch_that_was_noted_beside_the_store_holds_over_restarts_until_it_is_released,
     any_sequence_of_writes_reads_as_it_was_applied,
 }
 
@@ -222,6 +223,16 @@ fn an_incident_goes_with_its_timeline_and_its_runbook_and_no_other(place: &dyn P
     assert_eq!((left.runbooks.len(), left.timeline.len()), (3, 36));
     let numbers: Vec<u32> = left.timeline.keys().filter(|(id, _)| id.0 == 10).map(|(_, number)| *number).collect();
     assert_eq!(numbers, (0..12).collect::<Vec<_>>());
+}
+
+fn a_kill_switch_that_was_noted_beside_the_store_holds_over_restarts_until_it_is_released(place: &impl Place) {
+    let switch = |engaged| KillSwitch { engaged, by: Actor::levee("test"), at: now(1), reason: String::new() };
+    place.open().unwrap().note_kill_switch(&switch(true)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(place.open().unwrap().load().unwrap().kill_switch, Some(switch(true)));
+    }
+    place.open().unwrap().commit(&[Write::PutKillSwitch(switch(false))]).unwrap();
+    assert_eq!(place.open().unwrap().load().unwrap().kill_switch, Some(switch(false)));
 }
 
 fn an_end_that_was_noted_beside_the_store_holds_over_restarts(place: &impl Place) {

@@ -64,4 +64,10 @@ pub trait Store: Send {
     /// # Errors
     /// Then a restart would begin it again.
     fn note_end(&mut self, id: MitigationId) -> Result<(), StoreError>;
+
+    /// Notes beside the store that everything was stopped, while it takes no batch.
+    ///
+    /// # Errors
+    /// Then a restart would begin again.
+    fn note_kill_switch(&mut self, engaged: &KillSwitch) -> Result<(), StoreError>;
 }

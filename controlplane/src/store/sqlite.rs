@@ -208,6 +208,11 @@ impl Store for SqliteStore {
         Ok(())
     }
 
+    fn note_kill_switch(&mut self, engaged: &KillSwitch) -> Result<(), StoreError> {
+        let written = self.witness.write(engaged);
+        written.map_err(|error| StoreError::Failed(format!("{}: {error}", self.folder.display())))
+    }
+
     fn note_end(&mut self, id: MitigationId) -> Result<(), StoreError> {
         self.ends.note(id).map_err(|error| StoreError::Failed(format!("{}: {error}", self.folder.display())))
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::row::{self, Change, Stored};
-use super::{Contents, Store, StoreError, Write, ends};
+use super::{Contents, KillSwitch, Store, StoreError, Write, ends};
 use crate::ledger::MitigationId;
 
 /// What goes wrong with one commit.
@@ -49,6 +49,8 @@ struct State {
     room: Option<usize>,
     /// What was ended while nothing was stored; for ever, for ids are never given again.
     noted: BTreeSet<MitigationId>,
+    /// How the kill switch is, beside the store.
+    witness: Option<KillSwitch>,
 }
 
 type Rows = BTreeMap<(&'static str, String), String>;
@@ -123,8 +125,17 @@ impl Disk {
         let state = self.state();
         let mut rows = state.synced.as_ref().unwrap_or(&state.rows).clone();
         rows.insert((row::RESTORED, row::ONLY.to_owned()), "true".to_owned());
-        let noted = state.noted.clone();
-        Self(Arc::new(Mutex::new(State { rows, noted, ..State::default() })))
+        Self(Arc::new(Mutex::new(State { rows, ..State::default() })))
+    }
+
+    /// Takes the place of another, whose store is gone: what lay beside that lies beside this.
+    pub fn instead_of(&self, other: &Self) {
+        let other = {
+            let other = other.state();
+            (other.noted.clone(), other.witness.clone())
+        };
+        let mut state = self.state();
+        (state.noted, state.witness) = other;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -144,6 +155,10 @@ impl State {
     fn contents(&self, rows: Vec<Stored>) -> Result<Contents, StoreError> {
         let mut contents = row::contents(rows)?;
         ends::end(&mut contents, &self.noted);
+        // As the file beside a real store.
+        if self.witness.as_ref().is_some_and(|state| state.engaged || contents.restored) {
+            contents.kill_switch.clone_from(&self.witness);
+        }
         Ok(contents)
     }
 
@@ -212,7 +227,14 @@ impl Store for Twin {
         let number = state.commits;
         let fault = state.faults.remove(&number);
         state.commits += 1;
-        match fault {
+        let turned = batch.iter().rev().find_map(|write| match write {
+            Write::PutKillSwitch(turned) => Some(turned.clone()),
+            _ => None,
+        });
+        if turned.as_ref().is_some_and(|turned| turned.engaged) {
+            state.witness.clone_from(&turned);
+        }
+        let outcome = match fault {
             None => state.store(changes, true),
             Some(Fault::Unsynced) => state.store(changes, false),
             Some(Fault::Fails) => Err(StoreError::Failed("the simulated disk reports an error".to_owned())),
@@ -227,7 +249,18 @@ impl Store for Twin {
                 state.crash();
                 Err(crashed())
             }
+        };
+        if turned.is_some() && outcome.is_ok() {
+            state.witness = turned;
         }
+        outcome
+    }
+
+    fn note_kill_switch(&mut self, engaged: &KillSwitch) -> Result<(), StoreError> {
+        let mut state = self.disk.state();
+        self.check(&state)?;
+        state.witness = Some(engaged.clone());
+        Ok(())
     }
 
     fn note_end(&mut self, id: MitigationId) -> Result<(), StoreError> {

@@ -68,6 +68,8 @@ pub(crate) struct Checker {
     begun: BTreeMap<DriverName, VecDeque<u64>>,
     /// The kill switch is engaged, and nobody has let go of it since.
     stopped: bool,
+    /// Somebody was told so.
+    told_stopped: bool,
     /// Since when the process runs.
     runs_since: u64,
     /// Who has approved which stage of which incident.
@@ -88,14 +90,18 @@ impl Checker {
             born: BTreeMap::new(),
             begun: BTreeMap::new(),
             stopped: false,
+            told_stopped: false,
             runs_since: 0,
             approvals: BTreeMap::new(),
         }
     }
 
     /// A process begins with what is stored.
-    pub(crate) fn started(&mut self, stored: &Contents, now: &Now, at: u64) {
+    pub(crate) fn started(&mut self, stored: &Contents, now: &Now, at: u64) -> Result<(), String> {
         self.stopped = stored.kill_switch.as_ref().is_some_and(|switch| switch.engaged);
+        if self.told_stopped && !self.stopped {
+            return Err("the kill switch was answered to be engaged, and a restart has forgotten it".to_owned());
+        }
         self.runs_since = at;
         self.lenient_until = at + ADAPTED;
         for entry in stored.mitigations.values().filter(|entry| !entry.has_ended()) {
@@ -106,6 +112,17 @@ impl Checker {
                 *end = (*end).max(at + entry.deadline.ttl_ns);
             }
         }
+        Ok(())
+    }
+
+    /// Somebody was told how the kill switch is.
+    pub(crate) const fn told_kill_switch(&mut self, engaged: bool) {
+        self.told_stopped = engaged;
+    }
+
+    /// The disk is another: nothing is known of what was told.
+    pub(crate) const fn forget_the_kill_switch(&mut self) {
+        self.told_stopped = false;
     }
 
     /// A receiver says what it has.
@@ -129,6 +146,7 @@ impl Checker {
     /// The kill switch is turned.
     pub(crate) const fn turned(&mut self, engage: bool) {
         self.stopped = engage;
+        self.told_stopped &= engage;
     }
 
     /// Somebody says yes.

@@ -227,7 +227,7 @@ impl World {
             if self.bug == Some(Bug::ReusedIds) {
                 self.stored.next_id.get_or_insert(Id(1));
             }
-            self.checker.started(&self.stored, &self.now(), self.at);
+            self.checker.started(&self.stored, &self.now(), self.at)?;
             let live = self.stored.mitigations.values().filter(|entry| !entry.has_ended());
             let live: Vec<DriverName> = live.map(|entry| entry.driver.clone()).collect();
             let policy = self.policy(live);
@@ -289,11 +289,21 @@ impl World {
             self.checker.approved(*incident, stage, name);
         }
         let turned = if let Input::KillSwitch { engage, .. } = &input { Some(*engage) } else { None };
+        let asked = match &input {
+            Input::Change(asked) if matches!(asked.operation, Operation::KillSwitch { .. }) => Some(asked.clone()),
+            _ => None,
+        };
         let obeyed = !(turned == Some(true) && self.bug == Some(Bug::NoKillSwitch));
         let mut step: Step = if obeyed { process.core.step(&now, input) } else { Step::default() };
         self.checker.decided(&step.writes, &now, self.at);
         if let Some(engage) = turned {
             self.checker.turned(engage);
+        }
+        // What was answered before, or is refused, turns nothing.
+        if let Some(Operation::KillSwitch { on, .. }) = asked.map(|asked| asked.operation)
+            && process.core.kill_switch_is_engaged() == on
+        {
+            self.checker.turned(on);
         }
         if self.bug == Some(Bug::CommandsFirst) {
             let early: Vec<Command> = std::mem::take(&mut step.commands);

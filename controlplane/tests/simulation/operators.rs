@@ -9,7 +9,7 @@ use levee_controlplane::ledger::{Direction, FlowAction, FlowRule, MitigationId, 
 use levee_controlplane::runbook::StageState;
 use levee_controlplane::server::link::{Operation, Outcome, Refused};
 
-use crate::life::{World, host};
+use crate::life::{Process, World, host};
 
 /// Who there is; each may approve.
 const PEOPLE: [&str; 3] = ["ann", "bob", "eve"];
@@ -75,6 +75,7 @@ impl World {
         });
         let waits: Vec<_> = waits.collect();
         match self.chance.between(0, 9) {
+            9 if some < 200 => Some(Operation::KillSwitch { on: some < 50, reason }),
             0 | 1 => id().map(|id| Operation::Renew { id, ttl }),
             2 | 3 => id().map(|id| Operation::Withdraw { id, reason }),
             4..=6 if !waits.is_empty() => {
@@ -143,6 +144,13 @@ impl World {
                 let known = *self.operators.given.entry(request.clone()).or_insert(id);
                 if known != id {
                     return Err(format!("{request} was done twice: {known} and {id}"));
+                }
+            }
+            (Operation::KillSwitch { .. }, Ok(Outcome::KillSwitch { state, .. })) => {
+                // An answer that is given again tells how it was.
+                let is_so = |process: &Process| process.core.kill_switch_is_engaged() == state.engaged;
+                if self.process.as_ref().is_some_and(is_so) {
+                    self.checker.told_kill_switch(state.engaged);
                 }
             }
             (Operation::Withdraw { id, .. }, Ok(_)) => {

@@ -85,6 +85,7 @@ impl World {
                 self.crash();
                 (self.disk, self.stored) = (Disk::new(), Contents::default());
                 self.operators.forget();
+                self.checker.forget_the_kill_switch();
                 self.checker.forget_the_minute();
             }
             20 => self.copy = Some(self.disk.restored()),
@@ -92,6 +93,7 @@ impl World {
                 // The store is damaged, and a copy takes its place: what has ended since is in force in it.
                 if let Some(copy) = self.copy.take() {
                     self.crash();
+                    copy.instead_of(&self.disk);
                     self.disk = copy;
                     self.operators.forget();
                     self.checker.forget_the_minute();
