@@ -16,6 +16,7 @@ use super::carry_out::Ways;
 use super::legitimate::Legitimate;
 use super::session::{Policy as DataplanePolicy, Session, Wish, together};
 use crate::actor::Actor;
+use crate::bgp::bmp::Totals;
 use crate::bgp::speaker::{PeerView, Speaker, Standing};
 use crate::clock::Now;
 use crate::configuration::{InForce, ReloadError};
@@ -580,6 +581,10 @@ impl Knowledge for Shell {
 
     fn bgp_peers(&self) -> Vec<PeerView> {
         self.speaker.peers()
+    }
+
+    fn bmp(&self) -> Option<Totals> {
+        self.speaker.monitoring()
     }
 
     fn bgp_routes(&self) -> Vec<(String, Standing)> {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::actor::Actor;
+use crate::bgp::bmp::Totals;
 use crate::bgp::speaker::{PeerView, Standing};
 use crate::clock::Now;
 use crate::dataplane::Dataplane;
@@ -70,6 +71,10 @@ pub trait Knowledge {
     /// The BGP peers, and how their sessions are.
     fn bgp_peers(&self) -> Vec<PeerView> {
         Vec::new()
+    }
+    /// What routers have told by BMP; none: nobody listens.
+    fn bmp(&self) -> Option<Totals> {
+        None
     }
     /// What the embedded speaker announces, with the announcer.
     fn bgp_routes(&self) -> Vec<(String, Standing)> {

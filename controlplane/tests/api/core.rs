@@ -10,6 +10,7 @@ use levee_api::filter::Target;
 use levee_api::grpc::socket::Listener;
 use levee_api::time::Timestamp;
 use levee_controlplane::actor::Actor;
+use levee_controlplane::bgp::bmp::Totals;
 use levee_controlplane::clock::{BootId, Deadline, Now, UnixTime};
 use levee_controlplane::dataplane::Dataplane;
 use levee_controlplane::driver::DriverName;
@@ -186,6 +187,9 @@ impl Knowledge for Records {
     }
     fn drivers(&self) -> Vec<DriverView> {
         vec![DriverView { name: "dataplane".into(), succeeded: 3, failed: 1, refused: 0 }]
+    }
+    fn bmp(&self) -> Option<Totals> {
+        Some(Totals { routers: 1, routes: 4, sessions: 2, messages: 90, malformed: 1, ..Totals::default() })
     }
     fn channels(&self) -> Vec<ChannelView> {
         vec![ChannelView { name: "noc".into(), waiting: 2, delivered: 5, failed: 1, ..ChannelView::default() }]

@@ -97,6 +97,9 @@ async fn what_gobgp_has_of_ours_is_seen_until_it_is_gone() {
         })
         .await;
     assert!(is_established(&speaker).is_ok());
+    let totals = speaker.monitoring().unwrap();
+    assert_eq!((totals.routers, totals.routes, totals.sessions, totals.errors, totals.malformed), (0, 0, 1, 0, 0));
+    assert!(totals.messages > 8, "{totals:?}");
 }
 
 #[tokio::test]

@@ -105,6 +105,7 @@ async fn expect(daemon: &Daemon, ours: Ipv4Addr, theirs: Ipv4Addr, rules: &[(Flo
         route_refresh: true,
         extended_message: false,
         graceful_restart: None,
+        add_path: Vec::new(),
     };
     stream.write_all(&open.encode()).unwrap();
     stream.write_all(&keepalive()).unwrap();

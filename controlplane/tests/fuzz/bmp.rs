@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use levee_controlplane::bgp::bmp::Station;
+use levee_controlplane::bgp::route::Family;
 use levee_controlplane::bgp::speaker::wire::{Announced, Received};
 
 use super::chance::Chance;
@@ -81,24 +82,27 @@ fn a_router_that_says_anything_at_all_is_read_or_hung_up_on() {
 #[test]
 fn what_an_update_announces_is_read_alike_when_it_is_written_again() {
     let updates = seeds::updates();
-    let (mut announced, mut withdrawn) = (0_u64, 0_u64);
+    let (mut announced, mut withdrawn, mut with_ids) = (0_u64, 0_u64, 0_u64);
     fuzz(
         "updates",
         |chance| message::damaged(&updates, chance),
         |bytes, _| {
             let Some((2, body)) = framed(bytes) else { return };
-            let Some(received) = Received::read(body) else { return };
+            // Whether there are path identifiers nothing in the message says.
+            with_ids += u64::from(Received::read(body, &Family::ALL).is_some_and(|told| !told.announced.is_empty()));
+            let Some(received) = Received::read(body, &[]) else { return };
             assert!(received.announced.is_disjoint(&received.withdrawn));
             assert!(!received.malformed || received.announced.is_empty(), "RFC 7606: as if withdrawn");
-            for destination in received.announced.iter().chain(&received.withdrawn) {
+            for path in received.announced.iter().chain(&received.withdrawn) {
+                let destination = &path.destination;
                 assert!(!destination.to_string().is_empty());
                 let update = Announced::withdraw(destination);
-                let again = Received::read(&update[19..]).unwrap();
-                assert_eq!(again.withdrawn, BTreeSet::from([destination.clone()]));
+                let again = Received::read(&update[19..], &[]).unwrap();
+                assert_eq!(again.withdrawn, BTreeSet::from([path.clone()]));
             }
             announced += received.announced.len() as u64;
             withdrawn += received.withdrawn.len() as u64;
         },
     );
-    assert!(announced > 2_000 && withdrawn > 2_000, "{announced}, {withdrawn}");
+    assert!(announced > 2_000 && withdrawn > 2_000 && with_ids > 0, "{announced}, {withdrawn}, {with_ids}");
 }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use levee_controlplane::bgp::flowspec::Version;
 use levee_controlplane::bgp::route::{Community, Destination, Family, LargeCommunity, Route};
 use levee_controlplane::bgp::speaker::wire::{
-    Announced, GracefulRestart, Notification, Open, cease, end_of_rib, keepalive,
+    AddPath, Announced, GracefulRestart, Notification, Open, cease, end_of_rib, keepalive,
 };
 
 /// Rules with their lengths; two that are read and never sent among them.
@@ -68,6 +68,7 @@ pub(crate) fn open() -> Open {
             time: 120,
             families: vec![(1, 133, true), (1, 1, false)],
         }),
+        add_path: vec![AddPath { family: (1, 1), receives: true, sends: true }],
     }
 }
 

@@ -47,6 +47,7 @@ fn serve(listener: &TcpListener, heard: &Heard) -> std::io::Result<()> {
         route_refresh: true,
         extended_message: false,
         graceful_restart: None,
+        add_path: Vec::new(),
     };
     loop {
         let (mut stream, _) = listener.accept()?;

@@ -76,8 +76,11 @@ async fn run(on: SocketAddr, settings: BmpSettings, sightings: Sightings) {
                 let router = from.ip().to_canonical();
                 if !settings.routers.contains(&router) {
                     tracing::warn!("{router} is not among the routers of [bgp.bmp], and is not listened to");
+                    sightings.refused();
                 } else if connections.len() < MOST_PER_ROUTER * settings.routers.len() {
                     connections.spawn(listen(stream, router, settings.local_as, sightings.clone()));
+                } else {
+                    sightings.refused();
                 }
             }
             // Out of descriptors: what is waiting waits.

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::bgp::route::Family;
+use crate::bgp::speaker::wire::Open;
+
 /// Longest message that is taken: two OPENs of the longest kind with everything around them.
 pub const LONGEST_BMP: usize = 144 << 10;
 /// Version, length and type.
@@ -18,8 +21,8 @@ pub enum Said {
         /// TLV 2.
         name: Option<String>,
     },
-    /// A session of the router with a peer of it began.
-    PeerUp(Monitored),
+    /// A session of the router with a peer of it began. In these families its routes have path identifiers.
+    PeerUp(Monitored, Vec<Family>),
     /// One ended, and with it everything that was told over it.
     PeerDown(Monitored),
     /// An UPDATE that a peer of the router has sent: what follows the header of BGP.
@@ -103,11 +106,14 @@ pub(super) fn read(kind: u8, body: &[u8]) -> Option<Said> {
         0 => {
             let (peer, table, rest) = per_peer(body)?;
             let Some(table) = table else { return Some(Said::Other) };
-            let update = bgp(rest)?;
+            let (update, []) = bgp(rest, 2)? else { return None };
             Some(Said::Routes(peer, table, update.to_vec()))
         }
         2 => per_peer(body).map(|(peer, ..)| Said::PeerDown(peer)),
-        3 => per_peer(body).map(|(peer, ..)| Said::PeerUp(peer)),
+        3 => {
+            let (peer, _, rest) = per_peer(body)?;
+            Some(Said::PeerUp(peer, with_ids(rest)?))
+        }
         4 => Some(Said::Initiation { name: name(body) }),
         5 => Some(Said::Termination),
         1 | 6 => Some(Said::Other),
@@ -138,12 +144,26 @@ fn per_peer(body: &[u8]) -> Option<(Monitored, Option<Table>, &[u8])> {
     Some((Monitored { distinguisher, address }, table, rest))
 }
 
-/// The body of the UPDATE.
-fn bgp(message: &[u8]) -> Option<&[u8]> {
-    let (header, body) = message.split_at_checked(19)?;
-    let &[high, low, 2] = header.get(16..)? else { return None };
-    let length = usize::from(u16::from_be_bytes([high, low]));
-    (header.get(..16)? == [0xff; 16] && length == message.len()).then_some(body)
+/// The families in which the peer writes path identifiers: it would, and the router reads them. Of the router's own table both
+/// OPENs are made up to say what it tells (RFC 9069, section 4.4).
+fn with_ids(body: &[u8]) -> Option<Vec<Family>> {
+    // The router's address, and the ports of both (RFC 7854, section 4.10).
+    let (_, opens) = body.split_at_checked(20)?;
+    let (sent, rest) = bgp(opens, 1)?;
+    let (received, _) = bgp(rest, 1)?;
+    let (sent, received) = (Open::read(sent).ok()?, Open::read(received).ok()?);
+    let writes = received.add_path.iter().filter(|theirs| theirs.sends);
+    let agreed = writes.filter(|theirs| sent.add_path.iter().any(|ours| ours.family == theirs.family && ours.receives));
+    Some(agreed.filter_map(|one| Family::of(one.family.0, one.family.1)).collect())
+}
+
+/// The body of a message of BGP of that kind, and what follows it.
+fn bgp(bytes: &[u8], kind: u8) -> Option<(&[u8], &[u8])> {
+    let (header, _) = bytes.split_at_checked(19)?;
+    let &[high, low, of_kind] = header.get(16..)? else { return None };
+    let (message, rest) = bytes.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
+    let is_right = header.get(..16)? == [0xff; 16] && of_kind == kind;
+    message.get(19..).filter(|_| is_right).map(|body| (body, rest))
 }
 
 fn name(mut body: &[u8]) -> Option<String> {

@@ -11,7 +11,7 @@ mod station;
 
 pub use listener::Listener;
 pub use message::{BmpError, LONGEST_BMP, Monitored, Said, Table};
-pub use sightings::{RouterView, Sighting, Sightings};
+pub use sightings::{RouterView, Sighting, Sightings, Totals};
 pub use station::{MAX_ROUTES, Station};
 
 /// Where BMP is listened for.

@@ -12,7 +12,43 @@ use crate::ledger::MitigationId;
 
 /// What the routers that are connected say. Clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Sightings(Arc<Mutex<BTreeMap<IpAddr, (u64, Station)>>>);
+pub struct Sightings(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    routers: BTreeMap<IpAddr, (u64, Station)>,
+    /// Of connections that have ended.
+    ended: Totals,
+}
+
+/// What was counted since the listener began, over all connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Routers that are connected.
+    pub routers: u64,
+    /// Routes with our tag that they show, in all their tables.
+    pub routes: u64,
+    /// Connections that were taken.
+    pub sessions: u64,
+    /// Connections that were not: of strangers, or too many.
+    pub refused: u64,
+    /// Connections that ended because what came was no BMP.
+    pub errors: u64,
+    /// Messages that were read.
+    pub messages: u64,
+    /// Messages that were not right, and passed over.
+    pub malformed: u64,
+    /// Routes of ours that there was no place for.
+    pub left_out: u64,
+}
+
+impl Totals {
+    fn add(&mut self, station: &Station) {
+        self.messages = self.messages.saturating_add(station.messages);
+        self.malformed = self.malformed.saturating_add(station.malformed);
+        self.left_out = self.left_out.saturating_add(station.left_out);
+    }
+}
 
 /// A router that has a route.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +77,7 @@ pub struct RouterView {
 }
 
 impl Sightings {
-    fn routers(&self) -> MutexGuard<'_, BTreeMap<IpAddr, (u64, Station)>> {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
         // Each message is taken at once: a panic elsewhere leaves nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -50,30 +86,56 @@ impl Sightings {
     pub(super) fn connected(&self, router: IpAddr, local_as: u32) -> u64 {
         static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
         let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-        self.routers().insert(router, (number, Station::new(local_as)));
+        let mut inner = self.inner();
+        inner.ended.sessions = inner.ended.sessions.saturating_add(1);
+        if let Some((_, before)) = inner.routers.insert(router, (number, Station::new(local_as))) {
+            inner.ended.add(&before);
+        }
         number
+    }
+
+    /// A connection was not taken.
+    pub(super) fn refused(&self) {
+        let mut inner = self.inner();
+        inner.ended.refused = inner.ended.refused.saturating_add(1);
     }
 
     /// Bytes have come over a connection. False when it is not the last one of the router.
     pub(super) fn received(&self, router: IpAddr, number: u64, bytes: &[u8]) -> Result<bool, BmpError> {
-        match self.routers().get_mut(&router) {
+        let mut inner = self.inner();
+        let read = match inner.routers.get_mut(&router) {
             Some((current, station)) if *current == number => station.received(bytes).map(|_| true),
             _ => Ok(false),
-        }
+        };
+        inner.ended.errors = inner.ended.errors.saturating_add(read.is_err().into());
+        read
     }
 
     /// A connection has ended, and with it everything that was seen over it.
     pub(super) fn lost(&self, router: IpAddr, number: u64) {
-        let mut routers = self.routers();
-        if routers.get(&router).is_some_and(|(current, _)| *current == number) {
-            routers.remove(&router);
+        let mut inner = self.inner();
+        if inner.routers.get(&router).is_some_and(|(current, _)| *current == number)
+            && let Some((_, station)) = inner.routers.remove(&router)
+        {
+            inner.ended.add(&station);
         }
+    }
+
+    /// What was counted since the listener began.
+    pub fn totals(&self) -> Totals {
+        let inner = self.inner();
+        let mut totals = inner.ended;
+        for (_, station) in inner.routers.values() {
+            totals.add(station);
+            totals.routes = totals.routes.saturating_add(station.count() as u64);
+        }
+        Totals { routers: inner.routers.len() as u64, ..totals }
     }
 
     /// The routers that have the route of a measure.
     pub fn of(&self, id: MitigationId, destination: &Destination) -> Vec<Sighting> {
-        let routers = self.routers();
-        let tables = routers.iter().map(|(address, (_, station))| {
+        let inner = self.inner();
+        let tables = inner.routers.iter().map(|(address, (_, station))| {
             let router = station.name().map_or_else(|| address.to_string(), str::to_owned);
             Sighting { router, tables: station.tables(id, destination) }
         });
@@ -82,7 +144,7 @@ impl Sightings {
 
     /// The routers that are connected.
     pub fn views(&self) -> Vec<RouterView> {
-        let routers = self.routers();
+        let inner = self.inner();
         let view = |(address, (_, station)): (&IpAddr, &(u64, Station))| RouterView {
             address: *address,
             name: station.name().map(str::to_owned),
@@ -91,6 +153,6 @@ impl Sightings {
             malformed: station.malformed,
             left_out: station.left_out,
         };
-        routers.iter().map(view).collect()
+        inner.routers.iter().map(view).collect()
     }
 }

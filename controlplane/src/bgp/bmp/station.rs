@@ -4,15 +4,20 @@ use std::collections::BTreeMap;
 
 use super::message::{BmpError, Frame, Monitored, Said, Table, cut, read};
 use crate::bgp::flowspec::MAX_BYTES;
-use crate::bgp::route::Destination;
+use crate::bgp::route::{Destination, Family};
 use crate::bgp::speaker::export::owned;
-use crate::bgp::speaker::wire::Received;
+use crate::bgp::speaker::wire::{Path, Received};
 use crate::ledger::MitigationId;
 
 /// Routes with our tag that are remembered of one router, in all its tables: what is more is counted, and not seen.
 pub const MAX_ROUTES: usize = 40_000;
+/// Sessions of one router with path identifiers that are told apart: with more, routes of other sessions are passed over.
+const MOST_PEERS: usize = 10_000;
 /// Communities that could be our tag, of one route.
 const MOST_TAGS: usize = 8;
+
+/// A session of the router, one of its tables, and which of several routes for the same destination.
+type Place = (Monitored, Table, u32);
 
 /// One connection of a router.
 #[derive(Debug)]
@@ -23,7 +28,11 @@ pub struct Station {
     /// The router's name, as it gives it.
     name: Option<String>,
     /// Where routes with our tag are, and whose the tags may be.
-    routes: BTreeMap<Destination, BTreeMap<(Monitored, Table), Vec<MitigationId>>>,
+    routes: BTreeMap<Destination, BTreeMap<Place, Vec<MitigationId>>>,
+    /// The sessions whose routes have path identifiers, and in which families.
+    with_ids: BTreeMap<Monitored, Vec<Family>>,
+    /// Those were too many.
+    too_many: bool,
     /// How many there are in all tables.
     count: usize,
     /// Messages that were read.
@@ -42,6 +51,8 @@ impl Station {
             bytes: Vec::new(),
             name: None,
             routes: BTreeMap::new(),
+            with_ids: BTreeMap::new(),
+            too_many: false,
             count: 0,
             messages: 0,
             malformed: 0,
@@ -77,8 +88,20 @@ impl Station {
                 false
             }
             // What was told over an earlier session is not said again.
-            Said::PeerUp(peer) | Said::PeerDown(peer) => self.forget(|(of, _)| *of == peer),
-            Said::Routes(peer, table, update) => match Received::read(&update) {
+            Said::PeerUp(peer, families) => {
+                self.with_ids.remove(&peer);
+                if self.with_ids.len() >= MOST_PEERS {
+                    self.too_many |= !families.is_empty();
+                } else if !families.is_empty() {
+                    self.with_ids.insert(peer, families);
+                }
+                self.forget(|(of, ..)| *of == peer)
+            }
+            Said::PeerDown(peer) => {
+                self.with_ids.remove(&peer);
+                self.forget(|(of, ..)| *of == peer)
+            }
+            Said::Routes(peer, table, update) => match self.update(&peer, &update) {
                 Some(received) => self.routes((peer, table), received),
                 None => {
                     self.malformed = self.malformed.saturating_add(1);
@@ -90,22 +113,32 @@ impl Station {
         }
     }
 
-    fn routes(&mut self, place: (Monitored, Table), received: Received) -> bool {
+    /// What a session tells; none when it cannot be known.
+    fn update(&self, peer: &Monitored, update: &[u8]) -> Option<Received> {
+        match self.with_ids.get(peer) {
+            Some(families) => Received::read(update, families),
+            None if self.too_many => None,
+            None => Received::read(update, &[]),
+        }
+    }
+
+    fn routes(&mut self, (peer, table): (Monitored, Table), received: Received) -> bool {
         self.malformed = self.malformed.saturating_add(received.malformed.into());
         let tags = received.large.iter().filter_map(|community| owned(self.local_as, *community));
         let tags: Vec<MitigationId> = tags.take(MOST_TAGS).collect();
         let mut changed = false;
-        for destination in received.withdrawn {
-            changed |= self.remove(&destination, place);
+        for Path { destination, id } in received.withdrawn {
+            changed |= self.remove(&destination, (peer, table, id));
         }
-        for destination in received.announced {
+        for Path { destination, id } in received.announced {
+            let place = (peer, table, id);
             changed |=
                 if tags.is_empty() { self.remove(&destination, place) } else { self.put(destination, place, &tags) };
         }
         changed
     }
 
-    fn put(&mut self, destination: Destination, place: (Monitored, Table), tags: &[MitigationId]) -> bool {
+    fn put(&mut self, destination: Destination, place: Place, tags: &[MitigationId]) -> bool {
         let is_ours = !matches!(&destination, Destination::Rule(_, bytes) if bytes.len() > MAX_BYTES + 1);
         let known = self.routes.get(&destination).and_then(|places| places.get(&place));
         if known.is_some_and(|known| known == tags) || !is_ours {
@@ -122,7 +155,7 @@ impl Station {
         true
     }
 
-    fn remove(&mut self, destination: &Destination, place: (Monitored, Table)) -> bool {
+    fn remove(&mut self, destination: &Destination, place: Place) -> bool {
         let Some(places) = self.routes.get_mut(destination) else { return false };
         let gone = places.remove(&place).is_some();
         self.count -= usize::from(gone);
@@ -132,7 +165,7 @@ impl Station {
         gone
     }
 
-    fn forget(&mut self, is_gone: impl Fn(&(Monitored, Table)) -> bool) -> bool {
+    fn forget(&mut self, is_gone: impl Fn(&Place) -> bool) -> bool {
         let before = self.count;
         self.routes.retain(|_, places| {
             let had = places.len();
@@ -157,7 +190,7 @@ impl Station {
     pub fn tables(&self, id: MitigationId, destination: &Destination) -> Vec<Table> {
         let places = self.routes.get(destination).into_iter().flatten();
         let mut tables: Vec<Table> =
-            places.filter(|(_, tags)| tags.contains(&id)).map(|((_, table), _)| *table).collect();
+            places.filter(|(_, tags)| tags.contains(&id)).map(|((_, table, _), _)| *table).collect();
         tables.sort_unstable();
         tables.dedup();
         tables
@@ -236,6 +269,53 @@ mod tests {
     }
 
     #[test]
+    fn routes_with_path_identifiers_are_told_apart_by_them() {
+        use crate::bgp::speaker::wire::{AddPath, Open};
+        let open = |receives, sends| Open {
+            asn: 64_497,
+            hold_time: 90,
+            router_id: [192, 0, 2, 1].into(),
+            families: vec![(1, 1)],
+            four_octet: true,
+            route_refresh: false,
+            extended_message: false,
+            graceful_restart: None,
+            add_path: vec![AddPath { family: (1, 1), receives, sends }],
+        };
+        let up =
+            |sent: &Open, received: &Open| of_peer(3, 0, &[&[0; 20], &*sent.encode(), &received.encode()].concat());
+        // With the number of the path in front of the prefix, which is the last in the message.
+        let with_id = |update: Vec<u8>, id: u8| {
+            let at = update.len() - 5;
+            let mut with = [&update[..at], &[0, 0, 0, id], &update[at..]].concat();
+            let length = u16::try_from(with.len()).unwrap().to_be_bytes();
+            with[16..18].copy_from_slice(&length);
+            with
+        };
+        let ours = |id| of_peer(0, 0, &with_id(update(&[[64_496, 7, 9]]), id));
+        let mut station = Station::new(64_496);
+        station.received(&up(&open(true, false), &open(false, true))).unwrap();
+        for id in [1, 2] {
+            assert_eq!(station.received(&ours(id)), Ok(true));
+        }
+        assert_eq!((station.tables(ID, &blackhole()), station.count()), (vec![Table::BeforePolicy], 2));
+        // Another's route comes in the place of one of them.
+        let theirs = of_peer(0, 0, &with_id(update(&[[64_497, 7, 9]]), 1));
+        assert_eq!(station.received(&theirs), Ok(true));
+        assert_eq!((station.tables(ID, &blackhole()), station.count()), (vec![Table::BeforePolicy], 1));
+        assert_eq!((station.malformed, station.received(&of_peer(2, 0, &[1]))), (0, Ok(true)));
+        // Where only one side speaks of it there are none.
+        station.received(&up(&open(false, true), &open(false, true))).unwrap();
+        assert_eq!(station.received(&of_peer(0, 0, &update(&[[64_496, 7, 9]]))), Ok(true));
+        assert_eq!((station.tables(ID, &blackhole()), station.malformed), (vec![Table::BeforePolicy], 0));
+        station.received(&up(&open(true, false), &open(false, false))).unwrap();
+        assert_eq!(station.count(), 0, "a session that is new");
+        // A session of which we cannot know is as it was.
+        station.received(&of_peer(3, 0, &[0; 60])).unwrap();
+        assert_eq!(station.malformed, 1);
+    }
+
+    #[test]
     fn what_is_not_right_is_passed_over_and_what_is_not_bmp_ends_it() {
         let mut station = Station::new(64_496);
         let ours = update(&[[64_496, 7, 9]]);
@@ -265,7 +345,7 @@ mod tests {
         let peer = Monitored { distinguisher: 0, address: IpAddr::from([192, 0, 2, 1]) };
         for number in 0..u32::try_from(MAX_ROUTES).unwrap() + 7 {
             let prefix = levee_api::prefix::Prefix::host(std::net::Ipv4Addr::from(number).into());
-            station.put(Destination::Prefix(prefix), (peer, Table::BeforePolicy), &[ID]);
+            station.put(Destination::Prefix(prefix), (peer, Table::BeforePolicy, 0), &[ID]);
         }
         assert_eq!((station.count(), station.left_out), (MAX_ROUTES, 7));
     }

@@ -144,6 +144,7 @@ impl Connection {
             route_refresh: true,
             extended_message: true,
             graceful_restart,
+            add_path: Vec::new(),
         };
         Self {
             out: open.encode(),

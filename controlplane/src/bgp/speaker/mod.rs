@@ -246,6 +246,11 @@ impl Speaker {
         self.sightings().map(|sightings| sightings.views()).unwrap_or_default()
     }
 
+    /// What the station for BMP has counted; none: there is none.
+    pub fn monitoring(&self) -> Option<bmp::Totals> {
+        self.sightings().map(|sightings| sightings.totals())
+    }
+
     /// Waits until the peers that have a session have been told everything up to a version, or have lost it.
     async fn settle(&self, announcer: &str, version: u64) {
         for mut status in self.watched(announcer) {

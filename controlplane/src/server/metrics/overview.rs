@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use super::Sources;
 use super::family::{
-    APPROVALS, BGP_ROUTES, BGP_SESSIONS, BGP_UP, BGP_WITHHELD, BUILD, CALLS, CONFIRM, DATAPLANE_UP, Families, IN_VAIN,
+    APPROVALS, BGP_ROUTES, BGP_SESSIONS, BGP_UP, BGP_WITHHELD, BMP_ERRORS, BMP_LEFT_OUT, BMP_MALFORMED, BMP_MESSAGES,
+    BMP_REFUSED, BMP_ROUTERS, BMP_ROUTES, BMP_SESSIONS, BUILD, CALLS, CONFIRM, DATAPLANE_UP, Families, IN_VAIN,
     INCIDENTS, KILL_SWITCH, MESSAGES, MITIGATIONS, MODE, OPEN, OPERATIONS, STARTED, TROUBLES, WAITING,
 };
+use crate::bgp::bmp::Totals;
 use crate::bgp::speaker::PeerView;
 use crate::ledger::{Kind, State};
 use crate::notify::ChannelView;
@@ -31,6 +33,7 @@ pub(super) struct Overview {
     drivers: Vec<DriverView>,
     channels: Vec<ChannelView>,
     peers: Vec<PeerView>,
+    bmp: Option<Totals>,
 }
 
 impl Overview {
@@ -58,6 +61,7 @@ impl Overview {
             drivers: known.drivers(),
             channels: known.channels(),
             peers: known.bgp_peers(),
+            bmp: known.bmp(),
         }
     }
 }
@@ -106,6 +110,19 @@ pub(super) fn tell(families: &mut Families, sources: &Sources, known: &Overview,
         families.count(BGP_ROUTES, &[peer], status.ids.len() as u64);
         families.count(BGP_WITHHELD, &[peer], status.withheld.len() as u64);
         families.count(BGP_SESSIONS, &[peer], status.established);
+    }
+    if let Some(Totals { routers, routes, sessions, refused, errors, messages, malformed, left_out }) = known.bmp {
+        let counts = [
+            (BMP_ROUTERS, routers),
+            (BMP_ROUTES, routes),
+            (BMP_SESSIONS, sessions),
+            (BMP_REFUSED, refused),
+            (BMP_ERRORS, errors),
+            (BMP_MESSAGES, messages),
+            (BMP_MALFORMED, malformed),
+            (BMP_LEFT_OUT, left_out),
+        ];
+        counts.into_iter().for_each(|(metric, count)| families.count(metric, &[], count));
     }
     for (method, code, count) in sources.calls.all() {
         families.count(CALLS, &[method.trim_start_matches('/'), code], count);

@@ -10,8 +10,8 @@ mod update;
 
 pub use frame::{Framer, Message, Update};
 pub use notification::{Notification, cease};
-pub use open::{GracefulRestart, Open, OpenError};
-pub use received::Received;
+pub use open::{AddPath, GracefulRestart, Open, OpenError};
+pub use received::{Path, Received};
 pub use update::{Announced, end_of_rib};
 
 /// The number that stands for one of four bytes where there are only two (RFC 6793).

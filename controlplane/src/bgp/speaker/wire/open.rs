@@ -23,6 +23,20 @@ pub struct Open {
     pub extended_message: bool,
     /// What happens when the session ends (RFC 4724).
     pub graceful_restart: Option<GracefulRestart>,
+    /// Several routes for one destination, told apart by a number in front of each (RFC 7911). We never offer it, and read what
+    /// routers have agreed on with others.
+    pub add_path: Vec<AddPath>,
+}
+
+/// What a speaker does with path identifiers in one family (RFC 7911, section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddPath {
+    /// AFI and SAFI.
+    pub family: (u16, u8),
+    /// It can read them.
+    pub receives: bool,
+    /// It would write them.
+    pub sends: bool,
 }
 
 /// The graceful restart capability (RFC 4724, RFC 8538).
@@ -72,6 +86,13 @@ impl Open {
         if self.four_octet {
             put(65, &self.asn.to_be_bytes());
         }
+        if !self.add_path.is_empty() {
+            let one = |AddPath { family: (afi, safi), receives, sends }: &AddPath| {
+                let [high, low] = afi.to_be_bytes();
+                [high, low, *safi, u8::from(*receives) | u8::from(*sends) << 1]
+            };
+            put(69, self.add_path.iter().flat_map(one).collect::<Vec<u8>>().as_slice());
+        }
         let mut body = vec![4];
         body.extend(u16::try_from(self.asn).unwrap_or(AS_TRANS).to_be_bytes());
         body.extend(self.hold_time.to_be_bytes());
@@ -88,6 +109,24 @@ impl Open {
     /// # Errors
     /// What the other side is to be told (RFC 4271, section 6.2).
     pub fn decode(body: &[u8]) -> Result<Self, OpenError> {
+        let open = Self::read(body)?;
+        if open.asn == 0 {
+            return Err(Notification::new(2, 2));
+        }
+        if matches!(open.hold_time, 1 | 2) {
+            return Err(Notification::new(2, 6));
+        }
+        if open.router_id.is_unspecified() {
+            return Err(Notification::new(2, 3));
+        }
+        Ok(open)
+    }
+
+    /// The same of somebody else's, whose values are no matter of ours.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn read(body: &[u8]) -> Result<Self, OpenError> {
         let &[version, as_high, as_low, hold_high, hold_low, a, b, c, d, length, ref rest @ ..] = body else {
             return Err(Notification::new(1, 2));
         };
@@ -103,20 +142,12 @@ impl Open {
             route_refresh: false,
             extended_message: false,
             graceful_restart: None,
+            add_path: Vec::new(),
         };
         open.parameters(length, rest).ok_or(Notification::new(2, 0))??;
         if open.families.is_empty() {
             // Who says nothing of families speaks the one that there was before (RFC 4760, section 8).
             open.families.push((1, 1));
-        }
-        if open.asn == 0 {
-            return Err(Notification::new(2, 2));
-        }
-        if matches!(open.hold_time, 1 | 2) {
-            return Err(Notification::new(2, 6));
-        }
-        if open.router_id.is_unspecified() {
-            return Err(Notification::new(2, 3));
         }
         Ok(open)
     }
@@ -177,11 +208,22 @@ impl Open {
                     self.four_octet = true;
                     self.asn = u32::from_be_bytes([*a, *b, *c, *d]);
                 }
+                (69, families) => self.paths(families),
                 // What we do not know, or know in another form, is not there (RFC 5492, section 3).
                 _ => {}
             }
             rest = after;
         }
         rest.is_empty().then_some(())
+    }
+
+    /// Of a family that is named twice the last counts; what is neither to send nor to receive is not there (RFC 7911, section 4).
+    fn paths(&mut self, families: &[u8]) {
+        for four in families.chunks_exact(4) {
+            let &[high, low, safi, direction @ 1..=3] = four else { continue };
+            let family = (u16::from_be_bytes([high, low]), safi);
+            self.add_path.retain(|known| known.family != family);
+            self.add_path.push(AddPath { family, receives: direction & 1 != 0, sends: direction & 2 != 0 });
+        }
     }
 }

@@ -142,6 +142,7 @@ fn open() -> Open {
             time: 120,
             families: vec![(1, 133, true), (1, 1, false)],
         }),
+        add_path: Vec::new(),
     }
 }
 
