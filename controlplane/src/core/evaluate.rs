@@ -177,7 +177,10 @@ impl Core {
             let note = Note::new(TimelineKind::Attack, format!("severity {worse}, was {was}"));
             self.incidents.note(id, now, note, &mut step.writes);
         }
-        if !self.is_stopped() {
+        if self.is_stopped() {
+            // Nothing is begun; what was ended has ended, and the incident closes.
+            self.report_stages(id, now, step);
+        } else {
             self.run_stages(id, now, step);
         }
         self.note_effect(id, now, step);

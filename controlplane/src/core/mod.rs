@@ -245,7 +245,7 @@ pub struct Core {
     /// Where the runbooks of open incidents stand.
     progress: BTreeMap<IncidentId, Progress>,
     /// By incident and position of the stage: what was measured before it came into force.
-    before: BTreeMap<(IncidentId, usize), Before>,
+    before: BTreeMap<(IncidentId, String), Before>,
     meters: Meters,
     requests: BTreeMap<String, Request>,
     /// Messages that have ended and are kept for a while, with when that was.

@@ -53,15 +53,17 @@ impl Core {
         !plans.is_empty() && plans.iter().all(|(driver, spec)| self.is_limited_below(id, &stage.name, driver, spec))
     }
 
-    /// True when another stage has a rule for the same packets in force, which drops or limits them: of two such rules a
+    /// True when another stage has a rule for the same packets in force, which lets no more of them pass: of two such rules a
     /// router keeps one, and a budget need not pay for both.
     pub(super) fn is_limited_below(&self, id: IncidentId, stage: &str, driver: &DriverName, spec: &Spec) -> bool {
-        let Spec::FlowSpec { rule: wanted, .. } = spec else { return false };
+        let Spec::FlowSpec { rule, action } = spec else { return false };
         let mut others = self.ledger.of_incident(id).filter(|entry| {
-            entry.is_wanted() && entry.driver == *driver && entry.stage.as_deref().is_some_and(|other| other != stage)
+            // Somebody has it: what was only asked for limits nothing.
+            let is_there = entry.is_wanted() && entry.evidence.is_some();
+            is_there && entry.driver == *driver && entry.stage.as_deref().is_some_and(|other| other != stage)
         });
         others.any(|entry| match &entry.spec {
-            Spec::FlowSpec { rule, action } => rule == wanted && action.takes_away(),
+            Spec::FlowSpec { rule: its, action: lets } => its == rule && lets.lets_pass_no_more_than(action),
             _ => false,
         })
     }

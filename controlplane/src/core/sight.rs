@@ -23,16 +23,17 @@ pub(super) struct Before {
 }
 
 impl Core {
-    pub(super) fn remember_before(&mut self, id: IncidentId, at: usize, now: &Now) {
+    pub(super) fn remember_before(&mut self, id: IncidentId, stage: &str, now: &Now) {
         let Some(incident) = self.incidents.get(id) else { return };
         let goodput_ratio = self.meters.effect(incident).goodput_ratio;
-        self.before.insert((id, at), Before { at: *now, attack_bps: incident.rates.bps, goodput_ratio });
+        let before = Before { at: *now, attack_bps: incident.rates.bps, goodput_ratio };
+        self.before.insert((id, stage.to_owned()), before);
     }
 
     /// What is known of the effect of each stage.
     pub(super) fn sights(&self, id: IncidentId, now: &Now) -> Vec<Sight> {
         let (Some(runbook), Some(incident)) = (self.runbook(id), self.incidents.get(id)) else { return Vec::new() };
-        let sight = |(at, stage): (usize, &Stage)| {
+        let sight = |stage: &Stage| {
             if !stage.action.is_upstream() {
                 return Sight::default();
             }
@@ -44,7 +45,7 @@ impl Core {
                 taken.flatten().reduce(u64::saturating_add)
             };
             #[expect(clippy::cast_precision_loss, reason = "no link carries 2^53 bits per second")]
-            let report = match (taken, self.before.get(&(id, at))) {
+            let report = match (taken, self.before.get(&(id, stage.name.clone()))) {
                 (Some(0), _) => Report::Calm,
                 (Some(taken), Some(before)) if (taken as f64) < CALM_BELOW * before.attack_bps => Report::Calm,
                 (Some(_), Some(_)) => Report::Attack,
@@ -53,7 +54,7 @@ impl Core {
             };
             Sight { effective, report }
         };
-        runbook.stages.iter().enumerate().map(sight).collect()
+        runbook.stages.iter().map(sight).collect()
     }
 
     /// If clean traffic fell after a measure upstream came into force, and the attack goes on as it did, the measure goes. Only the
@@ -63,19 +64,15 @@ impl Core {
         let (Some(incident), Some(runbook)) = (self.incidents.get(id), self.runbook(id)) else { return };
         let Some(goodput) = self.meters.effect(incident).goodput_ratio else { return };
         let attack = incident.rates.bps;
-        let upstream = |at: usize| runbook.stages.get(at).filter(|stage| stage.action.is_upstream());
-        let newest = self
-            .before
-            .range((id, 0)..=(id, usize::MAX))
-            .filter_map(|((_, at), before)| Some((*at, before, upstream(*at)?)))
-            .max_by_key(|(_, before, _)| before.at.monotonic);
-        let Some((at, before, stage)) = newest else { return };
+        let upstream = runbook.stages.iter().enumerate().filter(|(_, stage)| stage.action.is_upstream());
+        let begun = upstream.filter_map(|(at, stage)| Some((at, self.before.get(&(id, stage.name.clone()))?, stage)));
+        let Some((at, before, stage)) = begun.max_by_key(|(_, before, _)| before.at.monotonic) else { return };
         let judged = (JUDGED_AFTER..=JUDGED_UNTIL).contains(&now.since(&before.at));
         let fell = before.goodput_ratio.is_some_and(|before| goodput < 0.5 * before);
         let goes_on = (0.9..=1.1).contains(&(attack / before.attack_bps));
         if judged && fell && goes_on {
             let name = stage.name.clone();
-            self.before.remove(&(id, at));
+            self.before.remove(&(id, name.clone()));
             self.end_stages(id, Some(&name), End::Reverted, now);
             self.drive(id, Input::Revert { stage: at }, now, step);
         }

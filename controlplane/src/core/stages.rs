@@ -128,7 +128,7 @@ impl Core {
         let stage = runbook.stages.get(at)?;
         match command {
             Command::Enter { change, ttl, .. } => {
-                self.remember_before(id, at, now);
+                self.remember_before(id, &stage.name, now);
                 let how = How { ttl: *ttl, down: false, instead_of: &[] };
                 let outcome = self.enter(id, runbook, at, &how, now, step)?;
                 Some((at, *change, outcome))
@@ -161,7 +161,7 @@ impl Core {
                 None
             }
             Command::Leave { change, .. } => {
-                self.before.remove(&(id, at));
+                self.before.remove(&(id, stage.name.clone()));
                 self.end_stages(id, Some(&stage.name), End::Retired, now);
                 let nothing_left = self.of_stage(id, &stage.name).next().is_none();
                 nothing_left.then_some((at, *change, Outcome::Ended))

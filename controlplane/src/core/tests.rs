@@ -82,6 +82,13 @@ fn opened(sequence: u64, host: u8, pps: f64) -> Input {
     Input::Events(vec![contract::Event { boot_id: "run".to_owned(), sequence, what, ..Default::default() }])
 }
 
+fn ended(sequence: u64, host: u8) -> Input {
+    let Input::Events(mut events) = opened(sequence, host, 0.0) else { unreachable!() };
+    let Some(What::AnomalyOpened(anomaly)) = events[0].what.take() else { unreachable!() };
+    events[0].what = Some(What::AnomalyEnded(anomaly));
+    Input::Events(events)
+}
+
 /// A core, what it has stored, and a driver that does all that it is told.
 struct Desk {
     core: Core,
@@ -171,6 +178,16 @@ impl Desk {
             Outcome::Mitigation { mitigation } => mitigation.id,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// A rule on another host for half a day.
+    fn add_rule(&mut self) {
+        let rule = FlowRule::to("203.0.113.9/32".parse().unwrap());
+        let spec = Spec::FlowSpec { rule, action: FlowAction::RateLimit { bps: 1_000_000 } };
+        let ttl = Duration::from_secs(12 * 3_600);
+        let (zone, reason) = (Some("web".to_owned()), "takes the only place".to_owned());
+        let add = Operation::Add { incident: None, zone, driver: None, spec: spec.into(), ttl, reason };
+        self.ask_as("ann", "a rule", add).unwrap();
     }
 
     fn entry(&self, id: MitigationId) -> &Mitigation {
@@ -571,12 +588,7 @@ fn while_nothing_tells_an_attack_from_the_rest_a_host_is_limited_and_a_network_i
 fn what_cannot_be_stepped_down_for_lack_of_room_goes_on_and_is_renewed() {
     let text = CONFIG.replace("[guardrails]", "[guardrails]\nmax_flowspec_rules = 1");
     let mut desk = Desk::new(&text);
-    let rule = FlowRule::to("203.0.113.9/32".parse().unwrap());
-    let spec = Spec::FlowSpec { rule, action: FlowAction::RateLimit { bps: 1_000_000 } };
-    let ttl = Duration::from_secs(12 * 3_600);
-    let (zone, reason) = (Some("web".to_owned()), "takes the only place".to_owned());
-    desk.ask_as("ann", "1", Operation::Add { incident: None, zone, driver: None, spec: spec.into(), ttl, reason })
-        .unwrap();
+    desk.add_rule();
     desk.give(opened(1, 7, 5e5));
     desk.pass(2);
     let blackhole = desk.wanted()[0].id;
@@ -632,4 +644,91 @@ fn stepping_down_needs_no_room_for_what_goes_in_its_place() {
     desk.pass(600);
     assert!(!desk.entry(dropped).is_wanted(), "{}", desk.timeline());
     assert!(!desk.timeline().contains("max_flowspec_rules"), "{}", desk.timeline());
+}
+
+#[test]
+fn an_approval_is_for_what_was_asked_and_for_nothing_that_a_reload_puts_in_its_place() {
+    let asks = |action: &str| {
+        CONFIG.replace(
+            "action = { blackhole = { announcers = [\"core-a\"] } }",
+            &format!("action = {{ {action} = {{ announcers = [\"core-a\"] }} }}\napprove = {{ roles = [\"operator\"], within = \"1h\", otherwise = \"skip\" }}"),
+        )
+    };
+    // What is in force by the yes ends, and what takes its place waits for another.
+    let mut desk = Desk::new(&asks("flowspec"));
+    desk.give(opened(1, 7, 5e5));
+    desk.pass(2);
+    approve(&mut desk, "ann");
+    let rule = desk.wanted()[0].id;
+    desk.configure(&asks("blackhole"));
+    desk.pass(100);
+    assert!(!desk.entry(rule).is_wanted() && desk.wanted().is_empty(), "{}", desk.timeline());
+    assert!(matches!(desk.stage().state, StageState::Waiting { .. }), "{:?}", desk.stage());
+    // So does what a guardrail has refused.
+    let text = asks("flowspec").replace("[guardrails]", "[guardrails]\nmax_flowspec_rules = 1");
+    let mut desk = Desk::new(&text);
+    desk.add_rule();
+    desk.give(opened(1, 7, 5e5));
+    desk.pass(2);
+    approve(&mut desk, "ann");
+    assert!(desk.timeline().contains("max_flowspec_rules"), "{}", desk.timeline());
+    desk.configure(&asks("blackhole"));
+    desk.pass(100);
+    assert!(desk.wanted().is_empty(), "{}", desk.timeline());
+    assert!(matches!(desk.stage().state, StageState::Waiting { .. }), "{:?}", desk.stage());
+    // What says the same in other words is the same.
+    desk.configure(&asks("blackhole").replace("within = \"1h\"", "within = \"60m\""));
+    assert!(matches!(desk.stage().state, StageState::Waiting { .. }), "{:?}", desk.stage());
+}
+
+#[test]
+fn with_the_kill_switch_on_incidents_close() {
+    let mut desk = Desk::new(CONFIG);
+    desk.give(opened(1, 7, 5e5));
+    desk.pass(2);
+    assert_eq!(desk.wanted().len(), 1);
+    desk.ask_as("ann", "1", kill_switch(true)).unwrap();
+    desk.give(ended(2, 7));
+    desk.pass(10);
+    // The driver is asked what is left of it.
+    let driver = DriverName("core-a".to_owned());
+    for round in 1..100 {
+        desk.give(Input::Observed { driver: driver.clone(), round, result: Ok(Vec::new()) });
+    }
+    desk.pass(100);
+    assert_eq!(desk.core.incidents().open_count(), 0, "{}", desk.timeline());
+}
+
+#[test]
+fn a_lower_rule_that_lets_more_pass_takes_nothing_in_the_place_of_a_blackhole() {
+    let text = CONFIG.replace(
+        "[[runbook.stage]]\n",
+        "[[runbook.stage]]\nname = \"limit\"\nwhen = \"attack.pps > 1000.0\"\nfor = \"0s\"\n\
+         action = { flowspec = { announcers = [\"core-a\"], rate = \"1Gbps\" } }\nttl = \"5m\"\n[[runbook.stage]]\n",
+    );
+    let mut desk = Desk::new(&text);
+    desk.give(opened(1, 7, 5e5));
+    desk.pass(2);
+    desk.give(opened(2, 7, 10.0));
+    while !desk.timeline().contains("stage edge is stepped down") {
+        desk.pass(1);
+        assert!(desk.seconds < 300, "{}", desk.timeline());
+    }
+    let limits: Vec<&Spec> = desk.wanted().iter().map(|entry| &entry.spec).collect();
+    let limits: Vec<String> = limits.into_iter().map(ToString::to_string).collect();
+    let of = |rate: u64| format!("flowspec to 203.0.113.7/32: limit {rate} bps");
+    assert_eq!(limits, [of(1_000_000_000), of(10_000_000)], "{}", desk.timeline());
+}
+
+#[test]
+fn what_nobody_can_judge_ends_some_day() {
+    let text = CONFIG.replace("[guardrails]", "[guardrails]\nmax_ttl = \"10m\"");
+    let mut desk = Desk::new(&text);
+    desk.give(opened(1, 7, 5e5));
+    desk.pass(2);
+    desk.give(Input::Disconnected);
+    desk.pass(300);
+    assert_eq!(desk.wanted().len(), 1, "it is renewed while it may be needed: {}", desk.timeline());
+    desk.pass(700);
+    assert!(desk.wanted().is_empty(), "{}", desk.timeline());
 }

@@ -142,9 +142,14 @@ pub enum FlowAction {
 }
 
 impl FlowAction {
-    /// True when not everything passes.
-    pub const fn takes_away(&self) -> bool {
-        matches!(self, Self::Drop | Self::RateLimit { .. } | Self::RateLimitPackets { .. })
+    /// True when that is so, and known: packets and bits cannot be compared.
+    pub const fn lets_pass_no_more_than(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Drop, _) => true,
+            (Self::RateLimit { bps }, Self::RateLimit { bps: most }) => *bps <= *most,
+            (Self::RateLimitPackets { pps }, Self::RateLimitPackets { pps: most }) => *pps <= *most,
+            _ => false,
+        }
     }
 }
 

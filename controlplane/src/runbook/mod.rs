@@ -54,6 +54,8 @@ pub struct Stage {
     pub min_hold: Duration,
     /// What its mitigations are given at a time.
     pub ttl: Duration,
+    /// While nobody knows whether its condition holds, they are given more time for so long: `max_ttl`.
+    pub unjudged: Duration,
     /// What it does.
     pub action: Action,
     /// Who has to say yes first.
@@ -94,6 +96,11 @@ impl Stage {
     /// Between two changes of the stage lies at least this.
     pub fn pace(&self) -> Duration {
         self.hold.max(self.calm).max(self.min_hold)
+    }
+
+    /// What people say yes to. Where a version writes that in another way, it is another: then they are asked again.
+    pub fn subject(&self) -> String {
+        format!("{:?} {:?}", self.action, self.approve)
     }
 
     /// True when there is something to withdraw.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Runbook;
 use super::condition::{StageView, Verdict};
+use super::{Runbook, Stage};
 use crate::clock::{Now, nanoseconds};
 
 /// Where a runbook stands. Stored with its incident after each step that gave a command.
@@ -28,6 +28,9 @@ pub struct Progress {
 pub struct StageProgress {
     /// Name of the stage.
     pub name: String,
+    /// What it does, and who has to agree to that; none: stored by a version that did not keep it.
+    #[serde(default)]
+    subject: Option<String>,
     /// Where it stands.
     pub state: StageState,
     /// What its condition said last.
@@ -38,6 +41,9 @@ pub struct StageProgress {
     pub(super) falsehood_ns: u64,
     /// The same while the receiver reported calm.
     pub(super) reported_ns: u64,
+    /// For how long it has not been known at all.
+    #[serde(default)]
+    pub(super) unknown_ns: u64,
     /// When it was last entered, left or stepped.
     pub(super) changed: Option<Now>,
     /// The number of that change.
@@ -148,17 +154,23 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 impl Progress {
     /// At the foot of the ladder.
     pub fn new(runbook: &Runbook) -> Self {
-        let stages = runbook.stages.iter().map(|stage| StageProgress::new(&stage.name)).collect();
+        let stages = runbook.stages.iter().map(StageProgress::new).collect();
         Self { runbook: runbook.name.clone(), stages, changes: 0, ending: false, measured: None }
     }
 
-    /// Goes on with a runbook that may have been changed meanwhile. Stages are known by their names; those that are gone
-    /// and may be in force are returned, for their mitigations have to be withdrawn.
+    /// Goes on with a runbook that may have been changed meanwhile. Stages are known by their names and by what they do: an
+    /// approval is for that, and nothing else. Those that are gone and may be in force are returned, for their mitigations have to
+    /// be withdrawn.
     pub fn adopt(&mut self, runbook: &Runbook) -> Vec<String> {
         let mut before = std::mem::take(&mut self.stages);
         for stage in &runbook.stages {
-            let known = before.iter().position(|progress| progress.name == stage.name);
-            self.stages.push(known.map_or_else(|| StageProgress::new(&stage.name), |at| before.remove(at)));
+            let is_it = |progress: &StageProgress| {
+                progress.name == stage.name
+                    && progress.subject.as_ref().is_none_or(|subject| *subject == stage.subject())
+            };
+            let known = before.iter().position(is_it);
+            let known = known.map_or_else(|| StageProgress::new(stage), |at| before.remove(at));
+            self.stages.push(StageProgress { subject: Some(stage.subject()), ..known });
         }
         self.runbook.clone_from(&runbook.name);
         before.into_iter().filter(|stage| stage.state.may_be_in_force()).map(|stage| stage.name).collect()
@@ -200,14 +212,16 @@ impl Progress {
 }
 
 impl StageProgress {
-    fn new(name: &str) -> Self {
+    fn new(stage: &Stage) -> Self {
         Self {
-            name: name.to_owned(),
+            name: stage.name.clone(),
+            subject: Some(stage.subject()),
             state: StageState::Idle,
             verdict: Verdict::Unknown,
             truth_ns: 0,
             falsehood_ns: 0,
             reported_ns: 0,
+            unknown_ns: 0,
             changed: None,
             change: 0,
             given: None,
@@ -288,6 +302,8 @@ impl StageProgress {
             // Not known is neither: what was counted stays, and nothing is added.
             Verdict::Unknown => {}
         }
+        let unknown = if verdict == Verdict::Unknown { passed } else { 0 };
+        self.unknown_ns = if held { self.unknown_ns.saturating_add(unknown) } else { 0 };
         self.verdict = verdict;
     }
 

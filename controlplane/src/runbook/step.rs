@@ -423,7 +423,9 @@ impl<'a> Step<'a> {
                 StageState::Entering { .. } | StageState::Active { .. } | StageState::Probing { .. }
             );
             let due = state.given.is_some_and(|given| self.now.since(&given) >= stage.ttl - stage.ttl / 3);
-            if kept && due && stage.has_mitigation() {
+            // Whatever nobody can judge ends some day.
+            let is_judged = Duration::from_nanos(state.unknown_ns) < stage.unjudged;
+            if kept && due && is_judged && stage.has_mitigation() {
                 self.commands.push(renewal(at, stage, state, *self.now));
             }
         }
