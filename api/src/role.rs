@@ -50,6 +50,15 @@ impl Role {
         self as usize
     }
 
+    /// The protocol of all its packets, as IP numbers it; none where they may have several.
+    pub const fn protocol(self) -> Option<u8> {
+        match self {
+            Self::Syn | Self::OutOfState | Self::UnsolicitedSynAck | Self::Request => Some(6),
+            Self::UdpOpen | Self::UdpUnserved | Self::UnsolicitedResponse => Some(17),
+            Self::IcmpOther | Self::LaterFragment | Self::OtherProtocol | Self::Malformed | Self::Established => None,
+        }
+    }
+
     /// The set of this role alone.
     pub const fn set(self) -> RoleSet {
         RoleSet(1 << self as u16)
@@ -103,6 +112,12 @@ impl RoleSet {
     #[must_use]
     pub const fn without(self, role: Role) -> Self {
         Self(self.0 & !role.set().0)
+    }
+
+    /// The protocol of all its packets; none where they may have several.
+    pub fn protocol(self) -> Option<u8> {
+        let first = self.iter().next()?.protocol();
+        first.filter(|_| self.iter().all(|role| role.protocol() == first))
     }
 
     /// True when there is none.

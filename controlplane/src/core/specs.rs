@@ -7,6 +7,7 @@ use levee_api::address_set::SetAction;
 use levee_api::config::{Action, BlackholeDirection, Divert, FlowSpec, FlowSpecAction, Via};
 use levee_api::filter::{self, Rule};
 use levee_api::grpc::{FilterRequest, v1};
+use levee_api::lane::Lane;
 use levee_api::prefix::Prefix;
 use levee_api::role::RoleSet;
 
@@ -244,5 +245,8 @@ fn filtered(filter: &v1::Filter, prefix: Prefix) -> Option<(Rule, Prefix, bool, 
         filter::Action::Drop => !request.roles.is_empty() && request.roles != RoleSet::ALL,
         filter::Action::Limit { .. } | filter::Action::Challenge { .. } | filter::Action::BlockSource { .. } => true,
     };
-    Some((request.rule, target, by_role, filter.hits))
+    // Routers know no roles, but what these say of the protocol: without it a rule could not name ports.
+    let Rule { matches, pattern, except } = request.rule;
+    let matches = request.roles.protocol().map_or(matches, |protocol| matches.exact(Lane::Protocol, protocol.into()));
+    Some((Rule { matches, pattern, except }, target, by_role, filter.hits))
 }

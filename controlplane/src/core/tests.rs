@@ -9,11 +9,11 @@ use levee_api::grpc::dataplane::v1 as contract;
 use levee_api::grpc::dataplane::v1::event::What;
 use levee_api::grpc::{FilterRequest, v1};
 use levee_api::lane::Lane;
-use levee_api::role::RoleSet;
+use levee_api::role::{Role, RoleSet};
 use levee_api::time::Timestamp;
 
 use super::*;
-use crate::actor::Role;
+use crate::actor::Role as Rank;
 use crate::clock::{BootId, UnixTime};
 use crate::ledger::{
     Direction, FilterSpec, FlowAction, FlowRule, Kind, Mitigation, Outcome as End, Spec, State as LedgerState,
@@ -155,7 +155,7 @@ impl Desk {
     }
 
     fn ask_as(&mut self, name: &str, request_id: &str, operation: Operation) -> Result<Outcome, Refused> {
-        let actor = Actor::Operator { name: name.to_owned(), role: Role::Admin };
+        let actor = Actor::Operator { name: name.to_owned(), role: Rank::Admin };
         let digest = format!("{operation:?}");
         let asked =
             Asked { ticket: 1, actor, request_id: request_id.to_owned(), digest, validate_only: false, operation };
@@ -347,7 +347,7 @@ fn what_people_asked_for_stays_in_a_zone_that_only_watches() {
 #[test]
 fn something_done_outside_is_answered_once_and_asked_again_not_done_again() {
     let mut desk = Desk::new(CONFIG);
-    let actor = Actor::Operator { name: "ann".to_owned(), role: Role::Admin };
+    let actor = Actor::Operator { name: "ann".to_owned(), role: Rank::Admin };
     let asked = |digest: &str| Asked {
         ticket: 7,
         actor: actor.clone(),
@@ -487,7 +487,7 @@ fn what_is_kept_has_a_limit_by_number_the_oldest_goes_first_and_that_is_told() {
 fn asked_upstream(
     config: &str,
     target: &str,
-    filter: Option<HeaderBox>,
+    filter: Option<FilterRequest>,
     office: Option<FilterRequest>,
 ) -> (Vec<FlowAction>, Desk) {
     let drop = "action = { flowspec = { announcers = [\"core-a\"], prefer = \"drop\" } }";
@@ -522,8 +522,8 @@ fn asked_upstream(
         ..Default::default()
     };
     let mut events = vec![event(1, What::AnomalyOpened(anomaly))];
-    if let Some(matches) = filter {
-        let request = FilterRequest { target, ..request(Rule::of(matches), filter::Action::Drop) };
+    if let Some(filter) = filter {
+        let request = FilterRequest { target, ..filter };
         let filter = v1::Filter { id: 3, request: Some((&request).into()), ..Default::default() };
         events.push(event(2, What::FilterInstalled(filter)));
     }
@@ -548,6 +548,10 @@ fn request(rule: Rule, action: filter::Action) -> FilterRequest {
     }
 }
 
+fn drops(matches: HeaderBox) -> FilterRequest {
+    request(Rule::of(matches), filter::Action::Drop)
+}
+
 fn dns() -> HeaderBox {
     HeaderBox::any().exact(Lane::Protocol, 17).port(Side::Source, 53, 53)
 }
@@ -559,18 +563,29 @@ fn a_rule_upstream_drops_only_what_nothing_here_lets_pass() {
         assert_eq!(actions.len(), 1, "{}", desk.timeline());
         matches!(actions[0], FlowAction::RateLimit { .. })
     };
-    assert!(!limited(asked_upstream(CONFIG, "203.0.113.7", Some(dns()), None)));
+    assert!(!limited(asked_upstream(CONFIG, "203.0.113.7", Some(drops(dns())), None)));
     for more in ["prefixes = [\"192.0.2.0/24\"]", "files = [\"/etc/levee/office\"]"] {
-        assert!(limited(asked_upstream(&set(more), "203.0.113.7", Some(dns()), None)), "{more}");
+        assert!(limited(asked_upstream(&set(more), "203.0.113.7", Some(drops(dns())), None)), "{more}");
     }
     let of_others = "prefixes = [\"2001:db8::/32\"]";
-    assert!(!limited(asked_upstream(&set(of_others), "203.0.113.7", Some(dns()), None)));
+    assert!(!limited(asked_upstream(&set(of_others), "203.0.113.7", Some(drops(dns())), None)));
     let elsewhere = dns().prefix(Side::Source, "198.51.100.0/24".parse().unwrap());
     let office = "prefixes = [\"192.0.2.0/24\"]";
-    assert!(!limited(asked_upstream(&set(office), "203.0.113.7", Some(elsewhere), None)), "another source");
+    assert!(!limited(asked_upstream(&set(office), "203.0.113.7", Some(drops(elsewhere)), None)), "another source");
     let pass = request(Rule::of(HeaderBox::any().exact(Lane::Protocol, 17)), filter::Action::Pass);
     let pass = FilterRequest { owner: "operator".to_owned(), ..pass };
-    assert!(limited(asked_upstream(CONFIG, "203.0.113.7", Some(dns()), Some(pass))));
+    assert!(limited(asked_upstream(CONFIG, "203.0.113.7", Some(drops(dns())), Some(pass))));
+}
+
+#[test]
+fn a_rule_upstream_has_the_protocol_that_the_role_of_a_filter_says() {
+    // As the reflex writes it: no protocol, for all packets of the role have one.
+    let ports = HeaderBox::any().port(Side::Source, 53, 53);
+    let roles = Role::UnsolicitedResponse.set();
+    let filter = FilterRequest { roles, ..request(Rule::of(ports), filter::Action::Drop) };
+    let (_, desk) = asked_upstream(CONFIG, "203.0.113.7", Some(filter), None);
+    let specs: Vec<String> = desk.wanted().iter().map(|entry| entry.spec.to_string()).collect();
+    assert_eq!(specs, ["flowspec to 203.0.113.7/32 protocol 17 source port 53: limit 10000000 bps"]);
 }
 
 #[test]
@@ -580,7 +595,7 @@ fn while_nothing_tells_an_attack_from_the_rest_a_host_is_limited_and_a_network_i
     let (actions, desk) = asked_upstream(CONFIG, "203.0.113.0/24", None, None);
     assert_eq!(actions, []);
     assert!(desk.timeline().contains("nothing tells the attack on 203.0.113.0/24"), "{}", desk.timeline());
-    let (actions, _) = asked_upstream(CONFIG, "203.0.113.0/24", Some(dns()), None);
+    let (actions, _) = asked_upstream(CONFIG, "203.0.113.0/24", Some(drops(dns())), None);
     assert!(matches!(actions[..], [FlowAction::Drop]), "{actions:?}");
 }
 
@@ -637,7 +652,7 @@ fn what_a_lower_stage_limits_already_is_limited_by_it_when_a_blackhole_is_steppe
 #[test]
 fn stepping_down_needs_no_room_for_what_goes_in_its_place() {
     let text = CONFIG.replace("[guardrails]", "[guardrails]\nmax_flowspec_rules = 1");
-    let (actions, mut desk) = asked_upstream(&text, "203.0.113.7", Some(dns()), None);
+    let (actions, mut desk) = asked_upstream(&text, "203.0.113.7", Some(drops(dns())), None);
     assert_eq!(actions, [FlowAction::Drop]);
     let dropped = desk.wanted()[0].id;
     desk.give(opened(3, 7, 10.0));

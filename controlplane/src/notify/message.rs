@@ -108,6 +108,11 @@ impl Topic {
         Self::Attention,
     ];
 
+    /// True when somebody has to do something.
+    pub const fn is_urgent(self) -> bool {
+        matches!(self, Self::ApprovalAsked | Self::Attention)
+    }
+
     /// As it is stored and sent.
     pub const fn name(self) -> &'static str {
         match self {

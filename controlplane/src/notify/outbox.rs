@@ -2,10 +2,10 @@
 //!
 //! A message is stored with the change that it tells of, in one batch, so that neither is without the other; it stays in
 //! the store until the receiver has taken it or it was given up. Per channel one message is under way at a time, the
-//! oldest first; within an incident a message waits for those before it, while other incidents go past one that is being
+//! oldest first but for what somebody has to decide; within an incident a message waits for those before it, while other incidents go past one that is being
 //! tried again. A receiver may get a message twice (the process was killed after the sending), and knows it by its id.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use siphasher::sip::SipHasher13;
 
 use super::{DeliveryError, Ended, How, Message, MessageId};
 use crate::clock::Now;
+use crate::ledger::IncidentId;
 use crate::store::Write;
 
 /// What a channel takes.
@@ -286,7 +287,14 @@ impl Channel {
         if self.under_way.is_some() || self.gone.is_some() || self.tokens < 1.0 {
             return None;
         }
-        let (place, message) = self.candidates().find(|(_, message)| wait(message, now).is_zero())?;
+        // Whoever has to decide is told first, and before that what else there is of the same incident.
+        let urgent = self.waiting.values().filter(|message| message.topic.is_urgent());
+        let urgent: BTreeSet<IncidentId> = urgent.filter_map(|message| message.incident).collect();
+        let can_wait = |message: &Message| {
+            !message.topic.is_urgent() && message.incident.is_none_or(|incident| !urgent.contains(&incident))
+        };
+        let ready = self.candidates().filter(|(_, message)| wait(message, now).is_zero());
+        let (place, message) = ready.min_by_key(|(_, message)| can_wait(message))?;
         let (place, message) = (place.clone(), message.clone());
         self.tokens -= 1.0;
         self.under_way = Some(place);

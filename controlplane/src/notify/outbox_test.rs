@@ -276,3 +276,17 @@ fn a_channel_that_takes_nothing_is_a_trouble_until_it_takes_something() {
     let channel = outbox.channels().next().unwrap();
     assert_eq!((channel.trouble, channel.waiting, channel.delivered, channel.failed), (None, 0, 1, 3));
 }
+
+#[test]
+fn what_somebody_has_to_decide_does_not_wait_behind_what_is_only_told() {
+    let mut outbox = outbox(&[("noc", 6)]);
+    for incident in 1..100 {
+        outbox.add(message("noc", Some(incident), 1, 0.0));
+    }
+    outbox.add(Message { topic: Topic::ApprovalAsked, ..message("noc", Some(50), 2, 1.0) });
+    assert_eq!(due_ids(&mut outbox, 2.0), ["noc/50/1"], "order is kept within an incident");
+    outbox.sent(&id("noc/50/1"), &at(2.0));
+    assert_eq!(due_ids(&mut outbox, 20.0), ["noc/50/2"]);
+    outbox.sent(&id("noc/50/2"), &at(20.0));
+    assert_eq!(due_ids(&mut outbox, 40.0), ["noc/1/1"]);
+}
