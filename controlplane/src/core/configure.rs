@@ -19,8 +19,15 @@ impl Core {
         self.ledger.rename(&policy.config.appliance.name);
         self.policy = policy;
         let open: Vec<IncidentId> = self.incidents.open().collect();
-        for id in open {
-            self.follow_runbook(id, now, step);
+        for id in &open {
+            self.follow_runbook(*id, now, step);
+        }
+        if self.is_stopped() {
+            // The store may not have taken more of it than that everything was stopped.
+            self.end_all(now);
+            for id in open {
+                self.end_runbook(id, true, now, step);
+            }
         }
         self.end_what_is_forbidden(now, step);
         self.shorten(now, step);

@@ -331,7 +331,7 @@ impl Core {
         ended
     }
 
-    fn end_all(&mut self, now: &Now) -> u64 {
+    pub(super) fn end_all(&mut self, now: &Now) -> u64 {
         let wanted: Vec<MitigationId> =
             self.ledger.live().filter(|entry| entry.is_wanted()).map(|entry| entry.id).collect();
         for id in &wanted {

@@ -697,6 +697,22 @@ fn an_approval_is_for_what_was_asked_and_for_nothing_that_a_reload_puts_in_its_p
 }
 
 #[test]
+fn a_store_that_knows_of_the_kill_switch_and_not_of_what_it_has_ended_begins_nothing() {
+    let mut desk = Desk::new(CONFIG);
+    desk.give(opened(1, 7, 5e5));
+    desk.pass(2);
+    assert_eq!(desk.wanted().len(), 1);
+    desk.stored.kill_switch =
+        Some(KillSwitch { engaged: true, by: Actor::levee("test"), at: at(100), reason: String::new() });
+    let mut desk = desk.restart(CONFIG);
+    desk.configure(CONFIG);
+    let driver = DriverName("core-a".to_owned());
+    desk.give(Input::Observed { driver, round: 1, result: Ok(Vec::new()) });
+    desk.pass(10);
+    assert_eq!((desk.wanted().len(), desk.applied.len()), (0, 0), "{}", desk.timeline());
+}
+
+#[test]
 fn with_the_kill_switch_on_incidents_close() {
     let mut desk = Desk::new(CONFIG);
     desk.give(opened(1, 7, 5e5));

@@ -45,20 +45,34 @@ impl World {
         };
         let asked = again.or_else(|| {
             let operation = self.wish(some)?;
-            self.operators.asked += 1;
-            let name = PEOPLE[some % PEOPLE.len()].to_owned();
-            Some(Asked {
-                ticket: self.operators.asked,
-                actor: Actor::Operator { name, role: Role::Approver },
-                request_id: format!("request-{}", self.operators.asked),
-                digest: format!("{operation:?}"),
-                validate_only: self.chance.percent(10),
-                operation,
-            })
+            let validate_only = self.chance.percent(10);
+            Some(Asked { validate_only, ..self.request(PEOPLE[some % PEOPLE.len()], operation) })
         });
         if let Some(asked) = asked {
-            self.operators.waiting.insert(asked.ticket, asked.clone());
-            self.feed(Input::Change(Box::new(asked)));
+            self.send(asked);
+        }
+    }
+
+    /// Somebody asks for this.
+    pub(crate) fn ask_for(&mut self, operation: Operation) {
+        let asked = self.request(PEOPLE[0], operation);
+        self.send(asked);
+    }
+
+    fn send(&mut self, asked: Asked) {
+        self.operators.waiting.insert(asked.ticket, asked.clone());
+        self.feed(Input::Change(Box::new(asked)));
+    }
+
+    fn request(&mut self, name: &str, operation: Operation) -> Asked {
+        self.operators.asked += 1;
+        Asked {
+            ticket: self.operators.asked,
+            actor: Actor::Operator { name: name.to_owned(), role: Role::Approver },
+            request_id: format!("request-{}", self.operators.asked),
+            digest: format!("{operation:?}"),
+            validate_only: false,
+            operation,
         }
     }
 

@@ -3,6 +3,7 @@
 use levee_api::filter::Target;
 use levee_controlplane::actor::Actor;
 use levee_controlplane::core::Input;
+use levee_controlplane::server::link::Operation;
 use levee_controlplane::store::{Contents, Disk, Fault};
 
 use crate::bug::Bug;
@@ -40,6 +41,10 @@ impl World {
                 let fault = if self.chance.percent(50) { Fault::Full } else { Fault::Fails };
                 for later in 0..self.chance.between(1, 8) {
                     self.disk.fault_at(commits + later, fault);
+                }
+                if self.chance.percent(20) {
+                    // That is when somebody stops everything.
+                    self.ask_for(Operation::KillSwitch { on: true, reason: "emergency".to_owned() });
                 }
             }
             5 if self.bug == Some(Bug::Unsynced) => {
