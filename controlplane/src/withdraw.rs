@@ -17,6 +17,7 @@ use levee_api::config::{Config, ConfigError};
 use crate::actor::Actor;
 use crate::clock::Now;
 use crate::config_check::INVALID;
+use crate::configuration::last_in_force;
 use crate::driver::{Driver, DriverName, Guard, OperationKey, OwnerTag, configured};
 use crate::ledger::{Mitigation, MitigationId, Outcome, Spec, State, past_end};
 use crate::store::{Contents, KillSwitch, SqliteStore, Store, StoreError, Write};
@@ -91,7 +92,16 @@ fn with_config(
     path: &Path,
     work: impl FnOnce(&Config, &tokio::runtime::Runtime, &Now) -> Result<Report, String>,
 ) -> Result<Result<Report, String>, ConfigError> {
-    let config = Config::load(path)?;
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => match last_in_force(path, std::env::var_os("STATE_DIRECTORY").as_deref()) {
+            Some(config) => {
+                tracing::warn!("going by what was in force before the file, which is no good: {error}");
+                config
+            }
+            None => return Err(error),
+        },
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let started = runtime.and_then(|runtime| Ok((runtime, SystemClock::new()?)));
     Ok(started

@@ -14,4 +14,4 @@ pub use diff::{Change, Effect, compare, diff};
 pub use in_force::{InForce, ReloadError, Reloaded, Started, TrialOver};
 pub use migrate::{MigrateError, Migrated, migrate, migrate_text};
 pub use plan::{Lacking, Plan};
-pub use state_folder::state_folder;
+pub use state_folder::{last_in_force, state_folder};

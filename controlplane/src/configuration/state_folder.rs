@@ -20,12 +20,16 @@ pub fn state_folder(path: &Path, of_service: Option<&OsStr>) -> Result<PathBuf, 
         Ok((config, _)) => return Ok(of(&config)),
         Err(error) => error,
     };
+    last_in_force(path, of_service).map(|config| of(&config)).ok_or(error)
+}
+
+/// What was in force when the file was good.
+pub fn last_in_force(path: &Path, of_service: Option<&OsStr>) -> Option<Config> {
     // Several folders of one service are separated by colons.
     let named = of_service.and_then(OsStr::to_str).unwrap_or_default().split(':').map(PathBuf::from);
-    let mut candidates = said_by(path).into_iter().chain(named);
-    let was_in_force =
-        |folder: &PathBuf| in_force::confirmed(path, folder).is_some_and(|config| of(&config) == *folder);
-    candidates.find(was_in_force).ok_or(error)
+    let usual = levee_api::config::Appliance::default().state_dir.join("controlplane");
+    let mut candidates = said_by(path).into_iter().chain(named).chain([usual]);
+    candidates.find_map(|folder| in_force::confirmed(path, &folder).filter(|config| of(config) == folder))
 }
 
 fn of(config: &Config) -> PathBuf {

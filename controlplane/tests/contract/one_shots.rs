@@ -209,3 +209,20 @@ fn a_configuration_that_is_not_valid_is_status_78() {
         assert!(status == 78 && told.contains("colour"), "{status} {told}");
     }
 }
+
+#[tokio::test]
+async fn a_file_that_is_no_good_stops_neither_of_them() {
+    let site = Site::new();
+    let _world = site.place.start();
+    site.apply(&[1]).await;
+    let config = site.place.folder.path().join("levee.toml");
+    let now = SystemClock::new().unwrap().now();
+    site.store().commit(&[Write::PutMitigation(mitigation(1, now, HOUR))]).unwrap();
+    levee_controlplane::configuration::InForce::start(&config, &site.state(), &now).unwrap();
+    std::fs::write(&config, file_for(&site.place.socket()).replace("prefixes", "prefxies")).unwrap();
+    for one_shot in ["sweep", "withdraw-all"] {
+        let (status, told) = site.run(one_shot);
+        assert!(status == 0 && told.contains("what was in force before the file"), "{status} {told}");
+    }
+    assert_eq!(site.in_force().await, [0; 0]);
+}
