@@ -36,6 +36,10 @@ pub enum Effect {
     ControlplaneRestart,
     /// When the dataplane starts the next time.
     DataplaneRestart,
+    /// With the reload as far as the control plane goes; the dataplane keeps to what it was started with.
+    DataplaneLater,
+    /// When both have started again: they share it.
+    BothRestart,
 }
 
 /// What is different between two valid texts: not what is only written in another way.
@@ -45,10 +49,17 @@ pub fn compare(before: &str, after: &str) -> Vec<Change> {
     let (first, second) = (read(before), read(after));
     let mut found = Vec::new();
     tables(&mut found, &[], "", &first, &second);
-    if let Some(meaning) = Meaning::of(before, after, found.len()) {
-        found.retain(|found| !meaning.is_same(&found.path));
-    }
+    let meaning = Meaning::of(before, after, found.len());
+    found.retain(|found| match found.path[..] {
+        // Under a ceiling both may mean the same, until that is raised.
+        ["zone", _, "mode"] => mode(found.change.before.as_deref()) != mode(found.change.after.as_deref()),
+        _ => !meaning.as_ref().is_some_and(|meaning| meaning.is_same(&found.path)),
+    });
     found.into_iter().map(|found| found.change).collect()
+}
+
+fn mode(written: Option<&str>) -> &str {
+    written.unwrap_or("\"monitor\"")
 }
 
 /// A change, and the keys and names that lead to it.
@@ -91,6 +102,8 @@ impl fmt::Display for Change {
             Effect::AtOnce => Ok(()),
             Effect::ControlplaneRestart => f.write_str(" (when the control plane restarts)"),
             Effect::DataplaneRestart => f.write_str(" (when the dataplane restarts)"),
+            Effect::DataplaneLater => f.write_str(" (in the control plane at once, in the dataplane when it restarts)"),
+            Effect::BothRestart => f.write_str(" (when both processes restart)"),
         }
     }
 }
@@ -137,8 +150,9 @@ fn values<'t>(
         return order(changes, path, place, &before, &after);
     }
     let text = |value: &Value| value.to_string();
+    let effect = effect(path, before, after);
     let (before, after) = (before.map(text), after.map(text));
-    let change = Change { place: place.to_owned(), before, after, effect: effect(path) };
+    let change = Change { place: place.to_owned(), before, after, effect };
     changes.push(Found { change, path: path.to_vec() });
 }
 
@@ -162,7 +176,7 @@ fn order<'t>(
     let (from, to) = (common(before, after), common(after, before));
     if path.last() == Some(&"stage") && from != to {
         let (before, after) = (Some(from.join(", ")), Some(to.join(", ")));
-        let change = Change { place: within(place, "order"), before, after, effect: effect(path) };
+        let change = Change { place: within(place, "order"), before, after, effect: effect(path, None, None) };
         changes.push(Found { change, path: path.iter().copied().chain(["order"]).collect() });
     }
 }
@@ -179,12 +193,23 @@ fn within(place: &str, key: &str) -> String {
     if place.is_empty() { key.to_owned() } else { format!("{place}: {key}") }
 }
 
-fn effect(path: &[&str]) -> Effect {
+/// The dataplane keeps to the limits of the file that it was started with, and is handed zones, their modes and what is
+/// protected besides.
+fn effect(path: &[&str], before: Option<&Value>, after: Option<&Value>) -> Effect {
     match path {
-        ["dataplane" | "exceptions" | "address_set", ..] | ["appliance", "mode" | "state_dir" | "name"] => {
-            Effect::DataplaneRestart
+        // A lower ceiling comes with the modes of the zones.
+        ["appliance", "mode"] if after.and_then(Value::as_str) == Some("monitor") => Effect::AtOnce,
+        ["appliance", "mode" | "name"] | ["guardrails", "kill_switch"] | ["dataplane", "socket"] => {
+            Effect::DataplaneLater
         }
-        ["guardrails", "max_ttl" | "kill_switch"] => Effect::DataplaneRestart,
+        ["appliance", "state_dir"] => Effect::BothRestart,
+        ["guardrails", "max_ttl"] => Effect::DataplaneLater,
+        ["guardrails", "protected_prefixes"] => {
+            let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+            let (before, after) = (list(before), list(after));
+            if before.iter().all(|prefix| after.contains(prefix)) { Effect::AtOnce } else { Effect::DataplaneLater }
+        }
+        ["dataplane" | "exceptions" | "address_set", ..] => Effect::DataplaneRestart,
         ["controlplane", "socket" | "metrics"] => Effect::ControlplaneRestart,
         _ => Effect::AtOnce,
     }
@@ -248,6 +273,39 @@ mod tests {
         ] {
             assert_eq!(told(&[(from, to)]), expected);
         }
+    }
+
+    #[test]
+    fn what_the_dataplane_keeps_until_it_restarts_is_told_apart_from_what_works_at_once() {
+        let file = "[appliance]\nmode = \"enforce\"\n[guardrails]\nprotected_prefixes = [\"203.0.113.1/32\"]\n\
+                    [[zone]]\nname = \"web\"\nprefixes = [\"203.0.113.0/24\"]\n";
+        let told = |from: &str, to: &str| {
+            assert!(file.contains(from), "{from}");
+            let there = compare(file, &file.replacen(from, to, 1));
+            let back = compare(&file.replacen(from, to, 1), file);
+            let [there, back] =
+                [there, back].map(|changes| changes.iter().map(|change| change.effect).collect::<Vec<_>>());
+            (there, back)
+        };
+        let (at_once, later) = (vec![Effect::AtOnce], vec![Effect::DataplaneLater]);
+        assert_eq!(told("\"enforce\"", "\"monitor\""), (at_once.clone(), later.clone()));
+        assert_eq!(told("/32\"", "/32\", \"203.0.113.2/32\""), (at_once, later.clone()));
+        assert_eq!(told("[appliance]", "[appliance]\nname = \"edge-2\""), (later.clone(), later.clone()));
+        assert_eq!(told("[guardrails]", "[guardrails]\nmax_ttl = \"2h\""), (later.clone(), later));
+        let both = vec![Effect::BothRestart];
+        assert_eq!(told("[appliance]", "[appliance]\nstate_dir = \"/srv/levee\""), (both.clone(), both));
+    }
+
+    #[test]
+    fn modes_are_compared_as_they_are_written_also_below_a_ceiling() {
+        let file = "[appliance]\nmode = \"monitor\"\n[[zone]]\nname = \"web\"\nmode = \"monitor\"\n\
+                    prefixes = [\"203.0.113.0/24\"]\n";
+        let told = |from: &str, to: &str| {
+            compare(file, &file.replacen(from, to, 1)).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let enforced = told("\"web\"\nmode = \"monitor\"", "\"web\"\nmode = \"enforce\"");
+        assert_eq!(enforced, ["~ zone \"web\": mode = \"monitor\" -> \"enforce\""]);
+        assert_eq!(told("\"web\"\nmode = \"monitor\"", "\"web\""), [""; 0], "that is the default");
     }
 
     #[test]

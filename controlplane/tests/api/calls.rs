@@ -264,7 +264,7 @@ async fn a_configuration_file_is_compared_before_it_is_taken() {
     assert_eq!(
         other.changes,
         [
-            "~ guardrails: max_ttl = \"1h\" -> \"2h\" (when the dataplane restarts)",
+            "~ guardrails: max_ttl = \"1h\" -> \"2h\" (in the control plane at once, in the dataplane when it restarts)",
             "+ zone \"third\": name = \"third\"",
             "+ zone \"third\": prefixes = [\"192.0.2.0/24\"]",
         ]
