@@ -49,7 +49,7 @@ pub(super) enum ConfigCommand {
     },
     /// Have the control plane read its file again: it takes it whole, or keeps what it has.
     Reload {
-        /// Go back to what was before, unless `leveectl config confirm` comes within this time.
+        /// Go back to what was before, unless `leveectl config confirm` comes within this time, 10s to 24h.
         #[arg(long, value_parser = duration, value_name = "TIME")]
         confirm: Option<Duration>,
         #[command(flatten)]

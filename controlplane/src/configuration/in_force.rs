@@ -22,6 +22,11 @@ use crate::runbook::Runbooks;
 /// The record's name in the folder of the state.
 const RECORD: &str = "configuration.json";
 
+/// Shortest time in which somebody can look and confirm.
+pub const SHORTEST_TRIAL: Duration = Duration::from_secs(10);
+/// Longest trial, together with those that follow it before anything is confirmed.
+pub const LONGEST_TRIAL: Duration = Duration::from_secs(24 * 3_600);
+
 /// The configuration in force, and what is known of its trial.
 #[derive(Debug)]
 pub struct InForce {
@@ -48,6 +53,9 @@ struct Record {
 struct Trial {
     hash: u64,
     until: Deadline,
+    /// Where trials end that followed one another.
+    #[serde(default)]
+    latest: Option<Deadline>,
 }
 
 /// What a start has found.
@@ -100,6 +108,12 @@ pub enum ReloadError {
     /// The file is valid, and what it needs is not there.
     #[error(transparent)]
     Lacking(#[from] Lacking),
+    /// Without a trial of its own it would be kept, and nobody has confirmed that.
+    #[error(
+        "a configuration is on trial: leveectl config confirm keeps it, config reload --confirm TIME tries what the file says \
+         now"
+    )]
+    OnTrial,
     /// There is nothing to confirm.
     #[error("no configuration is on trial")]
     NotOnTrial,
@@ -159,28 +173,61 @@ impl InForce {
         Some(format!("what was in force before the file stays: {error}; mend it, then leveectl config reload"))
     }
 
+    /// What reads the file again and compares it, elsewhere: that may take a second.
+    pub fn planner(&self) -> impl FnOnce() -> Result<Plan, ConfigError> + Send + 'static {
+        let (path, config) = (self.path.clone(), self.config.clone());
+        move || Plan::of(&path, &config)
+    }
+
     /// What a reload would change, and into what.
     ///
     /// # Errors
     /// Why a reload would change nothing.
-    pub fn plan(&self) -> Result<Reloaded, ReloadError> {
-        let Plan { config, changes } = Plan::of(&self.path, &self.config)?.possible()?;
+    pub fn judge(
+        &self,
+        plan: Result<Plan, ConfigError>,
+        confirm_within: Option<Duration>,
+    ) -> Result<Reloaded, ReloadError> {
+        let Plan { config, changes, .. } = plan?.possible()?;
+        self.check_trial(&config, confirm_within)?;
         Ok(Reloaded { changes, hash: config.hash, confirm_by: None })
     }
 
-    /// Reads the file again. With a time for confirmation, what is in force now comes back when that has passed.
+    /// True when something else was in force when the plan was made.
+    pub fn is_outdated(&self, plan: &Plan) -> bool {
+        plan.before != self.config.hash
+    }
+
+    /// Reads the file again and takes it.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub fn reload(&mut self, confirm_within: Option<Duration>, now: &Now) -> Result<Reloaded, ReloadError> {
+        let plan = self.planner()();
+        self.take(plan, confirm_within, now)
+    }
+
+    /// Takes what was read. With a time for confirmation, what is in force now comes back when that has passed.
     ///
     /// # Errors
     /// Then nothing has changed.
-    pub fn reload(&mut self, confirm_within: Option<Duration>, now: &Now) -> Result<Reloaded, ReloadError> {
-        let plan = Plan::of(&self.path, &self.config);
+    pub fn take(
+        &mut self,
+        plan: Result<Plan, ConfigError>,
+        confirm_within: Option<Duration>,
+        now: &Now,
+    ) -> Result<Reloaded, ReloadError> {
         self.refused_file = plan.as_ref().err().map(ToString::to_string);
-        let Plan { config, changes } = plan?.possible()?;
-        let until = confirm_within.filter(|_| *config.text != *self.record.confirmed);
-        let until = until.map(|within| Deadline::after(now, within));
+        let Plan { config, changes, .. } = plan?.possible()?;
+        self.check_trial(&config, confirm_within)?;
+        let within = confirm_within.filter(|_| *config.text != *self.record.confirmed);
+        let before = self.record.trial.as_ref().and_then(|trial| trial.latest);
+        let latest = before.unwrap_or_else(|| Deadline::after(now, LONGEST_TRIAL));
+        let until = within.map(|within| Deadline::after(now, within.min(latest.remaining(now))));
         let record = match until {
             Some(until) => {
-                Record { trial: Some(Trial { hash: config.hash.0, until }), refused: None, ..self.record.clone() }
+                let trial = Trial { hash: config.hash.0, until, latest: Some(latest) };
+                Record { trial: Some(trial), refused: None, ..self.record.clone() }
             }
             None => Record { confirmed: config.text.to_string(), ..Record::default() },
         };
@@ -192,6 +239,12 @@ impl InForce {
         }
         self.config = config;
         Ok(Reloaded { changes, hash: self.config.hash, confirm_by: until })
+    }
+
+    /// Another text is not confirmed by the way: what was in force before the trial may be taken again.
+    fn check_trial(&self, config: &Config, confirm_within: Option<Duration>) -> Result<(), ReloadError> {
+        let confirms = confirm_within.is_none() && *config.text != *self.record.confirmed;
+        if confirms && self.record.trial.is_some() { Err(ReloadError::OnTrial) } else { Ok(()) }
     }
 
     /// Keeps what is on trial.
@@ -236,8 +289,8 @@ impl InForce {
     /// Goes back to the confirmed text, and remembers the one of the trial so that no restart takes it.
     fn go_back(&mut self) {
         let refused = self.record.trial.as_ref().map(|trial| trial.hash).or(self.record.refused);
-        match Runbooks::parse(&self.path.display().to_string(), &self.record.confirmed) {
-            Ok((config, _)) => {
+        match Runbooks::parse_checked(&self.path.display().to_string(), &self.record.confirmed) {
+            Ok(config) => {
                 self.config = config;
                 let record = Record { trial: None, refused, ..self.record.clone() };
                 self.record.clone_from(&record);
@@ -271,7 +324,7 @@ pub(super) fn confirmed(path: &Path, folder: &Path) -> Option<Config> {
 /// An empty text was never in force; a later version of Levee may refuse what an earlier one took.
 fn confirmed_of(path: &Path, record: &Record) -> Option<Config> {
     let text = Some(&record.confirmed).filter(|text| !text.is_empty())?;
-    Some(Runbooks::parse(&path.display().to_string(), text).ok()?.0)
+    Runbooks::parse_checked(&path.display().to_string(), text).ok()
 }
 
 /// What cannot be read is as good as none: the file is in force.
@@ -295,8 +348,11 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let draft = path.with_extension("json.draft");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&draft, path)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&draft, path));
+    if written.is_err() {
+        // The disk may be full.
+        let _ = fs::remove_file(&draft);
+    }
+    written?;
     File::open(folder)?.sync_all()
 }

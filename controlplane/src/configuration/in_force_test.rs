@@ -53,7 +53,7 @@ fn a_valid_file_is_taken_whole_and_another_one_changes_nothing() {
     assert_eq!((started, version(&in_force).as_str()), (Started::File, "1"));
     assert_eq!(in_force.reload(None, &at(1)).unwrap().changes, []);
     site.write(2);
-    let plan = in_force.plan().unwrap();
+    let plan = in_force.judge(in_force.planner()(), None).unwrap();
     assert_eq!(plan.changes[0].to_string(), "~ zone \"web\": prefixes = [\"192.0.2.1/32\"] -> [\"192.0.2.2/32\"]");
     assert_eq!(version(&in_force), "1", "a plan changes nothing");
     let reloaded = in_force.reload(None, &at(2)).unwrap();
@@ -102,7 +102,7 @@ fn what_config_check_refuses_a_reload_refuses_and_a_secret_that_cannot_be_read_t
     fs::write(site.path(), format!("{valid}{condition}")).unwrap();
     let refused = in_force.reload(None, &at(1)).unwrap_err().to_string();
     assert!(refused.contains("attack.ppps"), "{refused}");
-    assert!(in_force.plan().unwrap_err().to_string().contains("attack.ppps"));
+    assert!(in_force.judge(in_force.planner()(), None).unwrap_err().to_string().contains("attack.ppps"));
     assert_eq!(site.start(&at(2)).1, Started::WithoutFile);
     let missing = site.folder.path().join("missing");
     let notifier = format!(
@@ -200,4 +200,48 @@ fn a_trial_that_a_restart_would_forget_is_refused_and_a_damaged_record_is_forgot
     fs::write(&record, "{\"confirmed\":").unwrap();
     let (in_force, started) = site.start(&at(0));
     assert_eq!((started, version(&in_force).as_str()), (Started::File, "2"));
+}
+
+#[test]
+fn a_reload_without_a_trial_does_not_confirm_the_one_that_runs() {
+    let site = Site::new();
+    let (mut in_force, _) = site.start(&at(0));
+    site.write(2);
+    in_force.reload(Some(MINUTE), &at(0)).unwrap();
+    for same_or_another in [2, 3] {
+        site.write(same_or_another);
+        assert!(matches!(in_force.judge(in_force.planner()(), None), Err(ReloadError::OnTrial)));
+        assert!(matches!(in_force.reload(None, &at(1)), Err(ReloadError::OnTrial)));
+        assert_eq!((version(&in_force).as_str(), in_force.confirm_by().is_some()), ("2", true));
+    }
+    // What was confirmed may come back before the time is over.
+    site.write(1);
+    in_force.reload(None, &at(2)).unwrap();
+    assert_eq!((version(&in_force).as_str(), in_force.confirm_by()), ("1", None));
+}
+
+#[test]
+fn trials_that_follow_one_another_end_a_day_after_the_first_began() {
+    let site = Site::new();
+    let (mut in_force, _) = site.start(&at(0));
+    let hours = |hours: u64| hours * 3_600;
+    for (version, begun, left) in [(2, 0, 20), (3, 10, 14), (4, 23, 1)] {
+        site.write(version);
+        let reloaded = in_force.reload(Some(MINUTE * 60 * 20), &at(hours(begun))).unwrap();
+        assert_eq!(reloaded.confirm_by.unwrap().remaining(&at(hours(begun))), MINUTE * 60 * left);
+    }
+    in_force.expire(&at(hours(24))).unwrap();
+    assert_eq!(version(&in_force), "1");
+}
+
+#[test]
+fn a_record_that_cannot_be_written_leaves_no_draft() {
+    let site = Site::new();
+    let record = site.folder.path().join("configuration.json");
+    // Also root cannot put a file in the place of a folder.
+    fs::create_dir_all(record.join("in-the-way")).unwrap();
+    let (mut in_force, _) = site.start(&at(0));
+    site.write(2);
+    in_force.reload(Some(MINUTE), &at(0)).unwrap_err();
+    assert!(!record.with_extension("json.draft").exists());
 }

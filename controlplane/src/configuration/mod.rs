@@ -11,7 +11,7 @@ mod state_folder;
 mod in_force_test;
 
 pub use diff::{Change, Effect, compare, diff};
-pub use in_force::{InForce, ReloadError, Reloaded, Started, TrialOver};
+pub use in_force::{InForce, LONGEST_TRIAL, ReloadError, Reloaded, SHORTEST_TRIAL, Started, TrialOver};
 pub use migrate::{MigrateError, Migrated, migrate, migrate_text};
 pub use plan::{Lacking, Plan};
 pub use state_folder::{last_in_force, state_folder};

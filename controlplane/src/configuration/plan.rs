@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use levee_api::config::{Config, ConfigError};
+use levee_api::config::{Config, ConfigError, ContentHash};
 
 use super::diff::{Change, compare};
 use crate::environment;
@@ -13,6 +13,8 @@ use crate::runbook::Runbooks;
 pub struct Plan {
     /// What the file says.
     pub config: Config,
+    /// Of what it was compared with.
+    pub before: ContentHash,
     /// What it would change; none: it says what is in force.
     pub changes: Vec<Change>,
 }
@@ -37,7 +39,7 @@ impl Plan {
     pub fn of(path: &Path, in_force: &Config) -> Result<Self, ConfigError> {
         let (config, _) = Runbooks::load(path)?;
         let changes = compare(&in_force.text, &config.text);
-        Ok(Self { config, changes })
+        Ok(Self { config, before: in_force.hash, changes })
     }
 
     /// What would keep the service, which runs this, from taking it.

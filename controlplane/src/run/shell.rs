@@ -1,11 +1,12 @@
 //! The loop that owns the core.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use levee_api::config::{Announcer, AnnouncerKind};
+use levee_api::config::{Announcer, AnnouncerKind, ConfigError};
 use levee_api::filter::Target;
 use levee_api::grpc::socket::Listener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -19,7 +20,7 @@ use crate::actor::Actor;
 use crate::bgp::bmp::Totals;
 use crate::bgp::speaker::{PeerView, Speaker, Standing};
 use crate::clock::Now;
-use crate::configuration::{InForce, ReloadError};
+use crate::configuration::{InForce, Plan, ReloadError};
 use crate::core::{Asked, Command, Core, Input, Journal, Policy, Step};
 use crate::dataplane::Dataplane;
 use crate::driver::{self, Driver, DriverName, Embedded, Guard, OwnerTag};
@@ -72,12 +73,28 @@ struct Shell {
     policy: watch::Sender<DataplanePolicy>,
     answers: mpsc::UnboundedSender<Input>,
     end: End,
+    /// Something reads the file, elsewhere.
+    reading: bool,
+    /// Who waits to have it read afterwards.
+    to_read: VecDeque<Reading>,
+    read: mpsc::UnboundedSender<(Reading, Result<Plan, ConfigError>)>,
     waiting: BTreeMap<u64, oneshot::Sender<Result<Outcome, Refused>>>,
     tickets: u64,
     kill_switch: KillSwitchFiles,
     /// Which of its files was there when it was last looked for; none before the first look.
     kill_switch_file: Option<Option<PathBuf>>,
 }
+
+/// Why the file is read.
+enum Reading {
+    /// A signal.
+    Signal,
+    /// Somebody has asked.
+    Asked { asked: Box<Asked>, confirm_within: Option<Duration> },
+}
+
+/// Requests to read the file that wait for their turn, at most.
+const READINGS: usize = 8;
 
 struct Signals {
     terminate: Signal,
@@ -127,6 +144,7 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
     let (policy, ways) = configured(&in_force, &former, answers.clone(), end.dataplane.subscribe(), &speaker);
     let now = clock.now();
     let core = Core::load(policy.clone(), contents, &now);
+    let (read, mut plans) = mpsc::unbounded_channel();
     let (inputs, mut told) = mpsc::channel(WAITING);
     let (wishes, wished) = mpsc::channel(16);
     let monitor = core.kill_switch_is_engaged();
@@ -158,6 +176,9 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
         policy: upload,
         answers,
         end,
+        reading: false,
+        to_read: VecDeque::new(),
+        read,
         waiting: BTreeMap::new(),
         tickets: 0,
         kill_switch,
@@ -175,10 +196,8 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
             meaning = signals.next() => match meaning {
                 Meaning::Stop => break,
                 // A reload for another reason must not confirm what is on trial.
-                Meaning::Reload if shell.in_force.confirm_by().is_some() => {
-                    tracing::warn!("a configuration is on trial: confirm it (leveectl config confirm) or wait until it ends");
-                }
-                Meaning::Reload => drop(shell.reload(None)),
+                Meaning::Reload if shell.in_force.confirm_by().is_some() => on_trial(),
+                Meaning::Reload => shell.begin_reading(Reading::Signal),
                 Meaning::KillSwitch => {
                     shell.step(Input::KillSwitch { engage: true, by: Actor::levee("signal SIGUSR1") });
                 }
@@ -189,6 +208,7 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
                 }
             }
             Some(input) = answered.recv() => shell.step(input),
+            Some((reading, plan)) = plans.recv() => shell.was_read(reading, plan),
             Some(ask) = shell.end.asks.recv() => shell.asked(ask),
             _ = tick.tick() => shell.tick(),
             _ = maintain.tick() => {
@@ -204,6 +224,10 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
     // What is announced lives with this process: peers are told rather than left to notice.
     shell.speaker.stop().await;
     Ok(())
+}
+
+fn on_trial() {
+    tracing::warn!("a configuration is on trial: confirm it (leveectl config confirm) or wait until it ends");
 }
 
 /// Takes the copy of the day if it is due, on a thread of its own: of a long store that takes a while.
@@ -295,7 +319,7 @@ fn configured(
     speaker: &Speaker,
 ) -> (Policy, Ways) {
     let config = Arc::new(in_force.config().clone());
-    let (runbooks, _) = Runbooks::of(&config);
+    let runbooks = Runbooks::checked(&config);
     let guards = Arc::new(Guards::new(&config, machine::depends_on()));
     let checked = Arc::clone(&guards);
     let guard: Guard = Arc::new(move |spec, remaining| {
@@ -425,9 +449,78 @@ impl Shell {
         self.upload();
     }
 
-    fn reload(&mut self, confirm_within: Option<Duration>) -> Result<Outcome, Refused> {
+    /// Reads the file and compares it beside the loop, which takes up to a second: everything else goes on.
+    fn begin_reading(&mut self, reading: Reading) {
+        if self.reading {
+            if self.to_read.len() < READINGS {
+                self.to_read.push_back(reading);
+            } else if let Reading::Asked { asked, .. } = reading {
+                let text = "the configuration is being read, and others wait for that: ask again".to_owned();
+                self.reply(asked.ticket, Err(Refused::Unavailable(text)));
+            }
+            return;
+        }
+        self.reading = true;
+        let (path, plan, read) = (self.in_force.path().to_owned(), self.in_force.planner(), self.read.clone());
+        tokio::spawn(async move {
+            let failed = |reason| ConfigError::Read { path, reason };
+            let plan = tokio::task::spawn_blocking(plan).await;
+            let plan = plan.unwrap_or_else(|error| Err(failed(io::Error::other(error))));
+            // The loop has ended.
+            let _ = read.send((reading, plan));
+        });
+    }
+
+    fn was_read(&mut self, reading: Reading, plan: Result<Plan, ConfigError>) {
+        self.reading = false;
+        if plan.as_ref().is_ok_and(|plan| self.in_force.is_outdated(plan)) {
+            // A trial has ended meanwhile.
+            return self.begin_reading(reading);
+        }
+        self.carry_on(reading, plan);
+        if let Some(next) = self.to_read.pop_front() {
+            self.begin_reading(next);
+        }
+    }
+
+    /// With what the file says.
+    fn carry_on(&mut self, reading: Reading, plan: Result<Plan, ConfigError>) {
+        let known = match &reading {
+            Reading::Asked { asked, .. } => self.core.before(asked),
+            Reading::Signal => Ok(None),
+        };
+        match reading {
+            // The same request came twice, or the store takes nothing any more.
+            Reading::Asked { asked, .. } if !matches!(known, Ok(None)) => {
+                if let Some(answer) = known.transpose() {
+                    self.reply(asked.ticket, answer);
+                }
+            }
+            Reading::Signal if self.in_force.confirm_by().is_some() => on_trial(),
+            Reading::Signal => drop(self.reload(plan, None)),
+            Reading::Asked { asked, confirm_within } if asked.validate_only => {
+                let planned = self.in_force.judge(plan, confirm_within).map(|plan| Outcome::Reloaded {
+                    changes: plan.changes.iter().map(ToString::to_string).collect(),
+                    hash: plan.hash.to_string(),
+                    confirm_by: None,
+                });
+                let refused = |error| Refused::Precondition(format!("{error}: nothing would change"));
+                self.reply(asked.ticket, planned.map_err(refused));
+            }
+            Reading::Asked { asked, confirm_within } => match self.reload(plan, confirm_within) {
+                Ok(outcome) => self.step(Input::Done(asked, Box::new(outcome))),
+                Err(refused) => self.reply(asked.ticket, Err(refused)),
+            },
+        }
+    }
+
+    fn reload(
+        &mut self,
+        plan: Result<Plan, ConfigError>,
+        confirm_within: Option<Duration>,
+    ) -> Result<Outcome, Refused> {
         let before = self.in_force.config().hash;
-        match self.in_force.reload(confirm_within, &self.clock.now()) {
+        match self.in_force.take(plan, confirm_within, &self.clock.now()) {
             Ok(reloaded) => {
                 if reloaded.hash == before {
                     tracing::info!("the file has not changed");
@@ -471,7 +564,12 @@ impl Shell {
         }
         // The file is read here, and the answer is kept by the core: asked again, nothing is read and nothing is confirmed.
         let result = match self.core.before(&asked) {
-            Ok(None) => self.with_file(&asked.operation, validate_only),
+            Ok(None) => match asked.operation {
+                Operation::Reload { confirm_within } => {
+                    return self.begin_reading(Reading::Asked { asked: Box::new(asked), confirm_within });
+                }
+                _ => self.confirm(validate_only),
+            },
             Ok(Some(known)) => {
                 self.reply(asked.ticket, Ok(known));
                 return;
@@ -484,26 +582,14 @@ impl Shell {
         }
     }
 
-    /// What is asked of the configuration file.
-    fn with_file(&mut self, operation: &Operation, validate_only: bool) -> Result<Outcome, Refused> {
-        match operation {
-            Operation::Reload { .. } if validate_only => match self.in_force.plan() {
-                Ok(plan) => Ok(Outcome::Reloaded {
-                    changes: plan.changes.iter().map(ToString::to_string).collect(),
-                    hash: plan.hash.to_string(),
-                    confirm_by: None,
-                }),
-                Err(error) => Err(Refused::Precondition(format!("{error}: nothing would change"))),
-            },
-            Operation::Reload { confirm_within } => self.reload(*confirm_within),
-            Operation::Confirm if validate_only && self.in_force.confirm_by().is_some() => {
-                Ok(Outcome::Confirmed { hash: self.in_force.config().hash.to_string() })
-            }
-            _ => match self.in_force.confirm() {
-                Ok(hash) => Ok(Outcome::Confirmed { hash: hash.to_string() }),
-                Err(error @ ReloadError::Record { .. }) => Err(Refused::Unavailable(error.to_string())),
-                Err(error) => Err(Refused::Precondition(error.to_string())),
-            },
+    fn confirm(&mut self, validate_only: bool) -> Result<Outcome, Refused> {
+        if validate_only && self.in_force.confirm_by().is_some() {
+            return Ok(Outcome::Confirmed { hash: self.in_force.config().hash.to_string() });
+        }
+        match self.in_force.confirm() {
+            Ok(hash) => Ok(Outcome::Confirmed { hash: hash.to_string() }),
+            Err(error @ ReloadError::Record { .. }) => Err(Refused::Unavailable(error.to_string())),
+            Err(error) => Err(Refused::Precondition(error.to_string())),
         }
     }
 

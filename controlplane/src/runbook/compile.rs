@@ -60,12 +60,34 @@ impl Runbooks {
         // A ladder with conditions that cannot be read says nothing about where it ends.
         if findings.iter().all(|finding| !finding.is_error) {
             let ladders = list.iter().zip(&config.runbooks);
-            findings.extend(ladders.flat_map(|(runbook, written)| ends_early(runbook, written)).collect::<Vec<_>>());
+            let among = list.len();
+            let ends = ladders.flat_map(|(runbook, written)| ends_early(runbook, written, among));
+            findings.extend(ends.collect::<Vec<_>>());
         }
         for (runbook, written) in list.iter().zip(&config.runbooks) {
             findings.extend(never_known(runbook, written, config));
         }
         (Self { list, built_in: built_in() }, findings)
+    }
+
+    /// The runbooks of a configuration that was checked before: [`of`](Self::of) takes up to a second.
+    pub fn checked(config: &Config) -> Self {
+        let list = config.runbooks.iter().map(|runbook| compile(runbook, config, &mut Vec::new())).collect();
+        Self { list, built_in: built_in() }
+    }
+
+    /// Validates a text that was checked before: everything but where its ladders end.
+    ///
+    /// # Errors
+    /// Every problem found.
+    pub fn parse_checked(name: &str, text: &str) -> Result<Config, Invalid> {
+        Config::parse_with(name, text, |config| {
+            let mut findings = Vec::new();
+            for runbook in &config.runbooks {
+                compile(runbook, config, &mut findings);
+            }
+            findings
+        })
     }
 
     /// All that the file describes, in its order.
@@ -241,12 +263,12 @@ fn never_known(runbook: &Runbook, written: &config::Runbook, config: &Config) ->
 
 /// A ladder never dead-ends: what acts must be reachable when everything before it has failed, and should be when something
 /// before it is not entered.
-fn ends_early(runbook: &Runbook, written: &config::Runbook) -> Vec<Finding> {
+fn ends_early(runbook: &Runbook, written: &config::Runbook, among: usize) -> Vec<Finding> {
     let all = |stages: &[usize]| {
         let names = stages.iter().filter_map(|at| runbook.stages.get(*at)).map(|stage| stage.name.as_str());
         names.collect::<Vec<_>>()
     };
-    let findings = reach::reach(runbook).into_iter().filter_map(|reach| {
+    let findings = reach::reach_among(runbook, among).into_iter().filter_map(|reach| {
         let (compiled, place) = (runbook.stages.get(reach.stage)?, written.stages.get(reach.stage)?);
         let name = &compiled.name;
         let (message, help, is_error) = if reach.never {

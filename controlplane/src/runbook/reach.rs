@@ -33,8 +33,20 @@ pub struct Waits {
     pub while_: String,
 }
 
+/// Parts of conditions that are looked at for all runbooks of a file in the search for something in which a stage waits:
+/// about half a second's worth. Where ladders are many, long or wordy, fewer examples are tried.
+const WORK: usize = 20_000_000;
+/// What it takes to make an example up, in parts of conditions.
+const WORLD: usize = 100;
+
 /// For each stage of a runbook.
 pub fn reach(runbook: &Runbook) -> Vec<Reach> {
+    reach_among(runbook, 1)
+}
+
+/// For each stage of one of so many runbooks.
+pub(super) fn reach_among(runbook: &Runbook, runbooks: usize) -> Vec<Reach> {
+    let most = examples(runbook, runbooks);
     let ever = entered(runbook, None);
     let stages = runbook.stages.iter().enumerate().map(|(at, stage)| {
         let (asks, after_yes, dead_ends) = (Vec::new(), Vec::new(), Vec::new());
@@ -50,10 +62,21 @@ pub fn reach(runbook: &Runbook) -> Vec<Reach> {
         let after_yes = questions.into_iter().filter(|asked| ends_without(&[*asked])).collect();
         let dead_ends = failures(&others).into_iter().filter(|failed| ends_without(failed)).collect();
         let never = !ever.get(at).copied().unwrap_or_default();
-        let waits = if never { None } else { waits(runbook, at) };
+        let waits = if never { None } else { waits(runbook, at, most) };
         Reach { stage: at, asks, after_yes, dead_ends, never, waits }
     });
     stages.collect()
+}
+
+/// How many examples may be tried for one stage.
+pub(super) fn examples(runbook: &Runbook, runbooks: usize) -> usize {
+    let size = |stage: &super::Stage| stage.when.as_ref().map_or(1, super::condition::Condition::size);
+    let once: usize = runbook.stages.iter().map(size).sum();
+    let stages = runbook.stages.len();
+    // Each round may find no more than one stage that is entered, and passes over those.
+    let rounds = stages / 2 + 1;
+    let work = WORK / runbooks.max(1) / stages.max(1);
+    work / once.saturating_mul(rounds).saturating_add(WORLD)
 }
 
 /// Each alone, each two, and all of them: what is reached in spite of those is reached in spite of others too, unless
@@ -94,7 +117,7 @@ fn entered(runbook: &Runbook, values: Option<&super::variable::Values>) -> Vec<b
 }
 
 /// Looks for something in which the stage would be entered if only those had been that it asks for.
-fn waits(runbook: &Runbook, at: usize) -> Option<Waits> {
+fn waits(runbook: &Runbook, at: usize, most: usize) -> Option<Waits> {
     let when = runbook.stages.get(at)?.when.as_ref()?;
     let asked: Vec<usize> = when.stages().into_iter().filter(|asked| *asked != at).collect();
     // What asks for nothing but stages is wanted only after them.
@@ -103,7 +126,7 @@ fn waits(runbook: &Runbook, at: usize) -> Option<Waits> {
     }
     let conditions = closure(runbook, at).into_iter().filter_map(|stage| runbook.stages.get(stage)?.when.as_ref());
     let worlds = Worlds::of(conditions);
-    worlds.iter().find_map(|world| {
+    worlds.iter(most).find_map(|world| {
         let values = Some(&world.values);
         let entered = entered(runbook, values);
         let is_wanted = || when.can_hold(&[], values);

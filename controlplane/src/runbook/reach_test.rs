@@ -141,6 +141,24 @@ fn a_riddle_is_looked_at_in_bounded_time() {
 }
 
 #[test]
+fn the_more_there_is_to_look_at_the_fewer_examples_are_tried() {
+    let stages: Vec<(String, String)> = (0..levee_api::config::MAX_STAGES)
+        .map(|at| {
+            let next = (at + 1).min(levee_api::config::MAX_STAGES - 1);
+            (format!("s{at}"), format!("attack.pps > {at}000 || attack.bps > 1e{at} || stage.s{next}.failed"))
+        })
+        .collect();
+    let stages: Vec<_> = stages.iter().map(|(name, when)| (name.as_str(), when.as_str(), LIMIT)).collect();
+    let few = |stages: &[(&str, &str, &str)], among| {
+        let config = levee_api::config::Config::parse("test.toml", &file(stages)).unwrap();
+        super::reach::examples(&Runbooks::checked(&config).list()[0], among)
+    };
+    assert!(few(&stages[..2], 1) > 4_096, "all of them");
+    let (alone, among) = (few(&stages, 1), few(&stages, levee_api::config::MAX_RUNBOOKS));
+    assert!(among * levee_api::config::MAX_RUNBOOKS <= alone && alone < 4_096 && among > 0, "{alone} {among}");
+}
+
+#[test]
 fn shipped_runbooks_have_no_end_but_their_top() {
     for name in ["hosting", "game-servers", "isp"] {
         let file = format!("{}/../configs/runbook-{name}.toml", env!("CARGO_MANIFEST_DIR"));

@@ -41,10 +41,12 @@ impl Worlds {
         Self { choices: choices.collect() }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = World> {
+    /// At most so many of them, from all over.
+    pub(super) fn iter(&self, most: usize) -> impl Iterator<Item = World> {
         let all = self.choices.iter().fold(1_usize, |all, (_, choices)| all.saturating_mul(choices.len()));
-        let step = if all > MOST { STRIDE } else { 1 };
-        let numbers = (0..all.min(MOST)).map(move |number| number.wrapping_mul(step) % all);
+        let most = most.min(MOST);
+        let step = if all > most { STRIDE } else { 1 };
+        let numbers = (0..all.min(most)).map(move |number| number.wrapping_mul(step) % all);
         numbers.map(|number| self.world(number)).filter(World::is_possible)
     }
 

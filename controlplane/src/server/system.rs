@@ -16,6 +16,7 @@ use super::refusal::Fields;
 use super::roles::Needs;
 use super::{About, zones};
 use crate::actor::Role;
+use crate::configuration::{LONGEST_TRIAL, SHORTEST_TRIAL};
 use crate::incident::Phase;
 use crate::ledger::State;
 
@@ -84,8 +85,11 @@ impl System for SystemService {
         &self,
         request: Request<v1::ReloadConfigRequest>,
     ) -> Result<Response<v1::ReloadConfigResponse>, Status> {
-        let done = change(&self.handle, request, |request, _| {
+        let done = change(&self.handle, request, |request, fields| {
             let within = Some(Duration::from_nanos(request.confirm_within_ns)).filter(|within| !within.is_zero());
+            if within.is_some_and(|within| !(SHORTEST_TRIAL..=LONGEST_TRIAL).contains(&within)) {
+                fields.wrong("confirm_within_ns", "a trial lasts for 10 s to 24 h");
+            }
             Some(Operation::Reload { confirm_within: within })
         });
         match done.await? {

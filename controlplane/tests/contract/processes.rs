@@ -390,3 +390,69 @@ fn a_reload_and_a_confirmation_that_are_asked_for_twice_are_done_once() {
     let zones = shown(&place, &["zones"]);
     assert!(zones.contains("third") && !zones.contains("fourth"), "{zones}");
 }
+
+#[test]
+fn everything_goes_on_while_a_file_is_read_that_takes_long_to_check() {
+    let place = Place::new();
+    let _world = place.start();
+    let config = configured(&place);
+    let running = control_plane(&config, "-");
+    running.event("snapshot");
+    let mut text = file_for(&place.socket());
+    for runbook in 0..16 {
+        text.push_str(&format!("[[runbook]]\nname = \"r{runbook}\"\n"));
+        for stage in 0..16 {
+            let when = format!(
+                "attack.pps > {stage}000.0 || attack.bps > {stage}1.0 || attack.severity > 0.{stage} || stage.s{}.failed",
+                (stage + 1) % 16
+            );
+            text.push_str(&format!(
+                "[[runbook.stage]]\nname = \"s{stage}\"\nwhen = \"{when}\"\naction = {{ filter = {{}} }}\n"
+            ));
+        }
+    }
+    std::fs::write(&config, text).unwrap();
+    let socket = place.folder.path().join("controlplane.sock");
+    let mut reload = Command::new(env!("CARGO_BIN_EXE_leveectl"))
+        .arg("--socket")
+        .arg(&socket)
+        .args(["config", "reload"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut answers = 0;
+    while reload.try_wait().unwrap().is_none() {
+        shown(&place, &["status"]);
+        answers += 1;
+    }
+    let output = reload.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(answers > 3, "{answers} answers while the file was read");
+}
+
+#[test]
+fn trials_have_a_shortest_and_a_longest_time_and_are_not_confirmed_by_the_way() {
+    let place = Place::new();
+    let _world = place.start();
+    let config = configured(&place);
+    let running = control_plane(&config, "-");
+    running.event("snapshot");
+    let refused = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leveectl"));
+        command.arg("--socket").arg(place.folder.path().join("controlplane.sock")).args(arguments);
+        let output = command.output().unwrap();
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for time in ["1ns", "9s", "25h"] {
+        assert!(refused(&["config", "reload", "--confirm", time]).contains("10 s to 24 h"));
+    }
+    let third = "[[zone]]\nname = \"third\"\nprefixes = [\"192.0.2.0/24\"]\n";
+    std::fs::write(&config, format!("{}{third}", file_for(&place.socket()))).unwrap();
+    shown(&place, &["config", "reload", "--confirm", "10m"]);
+    for more in [&[][..], &["--dry-run"]] {
+        assert!(refused(&[&["config", "reload"], more].concat()).contains("on trial"));
+    }
+    assert!(shown(&place, &["status", "-o", "json"]).contains("confirm_by"), "it is on trial still");
+}

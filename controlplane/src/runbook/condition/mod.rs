@@ -86,6 +86,13 @@ impl Condition {
         found
     }
 
+    /// How many parts it has, each of which is looked at when it is evaluated.
+    pub fn size(&self) -> usize {
+        let mut size = 0_usize;
+        self.root.visit(&mut |_| size = size.saturating_add(1));
+        size
+    }
+
     /// True when it asks for this field of this stage.
     pub fn reads(&self, stage: usize, field: StageField) -> bool {
         let mut found = false;
