@@ -6,6 +6,7 @@
 mod carry_out;
 mod legitimate;
 mod session;
+mod sessions;
 mod shell;
 
 use std::io::Write as _;
@@ -52,7 +53,7 @@ fn tell(error: ConfigError) {
 
 fn start(path: &Path, folder: &Path, events: &str) -> Result<(), String> {
     let clock = SystemClock::new().map_err(|error| format!("cannot read the clock: {error}"))?;
-    let (store, _) = SqliteStore::open(folder, SystemTime::now()).map_err(|error| error.to_string())?;
+    let (store, beginning) = SqliteStore::open(folder, SystemTime::now()).map_err(|error| error.to_string())?;
     let (in_force, started) = InForce::start(path, folder, &clock.now()).map_err(|error| error.to_string())?;
     if started == Started::Before {
         tracing::warn!("the file was not confirmed in time: what was in force before it is in force again");
@@ -65,7 +66,14 @@ fn start(path: &Path, folder: &Path, events: &str) -> Result<(), String> {
     let events = EventFile::open(events).map_err(|error| format!("cannot write events to {events}: {error}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
-    let ended = runtime.block_on(shell::run(shell::Parts { path: path.to_owned(), in_force, store, events, clock }));
+    let ended = runtime.block_on(shell::run(shell::Parts {
+        path: path.to_owned(),
+        in_force,
+        store,
+        loss: beginning.loss(),
+        events,
+        clock,
+    }));
     // A directory service that does not answer, or a copy of the store that is half made, is not waited for.
     runtime.shutdown_timeout(LAST_WORK);
     ended

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use super::carry_out::Ways;
 use super::legitimate::Legitimate;
 use super::session::{Policy as DataplanePolicy, Session, Wish, together};
+use super::sessions;
 use crate::actor::Actor;
 use crate::bgp::bmp::Totals;
 use crate::bgp::speaker::{PeerView, Speaker, Standing};
@@ -57,6 +58,8 @@ pub(super) struct Parts {
     pub(super) path: PathBuf,
     pub(super) in_force: InForce,
     pub(super) store: SqliteStore,
+    /// What the store has lost before this start.
+    pub(super) loss: Option<String>,
     pub(super) events: EventFile,
     pub(super) clock: SystemClock,
 }
@@ -65,6 +68,8 @@ struct Shell {
     core: Core,
     journal: Journal,
     store: SqliteStore,
+    /// Told until the next start: what it left open is for people to look after.
+    loss: Option<String>,
     in_force: InForce,
     clock: SystemClock,
     ways: Ways,
@@ -133,7 +138,7 @@ impl Signals {
 /// Runs until told to stop.
 pub(super) async fn run(parts: Parts) -> Result<(), String> {
     let mut signals = Signals::new().map_err(|error| format!("cannot receive signals: {error}"))?;
-    let Parts { path, in_force, mut store, events, clock } = parts;
+    let Parts { path, in_force, mut store, loss, events, clock } = parts;
     let contents = store.load().map_err(|error| error.to_string())?;
     let (answers, mut answered) = mpsc::unbounded_channel();
     let (handle, end) = link::connect(Arc::new(in_force.config().clone()));
@@ -168,6 +173,7 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
         core,
         journal: Journal::default(),
         store,
+        loss,
         in_force,
         clock,
         ways,
@@ -650,7 +656,9 @@ impl Knowledge for Shell {
     }
 
     fn troubles(&self) -> Vec<String> {
-        self.in_force.trouble().into_iter().chain(self.core.troubles()).collect()
+        let sessions = sessions::down(&self.speaker.peers(), self.speaker.clock());
+        let told = self.loss.clone().into_iter().chain(self.in_force.trouble());
+        told.chain(self.core.troubles()).chain(sessions).collect()
     }
 
     fn confirm_by(&self) -> Option<Now> {

@@ -261,23 +261,35 @@ fn freed(ballast: &Ballast) -> bool {
     }
 }
 
+impl Beginning {
+    /// What was lost, if something was.
+    pub fn loss(&self) -> Option<String> {
+        let kept = |aside: &Option<PathBuf>| match aside {
+            Some(aside) => format!("it is kept as {}", aside.display()),
+            None => "nothing was left of it".to_owned(),
+        };
+        match self {
+            Self::New | Self::Continued => None,
+            Self::FromBackup { backup, aside, reason } => Some(format!(
+                "the store is damaged ({reason}) and {}; going on from the backup {}: what happened since is not known",
+                kept(aside),
+                backup.display()
+            )),
+            Self::Empty { aside, reason } => Some(format!(
+                "the store is damaged ({reason}) and {}; there is no good backup, going on with an empty one: \
+                 what is in force elsewhere under our tag will be found and withdrawn",
+                kept(aside)
+            )),
+        }
+    }
+}
+
 fn tell(beginning: &Beginning) {
-    let kept = |aside: &Option<PathBuf>| {
-        aside.as_ref().map_or("nothing was left of it".to_owned(), |aside| format!("it is kept as {}", aside.display()))
-    };
-    match beginning {
-        Beginning::New => tracing::info!("a new store is begun"),
-        Beginning::Continued => {}
-        Beginning::FromBackup { backup, aside, reason } => tracing::error!(
-            "the store is damaged ({reason}) and {}; going on from the backup {}: what happened since is not known",
-            kept(aside),
-            backup.display()
-        ),
-        Beginning::Empty { aside, reason } => tracing::error!(
-            "the store is damaged ({reason}) and {}; there is no good backup, going on with an empty one: \
-             what is in force elsewhere under our tag will be found and withdrawn",
-            kept(aside)
-        ),
+    if *beginning == Beginning::New {
+        tracing::info!("a new store is begun");
+    }
+    if let Some(loss) = beginning.loss() {
+        tracing::error!("{loss}");
     }
 }
 

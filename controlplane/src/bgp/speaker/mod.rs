@@ -358,6 +358,11 @@ impl Speaker {
         of.map(PeerView::of).collect()
     }
 
+    /// How long it has been running: the clock of [`Status`].
+    pub fn clock(&self) -> Duration {
+        self.shared.now()
+    }
+
     /// All peers.
     pub fn peers(&self) -> Vec<PeerView> {
         self.running().peers.values().map(PeerView::of).collect()
