@@ -103,6 +103,7 @@ fn each_mistake_is_named_and_its_remedy_told() {
         ),
         (stage("action = { filter = {} }\nttl = \"25h\""), "25h is too long", "24h"),
         (stage("action = { filter = {} }\nttl = \"1s\""), "cannot be given 1 s", "10s"),
+        (stage("action = { filter = {} }\nttl = \"1ms\""), "cannot be given 0.001 s", "10s"),
         (stage("action = { filter = {} }\nfor = \"3s\""), "`for` without `when`", "leave it out"),
         (stage("action = { filter = {} }\ncalm = \"0s\""), "no time at all", "1s"),
         (stage("action = { filter = {} }\nwhen = 5"), "cannot be a value of type integer", "a string in quotes"),
@@ -342,5 +343,21 @@ proptest! {
         while !text.is_char_boundary(from) { from -= 1; }
         while !text.is_char_boundary(to) { to += 1; }
         is_told_or_valid(&format!("{}{with}{}", &text[..from], &text[to..]));
+    }
+}
+
+#[test]
+fn owning_large_parts_of_the_internet_is_doubted() {
+    let warned = |owned: &str| {
+        let text = format!(
+            "[guardrails]\nowned_prefixes = [\"{owned}\"]\n[[zone]]\nname = \"web\"\nprefixes = [\"192.0.2.0/24\"]\n"
+        );
+        let warnings = Config::parse("levee.toml", &text).unwrap().warnings;
+        warnings.iter().any(|warning| warning.message.contains("more than anybody owns"))
+    };
+    for (owned, doubted) in
+        [("0.0.0.0/0", true), ("192.0.0.0/7", true), ("192.0.0.0/8", false), ("::/0", true), ("2001::/16", false)]
+    {
+        assert_eq!(warned(owned), doubted, "{owned}");
     }
 }

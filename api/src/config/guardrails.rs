@@ -98,8 +98,18 @@ pub(super) fn read(file: &Section<'_>) -> Guardrails {
     let length = |key, allowed, otherwise: u8| {
         section.integer(key, allowed).and_then(|length| u8::try_from(length).ok()).unwrap_or(otherwise)
     };
+    let listed = section.parsed_list("owned_prefixes", prefix).unwrap_or_default();
+    for owned in &listed {
+        if owned.value.length() < if owned.value.is_ipv4() { 8 } else { 16 } {
+            let message = format!(
+                "{} is more than anybody owns: with it, guardrails let measures touch nearly everything",
+                owned.value
+            );
+            section.problems().warning(owned.span.clone(), Fault::new(message, "list what is yours to announce"));
+        }
+    }
     let guardrails = Guardrails {
-        owned_prefixes: prefixes("owned_prefixes"),
+        owned_prefixes: values(listed),
         protected_prefixes: prefixes("protected_prefixes"),
         max_ttl: section.parsed("max_ttl", max_ttl).map_or(default.max_ttl, |ttl| ttl.value),
         max_flowspec_rules: number("max_flowspec_rules", 10_000, default.max_flowspec_rules),

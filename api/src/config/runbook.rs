@@ -202,7 +202,7 @@ fn stage(mut table: Section<'_>, defaults: &Defaults, names: &mut HashMap<String
         if ttl.value > defaults.max_ttl || ttl.value < LEAST_TTL {
             let (least, most) = (LEAST_TTL.as_secs(), defaults.max_ttl.as_secs());
             let fault = Fault::new(
-                format!("a mitigation of this stage cannot be given {} s", ttl.value.as_secs()),
+                format!("a mitigation of this stage cannot be given {} s", ttl.value.as_secs_f64()),
                 format!("give \"{least}s\" to \"{most}s\", which is `max_ttl` of [guardrails]: it is renewed as long as needed"),
             );
             problems.error(ttl.span.clone(), fault);
