@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
 use levee_api::filter::{Action, Per, Rule};
 use levee_api::grpc::v1;
 use levee_api::grpc::v1::mitigations_client::MitigationsClient;
 use levee_api::prefix::Prefix;
+use tonic::transport::Channel;
 
 use super::arguments::{Changing, Output};
 use super::client::{CallError, Client};
@@ -19,6 +20,9 @@ use super::times::{length, moment};
 use super::upstream::{self, BlackholeArguments, FlowSpecArguments};
 use super::{json, or_dash, print, target};
 use crate::clock::nanoseconds;
+
+/// How long is waited for what becomes of a measure.
+const MOMENT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum MitigationCommand {
@@ -166,7 +170,10 @@ pub(super) async fn run(client: Client, output: Output, command: MitigationComma
                 AddCommand::Blackhole(arguments) => upstream::blackhole(arguments),
             };
             let dry_run = request.validate_only;
-            let answer = mitigations.add(request).await?.into_inner();
+            let mut answer = mitigations.add(request).await?.into_inner();
+            if let Some(added) = answer.mitigation.as_mut().filter(|_| !dry_run) {
+                become_of(&mut mitigations, added).await?;
+            }
             told(output, "AddMitigationResponse", &answer, answer.mitigation.as_ref(), dry_run)
         }
         MitigationCommand::Renew { id, ttl, changing } => {
@@ -182,6 +189,28 @@ pub(super) async fn run(client: Client, output: Output, command: MitigationComma
             told(output, "WithdrawMitigationResponse", &answer, answer.mitigation.as_ref(), changing.dry_run)
         }
     }
+}
+
+/// Waits for a moment until the measure is in force, or is not.
+async fn become_of(mitigations: &mut MitigationsClient<Channel>, added: &mut v1::Mitigation) -> Result<(), CallError> {
+    let request = v1::ListMitigationsRequest {
+        states: (1..=6).collect(),
+        prefix: added.target.as_ref().and_then(|target| target.prefix.clone()),
+        page_size: 1_000,
+        ..Default::default()
+    };
+    let begun = Instant::now();
+    while matches!(added.state(), v1::MitigationState::Planned | v1::MitigationState::Applying)
+        && added.error.is_empty()
+        && begun.elapsed() < MOMENT
+    {
+        tokio::time::sleep(MOMENT / 20).await;
+        let listed = mitigations.list(request.clone()).await?.into_inner().mitigations;
+        if let Some(found) = listed.into_iter().find(|one| one.id == added.id) {
+            *added = found;
+        }
+    }
+    Ok(())
 }
 
 fn asked(arguments: FilterArguments) -> v1::AddMitigationRequest {
@@ -230,11 +259,14 @@ fn told(
         (Output::Table, Some(one)) => {
             let ends =
                 if one.remaining_ns > 0 { format!(", ends in {}", length(one.remaining_ns)) } else { String::new() };
-            format!("measure {}: {}{ends}\n", one.id, state(one.state()))
+            let why = if one.error.is_empty() { String::new() } else { format!(": {}", one.error) };
+            format!("measure {}: {}{ends}{why}\n", one.id, state(one.state()))
         }
         (Output::Table, None) => "Done.\n".to_owned(),
     };
-    Ok(print(&text))
+    let status = print(&text);
+    let failed = mitigation.is_some_and(|one| one.state() == v1::MitigationState::Failed);
+    Ok(if failed { ExitCode::FAILURE } else { status })
 }
 
 fn listed(answer: &v1::ListMitigationsResponse) -> String {

@@ -10,10 +10,13 @@ mod refusal;
 mod selection;
 mod shape;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use levee_api::config::{Config, Guardrails};
+use levee_api::filter::{Action, HeaderBox, Side};
+use levee_api::grpc::FilterRequest;
 use levee_api::prefix::Prefix;
 
 pub use budget::{Asked, InForce, Of};
@@ -21,20 +24,23 @@ pub use protected::{Protected, resolvers};
 pub use refusal::Refusal;
 pub use selection::{can_be_judged, dropped};
 
-use crate::ledger::{Kind, Spec};
+use crate::ledger::{FilterSpec, Spec};
 
 /// The guardrails of one configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guards {
     rules: Guardrails,
     protected: Vec<Protected>,
+    /// The prefixes of zones: a filter without a target is for all of them.
+    zones: BTreeMap<String, Vec<Prefix>>,
 }
 
 impl Guards {
     /// Those of a configuration. What the machine itself depends on comes besides: the resolvers that it asks, its own
     /// addresses; each with a word on what it is.
     pub fn new(config: &Config, ours: impl IntoIterator<Item = (IpAddr, String)>) -> Self {
-        Self { rules: config.guardrails.clone(), protected: protected::collect(config, ours) }
+        let zones = config.zones.iter().map(|zone| (zone.name.clone(), zone.prefixes.clone()));
+        Self { rules: config.guardrails.clone(), protected: protected::collect(config, ours), zones: zones.collect() }
     }
 
     /// The prefixes that nothing may touch, and what they are.
@@ -92,30 +98,59 @@ impl Guards {
 
     /// Only ours, and nothing that we depend on.
     fn check_target(&self, spec: &Spec) -> Result<(), Refusal> {
+        if let Spec::Filter(filter) = spec {
+            return self.check_filter(filter);
+        }
         let Some(prefix) = spec.prefix() else { return Ok(()) };
         // A source that is blackholed is somebody else's: it must not be ours, and nothing that we depend on.
         let source = matches!(spec, Spec::Blackhole { direction: crate::ledger::Direction::Source, .. });
         let owned = self.rules.owned_prefixes.iter().any(|owned| owned.covers(&prefix));
-        let filter = spec.kind() == Kind::Filter;
         if source && self.rules.owned_prefixes.iter().any(|owned| owned.overlaps(&prefix)) {
             let text = "a blackhole for sources that are our own would cut us off";
             return Err(refusal("owned_prefixes", prefix, list(&self.rules.owned_prefixes), text));
         }
-        if !(owned || filter || source) {
+        if !(owned || source) {
             let text = "we may only speak of our own prefixes upstream: add it if it is yours to announce";
             return Err(refusal("owned_prefixes", prefix, list(&self.rules.owned_prefixes), text));
         }
         for protected in &self.protected {
-            // The dataplane takes protected addresses out of wider filters by itself; inside of one a filter can do
-            // nothing, so that asking for it is a mistake.
-            let hit = if filter { protected.prefix.covers(&prefix) } else { protected.prefix.overlaps(&prefix) };
-            if hit {
+            if protected.prefix.overlaps(&prefix) {
                 let text = format!("it would touch {}, which has to stay reachable", protected.what);
                 return Err(refusal("protected_prefixes", prefix, protected.prefix, &text));
             }
         }
         Ok(())
     }
+}
+
+impl Guards {
+    /// Of filters the dataplane refuses those that touch what is protected; its own leave it out.
+    fn check_filter(&self, filter: &FilterSpec) -> Result<(), Refusal> {
+        let of_zone = self.zones.get(&filter.target.zone).map(Vec::as_slice).unwrap_or_default();
+        let reach = filter.target.prefix.as_ref().map_or(of_zone, std::slice::from_ref);
+        let overlap = |protected: &&Protected| reach.iter().any(|prefix| prefix.overlaps(&protected.prefix));
+        let mut near = self.protected.iter().filter(overlap).peekable();
+        if near.peek().is_none() {
+            return Ok(());
+        }
+        // What cannot be read is not carried out.
+        let rules: Vec<FilterRequest> = filter.filters.iter().filter_map(|filter| filter.request().ok()).collect();
+        let inside =
+            |protected: &Protected| filter.target.prefix.is_some_and(|prefix| protected.prefix.covers(&prefix));
+        let hit = near.find(|protected| inside(protected) || rules.iter().any(|rule| touches(rule, protected.prefix)));
+        let Some(Protected { prefix, what }) = hit else { return Ok(()) };
+        let value =
+            filter.target.prefix.map_or_else(|| format!("zone {}", filter.target.zone), |target| target.to_string());
+        let text = format!("it would touch {what}, which has to stay reachable: ask for targets beside it");
+        Err(refusal("protected_prefixes", value, prefix, &text))
+    }
+}
+
+/// As the dataplane has it.
+fn touches(filter: &FilterRequest, protected: Prefix) -> bool {
+    let (rule, towards) = (&filter.rule, HeaderBox::any().prefix(Side::Destination, protected));
+    let left_out = || rule.except.iter().any(|hole| hole.and(&towards) == towards);
+    filter.action != Action::Pass && !rule.matches.and(&towards).is_empty() && !left_out()
 }
 
 fn refusal(guardrail: &str, value: impl ToString, limit: impl ToString, text: &str) -> Refusal {

@@ -5,6 +5,7 @@ use std::fmt;
 use levee_api::filter::Target;
 use levee_api::grpc::{FieldError, FilterRequest, v1};
 use levee_api::prefix::Prefix;
+use levee_api::role::RoleSet;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 
@@ -217,7 +218,11 @@ impl FlowRule {
 impl StoredFilter {
     /// To be stored.
     pub fn of(request: &FilterRequest) -> Self {
-        let rendered = format!("{} {}: {}", request.roles, request.rule, request.action);
+        let roles = match request.roles {
+            RoleSet::FILTERABLE => "all roles".to_owned(),
+            roles => roles.to_string(),
+        };
+        let rendered = format!("{roles} {}: {}", request.rule, request.action);
         let message = v1::FilterRequest::from(request).encode_to_vec();
         let message = message.iter().map(|byte| format!("{byte:02x}")).collect();
         Self { message, rendered }

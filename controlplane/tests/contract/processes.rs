@@ -456,3 +456,50 @@ fn trials_have_a_shortest_and_a_longest_time_and_are_not_confirmed_by_the_way() 
     }
     assert!(shown(&place, &["status", "-o", "json"]).contains("confirm_by"), "it is on trial still");
 }
+
+#[test]
+fn what_a_damaged_store_has_lost_needs_attention_until_the_next_start() {
+    let place = Place::new();
+    let _world = place.start();
+    let config = configured(&place);
+    let status = |damaged: bool| {
+        let mut running = control_plane(&config, "/dev/null");
+        until("an answer", || leveectl(&place, &["status"]));
+        let status = shown(&place, &["status"]);
+        assert_eq!(status.contains("ATTENTION: the store is damaged"), damaged, "{status}");
+        running.signal(Signal::SIGTERM);
+        assert_eq!(running.child.wait().unwrap().code(), Some(0));
+    };
+    status(false);
+    std::fs::write(place.folder.path().join("controlplane/store.sqlite"), "nonsense ".repeat(1_000)).unwrap();
+    status(true);
+    status(false);
+}
+
+#[test]
+fn a_filter_over_what_is_protected_is_refused_at_once_and_another_says_what_became_of_it() {
+    let place = Place::new();
+    let _world = place.start();
+    let running = control_plane(&configured(&place), "-");
+    running.event("snapshot");
+    let add = |matches: &str, target: &[&str]| {
+        let filter = ["mitigations", "add", "filter", "--zone", "web", "--match", matches, "--ttl", "10m"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_leveectl"));
+        command.arg("--socket").arg(place.folder.path().join("controlplane.sock")).args(filter).args(target);
+        let output = command.output().unwrap();
+        let told = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+        (output.status.success(), told)
+    };
+    for target in [&[][..], &["--target", "203.0.113.0/24"]] {
+        let (done, told) = add("any", target);
+        assert!(!done && told.contains("protected_prefixes") && told.contains("203.0.113.1/32"), "{told}");
+    }
+    let (done, told) = add("any", &["--target", "203.0.113.9"]);
+    assert!(!done && told.contains("failed: guardrail max_legitimate_share"), "{told}");
+    let more = file_for(&place.socket()).replacen("max_ttl", "max_legitimate_share = 0.2\nmax_ttl", 1);
+    std::fs::write(place.folder.path().join("levee.toml"), more).unwrap();
+    shown(&place, &["config", "reload"]);
+    let (done, told) = add("protocol=udp src_port=53", &["--target", "203.0.113.9"]);
+    assert!(done && told.contains("active"), "{told}");
+    assert!(shown(&place, &["mitigations", "list"]).contains("all roles"));
+}
