@@ -51,7 +51,7 @@ pub fn text(config: &Config, runbooks: &Runbooks) -> String {
         let zones = followers(config, &runbook.name);
         let zones = if zones.is_empty() { "no zone".to_owned() } else { zones.join(", ") };
         let _ = writeln!(text, "runbook  {}: followed by {zones}", runbook.name);
-        for (stage, reach) in runbook.stages.iter().zip(reach(runbook)) {
+        for (stage, reach) in runbook.stages.iter().zip(reach(runbook, runbooks.list().len())) {
             text.push_str(&stage_text(runbook, stage, &reach));
         }
     }
@@ -128,8 +128,9 @@ fn ways(runbook: &Runbook, reach: &Reach) -> Vec<String> {
 
 /// All runbooks of a file, for programs.
 pub fn json(config: &Config, runbooks: &Runbooks) -> Value {
-    let runbooks = runbooks.list().iter().map(|runbook| {
-        let stages = runbook.stages.iter().zip(reach(runbook)).map(|(stage, reach)| {
+    let all = runbooks.list();
+    let runbooks = all.iter().map(|runbook| {
+        let stages = runbook.stages.iter().zip(reach(runbook, all.len())).map(|(stage, reach)| {
             json!({
                 "name": stage.name,
                 "action": stage.action.name(),

@@ -268,7 +268,7 @@ fn ends_early(runbook: &Runbook, written: &config::Runbook, among: usize) -> Vec
         let names = stages.iter().filter_map(|at| runbook.stages.get(*at)).map(|stage| stage.name.as_str());
         names.collect::<Vec<_>>()
     };
-    let findings = reach::reach_among(runbook, among).into_iter().filter_map(|reach| {
+    let findings = reach::reach(runbook, among).into_iter().filter_map(|reach| {
         let (compiled, place) = (runbook.stages.get(reach.stage)?, written.stages.get(reach.stage)?);
         let name = &compiled.name;
         let (message, help, is_error) = if reach.never {

@@ -39,13 +39,8 @@ const WORK: usize = 20_000_000;
 /// What it takes to make an example up, in parts of conditions.
 const WORLD: usize = 100;
 
-/// For each stage of a runbook.
-pub fn reach(runbook: &Runbook) -> Vec<Reach> {
-    reach_among(runbook, 1)
-}
-
-/// For each stage of one of so many runbooks.
-pub(super) fn reach_among(runbook: &Runbook, runbooks: usize) -> Vec<Reach> {
+/// For each stage of one of so many runbooks, which share the work that may be done.
+pub fn reach(runbook: &Runbook, runbooks: usize) -> Vec<Reach> {
     let most = examples(runbook, runbooks);
     let ever = entered(runbook, None);
     let stages = runbook.stages.iter().enumerate().map(|(at, stage)| {

@@ -111,7 +111,7 @@ fn a_stage_that_needs_a_yes_may_wait_for_one() {
     let stages = [("ask", "uplink.saturated", ASK), ("last", "uplink.saturated && stage.ask.active", GIVE_UP)];
     assert_eq!(told(&stages), []);
     let (_, runbooks) = Runbooks::parse("test.toml", &file(&stages)).unwrap();
-    let reached = reach(&runbooks.list()[0]).remove(1);
+    let reached = reach(&runbooks.list()[0], 1).remove(1);
     assert_eq!((reached.after_yes, reached.dead_ends), (vec![0], vec![]));
     // It has to be asked first.
     let found = told(&[stages[0], ("last", "attack.bps > 1e9 && stage.ask.active", GIVE_UP)]);
@@ -126,7 +126,7 @@ fn what_only_tells_may_wait_for_anything() {
         1
     );
     let (_, runbooks) = Runbooks::parse("test.toml", &file(&[("edge", "uplink.saturated", LIMIT)])).unwrap();
-    assert_eq!(reach(&runbooks.list()[0])[0].waits, None);
+    assert_eq!(reach(&runbooks.list()[0], 1)[0].waits, None);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn shipped_runbooks_have_no_end_but_their_top() {
     for name in ["hosting", "game-servers", "isp"] {
         let file = format!("{}/../configs/runbook-{name}.toml", env!("CARGO_MANIFEST_DIR"));
         let (_, runbooks) = Runbooks::load(&file).unwrap();
-        for reach in runbooks.list().iter().flat_map(reach) {
+        for reach in runbooks.list().iter().flat_map(|runbook| reach(runbook, 1)) {
             assert!(!reach.never && reach.dead_ends.is_empty() && reach.waits.is_none(), "{name}: {reach:?}");
         }
     }
