@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::spec::{Direction, FlowAction, FlowRule, Spec};
+use super::spec::{Direction, FlowAction, FlowRule, Kind, Spec};
 use crate::clock::Now;
 use crate::incident::Rates;
 
 /// What is measured within this of the telling began before it: rates are means of a second.
 const STILL_BEFORE: Duration = Duration::from_millis(1_500);
+/// The same for rules that select: what they match is what filters drop here, which begins with the attack, and is a mean of a
+/// second as well.
+const STILL_COUNTED: Duration = Duration::from_millis(3_000);
 /// What has fallen stays so for so long, or it was a pause.
 const STAYS: Duration = Duration::from_secs(3);
 /// What has taken nothing away by then is told.
@@ -64,7 +67,8 @@ impl Effect {
             return false;
         }
         let Some(after_bps) = matched_bps(spec, rates) else { return false };
-        if self.told.is_none_or(|told| now.since(&told) <= STILL_BEFORE) {
+        let before = if selects(spec) { STILL_COUNTED } else { STILL_BEFORE };
+        if self.told.is_none_or(|told| now.since(&told) <= before) {
             self.before_bps = self.before_bps.max(after_bps);
             return false;
         }
@@ -115,14 +119,20 @@ impl Effect {
 /// What of it a measure matches, bits per second. A rule that selects is made of what filters drop here, which is counted in
 /// packets: they are taken to be of the target's mean size.
 fn matched_bps(spec: &Spec, rates: &Rates) -> Option<f64> {
-    let selects = match spec {
-        Spec::Filter(_) => return None,
+    if spec.kind() == Kind::Filter {
+        return None;
+    }
+    let share = if selects(spec) && rates.pps > 0.0 { (rates.dropped_pps / rates.pps).clamp(0.0, 1.0) } else { 1.0 };
+    Some(rates.bps * share)
+}
+
+/// True of what takes only a part of what comes for its target.
+fn selects(spec: &Spec) -> bool {
+    match spec {
         Spec::FlowSpec { rule, .. } => *rule != FlowRule::to(rule.destination),
         Spec::Blackhole { direction, .. } => *direction == Direction::Source,
-        Spec::Divert { .. } => false,
-    };
-    let share = if selects && rates.pps > 0.0 { (rates.dropped_pps / rates.pps).clamp(0.0, 1.0) } else { 1.0 };
-    Some(rates.bps * share)
+        Spec::Divert { .. } | Spec::Filter(_) => false,
+    }
 }
 
 #[cfg(test)]
@@ -181,9 +191,15 @@ mod tests {
     fn a_rule_that_selects_is_judged_by_what_filters_drop_here() {
         let (drops, spared) = (rates(1e9, 500.0), rates(9e8, 0.0));
         assert_eq!(
-            found(&rule(FlowAction::Drop), drops, &[(4, spared), (7, spared)]),
-            [(7, true)],
+            found(&rule(FlowAction::Drop), drops, &[(5, spared), (8, spared)]),
+            [(8, true)],
             "the rest still comes"
+        );
+        let early = [(3, rates(1e9, 300.0)), (4, drops), (11, drops)];
+        assert_eq!(
+            found(&rule(FlowAction::Drop), rates(1e9, 0.0), &early),
+            [(11, false)],
+            "nothing was dropped yet when it was told"
         );
         assert_eq!(found(&hole(), drops, &[(4, spared), (11, spared)]), [(11, false)]);
     }
