@@ -247,6 +247,17 @@ fn peer(
     }
     let source_blackhole_communities = communities("source_blackhole_communities", Vec::new());
     let divert_communities = communities("divert_communities", Vec::new());
+    let means_otherwise = |key: &'static str, given: &[BgpCommunity], words: &[&str], why: &str| {
+        let found = WELL_KNOWN.iter().find(|(word, community)| words.contains(word) && given.contains(community));
+        if let Some((word, _)) = found {
+            table.problems().error(table.place(key), Fault::new(format!("{word:?} in `{key}`: {why}"), "leave it out"));
+        }
+    };
+    let drops = "routers upstream would drop all packets to the prefix";
+    means_otherwise("source_blackhole_communities", &source_blackhole_communities, &["blackhole"], drops);
+    means_otherwise("divert_communities", &divert_communities, &["blackhole"], drops);
+    let stays = "a diversion that stays with the neighbour diverts nothing";
+    means_otherwise("divert_communities", &divert_communities, &["no-export", "no-advertise"], stays);
     let passive = table.boolean("passive").unwrap_or(false);
     let ttl_security = table.boolean("ttl_security").unwrap_or(false);
     let no_export = table.boolean("no_export").unwrap_or(true);
@@ -518,6 +529,9 @@ mod tests {
             (with_peer("on_loss = \"retain\"\nretain_for = \"2h\""), "cannot be retained for 2h", "4095s"),
             (with_peer("families = [\"ipv4-flow\"]"), "unknown value `ipv4-flow`", "ipv4-flowspec"),
             (with_peer("families = []"), "carries nothing", "all four"),
+            (with_peer("divert_communities = [\"blackhole\"]"), "drop all packets", "leave it out"),
+            (with_peer("divert_communities = [\"no-export\"]"), "diverts nothing", "leave it out"),
+            (with_peer("source_blackhole_communities = [\"65535:666\"]"), "drop all packets", "leave it out"),
             (with_peer("blackhole_communities = []"), "ordinary route", "RFC 7999"),
             (with_peer("blackhole_communities = [\"70000:1\"]"), "is no community", "64496:666"),
             (with_peer("password = \"sesame\""), "must not stand in this file", "file"),

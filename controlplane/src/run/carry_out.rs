@@ -5,8 +5,10 @@
 //! answered as something to be tried again, if it is still wanted.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -150,6 +152,7 @@ struct Work {
 
 impl Work {
     async fn run(self, mut begins: mpsc::Receiver<Given>, mut ends: mpsc::Receiver<Given>) {
+        let this = Arc::new(self);
         // Numbers of ends that have overtaken what was given before them.
         let mut ended: BTreeMap<MitigationId, u64> = BTreeMap::new();
         loop {
@@ -167,17 +170,31 @@ impl Work {
             if begins.is_empty() {
                 ended.clear();
             }
-            let input = if overtaken {
-                failed(given.order, retry("its end was asked for meanwhile".to_owned()))
+            if overtaken {
+                this.answer(failed(given.order, retry("its end was asked for meanwhile".to_owned())));
+            } else if matches!(given.order, Order::Withdraw(_)) {
+                // No end waits for another: one receiver that takes nothing would keep everything in force at all others.
+                let this = Arc::clone(&this);
+                let mut end = Box::pin(async move { this.answer(this.in_time(given).await) });
+                // It begins now, before what is begun next.
+                if poll_fn(|context| Poll::Ready(end.as_mut().poll(context))).await.is_pending() {
+                    tokio::spawn(end);
+                }
             } else {
-                let order = given.order.clone();
-                let answered = tokio::time::timeout(ANSWER_WITHIN, self.carry_out(given)).await;
-                answered.unwrap_or_else(|_| failed(order, retry(format!("no answer within {ANSWER_WITHIN:?}"))))
-            };
-            if self.inputs.send(input).is_err() {
-                return;
+                this.answer(this.in_time(given).await);
             }
         }
+    }
+
+    fn answer(&self, input: Input) {
+        // The loop has ended: the ledger asks again at the next start.
+        let _ = self.inputs.send(input);
+    }
+
+    async fn in_time(&self, given: Given) -> Input {
+        let order = given.order.clone();
+        let answered = tokio::time::timeout(ANSWER_WITHIN, self.carry_out(given)).await;
+        answered.unwrap_or_else(|_| failed(order, retry(format!("no answer within {ANSWER_WITHIN:?}"))))
     }
 
     async fn carry_out(&self, given: Given) -> Input {

@@ -190,8 +190,8 @@ impl Speaker {
         RunningPeer { settings, incoming, stop, status: watched, task: tokio::spawn(peer.run()) }
     }
 
-    /// Announces a measure, or changes it, or moves its end, and waits until the peers of the announcer have been told, at
-    /// most for `patience`. Whoever cannot be told now is told as soon as that is possible.
+    /// Announces a measure, or changes it, or moves its end, and waits until a peer of the announcer has been told, at most for
+    /// `patience`. Whoever cannot be told now is told as soon as that is possible.
     ///
     /// # Errors
     /// When it cannot be announced at all.
@@ -208,10 +208,21 @@ impl Speaker {
             rib.announce(announcer, id, spec, self.shared.now() + remaining)?
         };
         self.shared.changed.send_replace(version);
-        let until = tokio::time::Instant::now() + patience;
-        // Right after a start sessions are being opened: that is worth waiting for, one that failed before is not.
-        let _ = tokio::time::timeout_at(until, self.tried(announcer)).await;
-        let _ = tokio::time::timeout_at(until, self.settle(announcer, version)).await;
+        let all = async {
+            // Right after a start sessions are being opened: that is worth waiting for, one that failed before is not.
+            if let Some(opening) = patience.checked_sub(self.shared.now()) {
+                let _ = tokio::time::timeout(opening, self.tried(announcer)).await;
+            }
+            self.settle(announcer, version).await;
+        };
+        let told = async {
+            tokio::select! {
+                // Others wait behind this measure: one that takes nothing must not hold them up.
+                () = self.heard(announcer, version) => {}
+                () = all => {}
+            }
+        };
+        let _ = tokio::time::timeout(patience, told).await;
         Ok(self.told(announcer, id))
     }
 
@@ -251,6 +262,16 @@ impl Speaker {
         self.sightings().map(|sightings| sightings.totals())
     }
 
+    /// Waits until a peer has been told everything up to a version.
+    async fn heard(&self, announcer: &str, version: u64) {
+        let mut waiting = JoinSet::new();
+        for mut status in self.watched(announcer) {
+            let heard = move |status: &Status| status.is_established() && status.told >= version;
+            waiting.spawn(async move { status.wait_for(heard).await.is_ok() });
+        }
+        first(waiting).await;
+    }
+
     /// Waits until the peers that have a session have been told everything up to a version, or have lost it.
     async fn settle(&self, announcer: &str, version: u64) {
         for mut status in self.watched(announcer) {
@@ -278,13 +299,7 @@ impl Speaker {
                 lost && status.wait_for(is_there).await.is_ok()
             });
         }
-        // A peer that is gone does not come back.
-        while let Some(one) = waiting.join_next().await {
-            if one.is_ok_and(|recovered| recovered) {
-                return;
-            }
-        }
-        std::future::pending().await
+        first(waiting).await;
     }
 
     /// Waits until each peer has a session, or a reason why not.
@@ -447,4 +462,14 @@ async fn expire(shared: Arc<Shared>) {
             }
         }
     }
+}
+
+/// Waits until something has come about; for ever where it cannot: a peer that is gone does not come back.
+async fn first(mut waiting: JoinSet<bool>) {
+    while let Some(one) = waiting.join_next().await {
+        if one.is_ok_and(|came| came) {
+            return;
+        }
+    }
+    std::future::pending().await
 }
