@@ -1,11 +1,13 @@
 //! The engine on its own: what it promises whatever happens.
 
 use levee_api::time::Timestamp;
-use proptest::prelude::*;
 
 use super::variable::{Value, Values, Variable};
 use super::*;
 use crate::clock::{BootId, Now, UnixTime};
+
+mod broken;
+mod properties;
 
 const HEAD: &str = r#"
 schema = 1
@@ -22,6 +24,13 @@ kind = "dots"
 name = "web"
 prefixes = ["203.0.113.0/24"]
 "#;
+
+/// The files that come with Levee.
+const SHIPPED: [&str; 3] = [
+    include_str!("../../../configs/runbook-hosting.toml"),
+    include_str!("../../../configs/runbook-game-servers.toml"),
+    include_str!("../../../configs/runbook-isp.toml"),
+];
 
 fn runbook(text: &str) -> Runbook {
     let (_, runbooks) = Runbooks::parse("test.toml", &format!("{HEAD}{text}")).unwrap_or_else(|e| panic!("{e:?}"));
@@ -559,174 +568,6 @@ fn zones_follow_what_they_name_or_the_built_in_runbook() {
     assert_eq!(own.of_zone(None).stages[0].name, "local", "nobody is escalated who did not ask for it");
 }
 
-/// Anything that can happen to an incident.
-#[derive(Clone, Debug)]
-enum Happening {
-    Measured { after_ms: u64, attack: Option<bool>, utilisation: Option<f64>, report: Report },
-    Answered { stage: usize, yes: bool, by: &'static str },
-    Resolved { stage: usize, outcome: Outcome },
-    Repeated { stage: usize, outcome: Outcome },
-    Restarted,
-}
-
-fn happening() -> impl Strategy<Value = Happening> {
-    let outcome = prop_oneof![
-        4 => Just(Outcome::InForce),
-        1 => Just(Outcome::Failed(Failure::Error)),
-        1 => Just(Outcome::Failed(Failure::Refused)),
-        1 => Just(Outcome::Failed(Failure::Incapable)),
-        2 => Just(Outcome::Ended),
-    ];
-    let report = prop_oneof![4 => Just(Report::None), 1 => Just(Report::Attack), 1 => Just(Report::Calm)];
-    prop_oneof![
-        12 => (0_u64..4_000, prop::option::weighted(0.9, prop::bool::weighted(0.8)), prop::option::weighted(0.9, 0.0..1.1), report)
-            .prop_map(|(after_ms, attack, utilisation, report)| Happening::Measured { after_ms, attack, utilisation, report }),
-        1 => (0_usize..5, any::<bool>(), prop::sample::select(vec!["alice", "bob"]))
-            .prop_map(|(stage, yes, by)| Happening::Answered { stage, yes, by }),
-        6 => (0_usize..4, outcome.clone()).prop_map(|(stage, outcome)| Happening::Resolved { stage, outcome }),
-        1 => (0_usize..4, outcome).prop_map(|(stage, outcome)| Happening::Repeated { stage, outcome }),
-        1 => Just(Happening::Restarted),
-    ]
-}
-
-impl Incident<'_> {
-    /// What is measured is measured some times, or no condition would ever hold for long.
-    fn happen(&mut self, happening: &Happening, times: usize) {
-        match happening {
-            Happening::Measured { after_ms, attack, utilisation, report } => {
-                let sights = [Sight { effective: *attack, report: *report }; 4];
-                for _ in 0..times {
-                    self.ms += after_ms;
-                    self.step(Input::Measured { values: &values(*attack, *utilisation), sights: &sights });
-                }
-            }
-            Happening::Answered { stage, yes, by } => {
-                self.step(Input::Answer { stage: *stage, by, yes: *yes });
-            }
-            Happening::Resolved { stage, outcome } => {
-                let change = self.progress.stages[*stage].change;
-                self.step(Input::Result { stage: *stage, change, outcome: *outcome });
-            }
-            Happening::Repeated { stage, outcome } => {
-                let change = self.progress.stages[*stage].change.saturating_sub(1);
-                self.step(Input::Result { stage: *stage, change, outcome: *outcome });
-            }
-            Happening::Restarted => {
-                let stored = serde_json::to_string(&self.progress).unwrap();
-                let loaded: Progress = serde_json::from_str(&stored).unwrap();
-                assert_eq!(loaded, self.progress);
-                self.progress = loaded;
-            }
-        }
-    }
-}
-
-fn live<'r>(runbook: &'r Runbook, happenings: &[Happening]) -> Incident<'r> {
-    let mut incident = Incident::new(runbook);
-    happenings.iter().for_each(|happening| incident.happen(happening, 6));
-    incident
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
-    #[test]
-    fn a_stage_changes_at_most_once_in_its_pace(happenings in prop::collection::vec(happening(), 0..120)) {
-        let runbook = ladder();
-        let incident = live(&runbook, &happenings);
-        for (position, stage) in runbook.stages.iter().enumerate() {
-            let pace = u64::try_from(stage.pace().as_millis()).unwrap();
-            let of_stage: Vec<&(u64, Command)> =
-                incident.log.iter().filter(|(_, command)| command.stage() == position).collect();
-            let mut last: Option<u64> = None;
-            for (index, (ms, command)) in of_stage.iter().enumerate() {
-                if !command.is_change() {
-                    continue;
-                }
-                // An attempt that failed changed nothing.
-                let failed = matches!(command, Command::Enter { .. })
-                    && of_stage[index + 1..]
-                        .iter()
-                        .find_map(|(_, next)| match next {
-                            Command::Tell { news: News::Failed(_), .. } => Some(true),
-                            Command::Tell { news: News::InForce, .. } => Some(false),
-                            next if next.is_change() => Some(false),
-                            _ => None,
-                        })
-                        .unwrap_or(false);
-                if failed {
-                    continue;
-                }
-                prop_assert!(
-                    last.is_none_or(|last| ms - last >= pace),
-                    "{}: {command:?} at {ms}, the change before at {last:?}, pace {pace}", stage.name
-                );
-                last = Some(*ms);
-            }
-        }
-    }
-
-    #[test]
-    fn no_stage_is_left_while_a_higher_one_may_be_in_force(happenings in prop::collection::vec(happening(), 0..120)) {
-        let runbook = ladder();
-        let mut incident = Incident::new(&runbook);
-        for happening in &happenings {
-            for _ in 0..6 {
-                let before: Vec<bool> =
-                    incident.progress.stages.iter().map(|stage| stage.state.may_be_in_force()).collect();
-                let known = incident.log.len();
-                incident.happen(happening, 1);
-                for (_, command) in &incident.log[known..] {
-                    if let Command::Leave { stage, .. } = command {
-                        prop_assert!(!before[stage + 1..].contains(&true), "{command:?} with {before:?}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn changes_are_numbered_and_no_number_comes_twice(happenings in prop::collection::vec(happening(), 0..120)) {
-        let runbook = ladder();
-        let incident = live(&runbook, &happenings);
-        let numbers: Vec<u32> = incident.log.iter().filter_map(|(_, command)| match command {
-            Command::Enter { change, .. }
-            | Command::StepDown { change, .. }
-            | Command::StepUp { change, .. }
-            | Command::Leave { change, .. }
-            | Command::Ask { change, .. } => Some(*change),
-            _ => None,
-        }).collect();
-        prop_assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");
-    }
-
-    #[test]
-    fn once_the_attack_is_over_everything_comes_down(happenings in prop::collection::vec(happening(), 0..120)) {
-        let runbook = ladder();
-        let mut incident = live(&runbook, &happenings);
-        for _ in 0..4 {
-            // Whatever was lost on the way is answered when the reconciler looks.
-            for stage in 0..4 {
-                let (change, leaving) = {
-                    let stage = &incident.progress.stages[stage];
-                    (stage.change, matches!(stage.state, StageState::Leaving { .. }))
-                };
-                let outcome = if leaving { Outcome::Ended } else { Outcome::InForce };
-                incident.step(Input::Result { stage, change, outcome });
-            }
-            incident.seconds(200, &values(Some(false), Some(0.0)), &[]);
-        }
-        prop_assert!(incident.progress.is_at_rest(), "{:#?}", incident.progress);
-        prop_assert!(incident.progress.views(&at(incident.ms)).iter().all(|view| !view.failed), "it was calm: all is forgotten");
-    }
-
-    #[test]
-    fn the_same_happenings_lead_to_the_same_commands(happenings in prop::collection::vec(happening(), 0..60)) {
-        let runbook = ladder();
-        prop_assert_eq!(live(&runbook, &happenings).log, live(&runbook, &happenings).log);
-    }
-}
-
 /// Blackholes at the foot of the ladder: they are stepped down to see whether the attack goes on.
 fn stepping() -> Runbook {
     runbook(
@@ -834,79 +675,4 @@ fn a_failed_stage_that_needs_approval_since_a_reload_asks_before_it_is_tried_aga
     let commands = incident.step(Input::Answer { stage: 0, by: "ann", yes: true });
     incident.obey(commands);
     assert_eq!(incident.state("blackhole"), "active");
-}
-
-/// Files with conditions that are broken somewhere.
-const SHIPPED: [&str; 3] = [
-    include_str!("../../../configs/runbook-hosting.toml"),
-    include_str!("../../../configs/runbook-game-servers.toml"),
-    include_str!("../../../configs/runbook-isp.toml"),
-];
-
-/// What is wrong, and how the text at the place of the first error begins.
-const WRONG: &[(&str, &str)] = &[
-    ("uplink.saturated && attack.ppps > 1", "attack.ppps"),
-    ("uplink.saturated || stage.nowhere.failed", "stage.nowhere.failed"),
-    ("uplink.saturated && attack.pps / 0 > 1", "attack.pps / 0"),
-    ("uplink.saturated && 'a' > 1", "'a' > 1"),
-    ("uplink.saturated && attack.vectors.exists(v, true)", "exists"),
-    ("uplink.saturated && && true", "&"),
-    ("false", "false"),
-];
-
-#[test]
-fn every_condition_that_is_shipped_wrong_in_every_way_is_told_where_it_stands() {
-    let files = SHIPPED.into_iter().chain([include_str!("../../../configs/levee.toml")]);
-    for text in files {
-        let mut conditions = 0;
-        for (at, key) in text.match_indices("\nwhen = \"") {
-            conditions += 1;
-            let begin = at + key.len() - 1;
-            let quote = if text[begin..].starts_with("\"\"\"") { "\"\"\"" } else { "\"" };
-            let end = begin + quote.len() + text[begin + quote.len()..].find(quote).unwrap() + quote.len();
-            for (wrong, place) in WRONG {
-                for written in [format!("\"{wrong}\""), format!("\"\"\"\n    {wrong}\"\"\"")] {
-                    let changed = format!("{}{written}{}", &text[..begin], &text[end..]);
-                    let invalid = Runbooks::parse("levee.toml", &changed).unwrap_err();
-                    let errors: Vec<_> = invalid.problems().iter().filter(|problem| problem.is_error).collect();
-                    let here = begin..begin + written.len();
-                    for error in &errors {
-                        assert!(here.start <= error.span.start && error.span.end <= here.end, "{wrong}: {error:?}");
-                        let line = changed[..error.span.start].matches('\n').count() + 1;
-                        assert_eq!(error.line, line, "{wrong}: {error:?}");
-                    }
-                    let first = &changed[errors[0].span.clone()];
-                    assert!(first.starts_with(place), "{wrong}: at {first:?}, not {place:?}");
-                }
-            }
-        }
-        assert!(conditions > 0);
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
-
-    #[test]
-    fn a_shipped_runbook_with_a_broken_condition_is_valid_or_told_with_its_place(
-        which in 0_usize..3,
-        condition in any::<prop::sample::Index>(),
-        from in any::<prop::sample::Index>(),
-        length in 0_usize..12,
-        with in prop_oneof!["[a-z.()&|!<>=' 0-9+*/%-]{0,8}", Just("\\u00e9".to_owned()), Just("stage.x.failed".to_owned())],
-    ) {
-        let text = SHIPPED[which];
-        let begins: Vec<usize> = text.match_indices("when = \"").map(|(at, found)| at + found.len()).collect();
-        let begin = begins[condition.index(begins.len())];
-        let line_end = begin + text[begin..].find("\n[[").unwrap_or(0);
-        let from = begin + from.index((line_end - begin).max(1));
-        let to = (from + length).min(text.len());
-        let broken = format!("{}{with}{}", &text[..from], &text[to..]);
-        if let Err(invalid) = Runbooks::parse("levee.toml", &broken) {
-            for problem in invalid.problems() {
-                prop_assert!(problem.span.end <= broken.len().max(1) && problem.span.start <= problem.span.end);
-                prop_assert!(problem.line >= 1 && !problem.message.is_empty() && !problem.help.is_empty());
-            }
-        }
-    }
 }
