@@ -129,6 +129,8 @@ const WELL_KNOWN: &[(&str, BgpCommunity)] = &[
 ];
 /// Routers have 90 s or 180 s by themselves; more than this is worth a warning.
 const LONG_HOLD_TIME: Duration = Duration::from_secs(300);
+/// Numbers of mitigations begin below 2^31 and grow with time: beyond this many times 2^32 none will be.
+const HIGHEST_TAG: u32 = 15;
 /// What the capability has room for (RFC 4724).
 const LONGEST_RETENTION: Duration = Duration::from_secs(4_095);
 
@@ -140,7 +142,7 @@ pub(super) fn read(file: &Section<'_>) -> Option<Bgp> {
     let mut names = HashMap::new();
     let mut places: HashMap<IpAddr, Range<usize>> = HashMap::new();
     let peers: Vec<BgpPeer> =
-        section.tables("peer").into_iter().filter_map(|table| peer(table, &mut names, &mut places)).collect();
+        section.tables("peer").into_iter().filter_map(|table| peer(table, asn, &mut names, &mut places)).collect();
     let bmp = bmp(&section, &peers);
     section.refuse_unknown();
     let listen: Vec<SocketAddr> = listen.into_iter().map(|address| address.value).collect();
@@ -153,7 +155,46 @@ pub(super) fn read(file: &Section<'_>) -> Option<Bgp> {
             section.problems().error(peer.span.clone(), fault);
         }
     }
+    for peer in peers.iter().filter(|peer| is_ourselves(peer, &listen, &peers)) {
+        section.problems().error(peer.span.clone(), ourselves(peer.address.ip()));
+    }
     Some(Bgp { asn: asn?, router_id: router_id?.value, listen, peers, bmp })
+}
+
+/// A connection to this peer would come out where we listen, or be one with our own address at both ends.
+fn is_ourselves(peer: &BgpPeer, listen: &[SocketAddr], peers: &[BgpPeer]) -> bool {
+    let address = peer.address;
+    let is_ours = || peers.iter().any(|other| other.local_address == Some(address.ip())) || address.ip().is_loopback();
+    let everywhere = |on: &SocketAddr| on.ip().is_unspecified() && on.is_ipv4() == address.is_ipv4() && is_ours();
+    let ends_here = |on: &SocketAddr| on.port() == address.port() && (on.ip() == address.ip() || everywhere(on));
+    peer.local_address == Some(address.ip()) || listen.iter().any(ends_here)
+}
+
+fn ourselves(address: IpAddr) -> Fault {
+    Fault::new(
+        format!("{address} is an address of ours: the speaker would talk to itself"),
+        "give the router's address as `address`, and ours as `local_address`",
+    )
+}
+
+/// A community of the operator's own that has the shape of the owner tag (our AS, and the two halves of a number that seldom
+/// needs more than the lower one): routes of one measure would look like those of another.
+fn looks_like_ours(table: &Section<'_>, local_as: Option<u32>, key: &'static str, given: &[BgpCommunity]) {
+    for community in given {
+        let BgpCommunity::Large([global, high, low]) = *community else { continue };
+        if Some(global) != local_as || high > HIGHEST_TAG {
+            continue;
+        }
+        let fault = Fault::new(
+            format!("{global}:{high}:{low} in `{key}` has the shape of the tag by which Levee knows its own routes"),
+            format!("give one of another AS, or one whose second number is over {HIGHEST_TAG}"),
+        );
+        if high == 0 {
+            table.problems().error(table.place(key), fault);
+        } else {
+            table.problems().warning(table.place(key), fault);
+        }
+    }
 }
 
 fn bmp(bgp: &Section<'_>, peers: &[BgpPeer]) -> Option<Bmp> {
@@ -184,6 +225,7 @@ fn bmp(bgp: &Section<'_>, peers: &[BgpPeer]) -> Option<Bmp> {
 
 fn peer(
     mut table: Section<'_>,
+    local_as: Option<u32>,
     names: &mut HashMap<String, Range<usize>>,
     places: &mut HashMap<IpAddr, Range<usize>>,
 ) -> Option<BgpPeer> {
@@ -258,6 +300,13 @@ fn peer(
     means_otherwise("divert_communities", &divert_communities, &["blackhole"], drops);
     let stays = "a diversion that stays with the neighbour diverts nothing";
     means_otherwise("divert_communities", &divert_communities, &["no-export", "no-advertise"], stays);
+    for (key, given) in [
+        ("blackhole_communities", &blackhole_communities),
+        ("source_blackhole_communities", &source_blackhole_communities),
+        ("divert_communities", &divert_communities),
+    ] {
+        looks_like_ours(&table, local_as, key, given);
+    }
     let passive = table.boolean("passive").unwrap_or(false);
     let ttl_security = table.boolean("ttl_security").unwrap_or(false);
     let no_export = table.boolean("no_export").unwrap_or(true);
@@ -538,6 +587,23 @@ mod tests {
             (with_peer("tcp_ao = \"key\""), "TCP-AO", "password"),
             (with_peer("passive = true"), "nothing listens", "listen"),
             (with_peer("local_address = \"2001:db8::1\""), "one version", "other"),
+            (with_peer("local_address = \"192.0.2.2\""), "talk to itself", "the router's address"),
+            (
+                with_peer("").replace("router_id", "listen = [\"192.0.2.2\"]\nrouter_id"),
+                "talk to itself",
+                "the router's address",
+            ),
+            (
+                with_peer(
+                    "[[bgp.peer]]\nname = \"two\"\nannouncer = \"core-a\"\naddress = \"192.0.2.3\"\nas = 64498\n\
+                     local_address = \"192.0.2.2\"",
+                )
+                .replace("router_id", "listen = [\"0.0.0.0\"]\nrouter_id"),
+                "192.0.2.2 is an address of ours",
+                "the router's address",
+            ),
+            (with_peer("blackhole_communities = [\"64496:0:666\"]"), "shape of the tag", "over 15"),
+            (with_peer("divert_communities = [\"64496:0:1\"]"), "shape of the tag", "another AS"),
             (with_peer("max_routes = 0"), "out of range", "1 to"),
             (with_peer("announcer = \"core-b\""), "core-b", "core-a"),
             (with_peer("").replace("\"192.0.2.2\"", "\"fe80::1\""), "same on every link", "whole machine"),
@@ -564,6 +630,23 @@ mod tests {
             assert!(problem.message.contains(told) && problem.help.contains(help), "{text}: {problem:?}");
             assert!(problem.line > 4, "{problem:?}");
         }
+    }
+
+    #[test]
+    fn a_community_that_could_become_a_tag_is_warned_of_and_others_are_the_operators() {
+        let warnings = |community: &str| {
+            parsed(&with_peer(&format!("blackhole_communities = [{community:?}]"))).unwrap().warnings.len()
+        };
+        assert_eq!(warnings("64496:7:666"), 1);
+        for community in ["64496:16:666", "64496:666:0", "64497:0:666", "64496:666"] {
+            assert_eq!(warnings(community), 0, "{community}");
+        }
+    }
+
+    #[test]
+    fn a_router_on_our_own_address_and_another_port_is_another_program() {
+        let text = with_peer("port = 1790").replace("router_id", "listen = [\"192.0.2.2\"]\nrouter_id");
+        assert!(parsed(&text).is_ok());
     }
 
     #[test]

@@ -11,11 +11,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::socket;
-use crate::secret::Secret;
+use super::gtsm;
+use super::socket::{self, Protection, sign};
 
-/// Who may connect, and with which key.
-pub(super) type Expected = BTreeMap<IpAddr, (mpsc::Sender<TcpStream>, Option<Secret>)>;
+/// Who may connect.
+pub(super) type Expected = BTreeMap<IpAddr, Caller>;
+
+/// A peer that may connect.
+#[derive(Clone)]
+pub(super) struct Caller {
+    /// Where its connections go.
+    pub(super) peer: mpsc::Sender<TcpStream>,
+    /// What they have to have.
+    pub(super) protection: Protection,
+}
 
 /// What has to pass before an address that cannot be listened on is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -31,8 +40,8 @@ pub(super) struct Listening {
 #[derive(Default)]
 struct Door {
     expected: Expected,
-    /// Peers with a password that the kernel was not told of: nobody comes in with their address.
-    unsigned: BTreeSet<IpAddr>,
+    /// Peers with a password or a hop limit that the kernel was not told of: nobody comes in with their address.
+    unguarded: BTreeSet<IpAddr>,
     socket: Option<Arc<TcpListener>>,
 }
 
@@ -50,9 +59,9 @@ impl Listening {
         if let Some(socket) = door.socket.clone() {
             for address in before.keys().filter(|address| !door.expected.contains_key(address)) {
                 // What stays signed keeps somebody out who is not expected anyway.
-                let _ = socket::sign(socket.as_ref(), *address, None);
+                let _ = sign(socket.as_ref(), *address, None);
             }
-            door.unsigned = sign_all(socket.as_ref(), self.on, &door.expected);
+            door.unguarded = guard(socket.as_ref(), self.on, &door.expected);
         }
     }
 }
@@ -60,8 +69,8 @@ impl Listening {
 impl Door {
     /// Whom a connection is for.
     fn peer(&self, from: IpAddr) -> Option<mpsc::Sender<TcpStream>> {
-        let (peer, _) = self.expected.get(&from).filter(|_| !self.unsigned.contains(&from))?;
-        Some(peer.clone())
+        let caller = self.expected.get(&from).filter(|_| !self.unguarded.contains(&from))?;
+        Some(caller.peer.clone())
     }
 }
 
@@ -75,19 +84,27 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tells the kernel who has to sign. Those with a password that it does not take.
-fn sign_all(socket: &impl AsFd, on: SocketAddr, expected: &Expected) -> BTreeSet<IpAddr> {
-    let mut unsigned = BTreeSet::new();
-    for (address, (_, key)) in expected.iter().filter(|(address, _)| address.is_ipv4() == on.is_ipv4()) {
+/// Tells the kernel who has to sign, and whose packets must not have been forwarded. Those of whom it could not be told.
+fn guard(socket: &impl AsFd, on: SocketAddr, expected: &Expected) -> BTreeSet<IpAddr> {
+    let mut unguarded = BTreeSet::new();
+    let callers = || expected.iter().filter(|(address, _)| address.is_ipv4() == on.is_ipv4());
+    for (address, Caller { protection, .. }) in callers() {
+        let key = protection.password.as_ref();
         // A key that is not taken away keeps out who does not sign, as before.
-        if let Err(error) = socket::sign(socket, *address, key.as_ref())
+        if let Err(error) = sign(socket, *address, key)
             && key.is_some()
         {
             tracing::error!("connections of {address} to {on} cannot be signed, and are not taken: {error}");
-            unsigned.insert(*address);
+            unguarded.insert(*address);
         }
     }
-    unsigned
+    let neighbours = callers().filter(|(_, caller)| caller.protection.ttl_security);
+    let neighbours: Vec<IpAddr> = neighbours.map(|(address, _)| *address).collect();
+    if let Err(error) = gtsm::only_neighbours(socket, &neighbours) {
+        tracing::error!("hop limits cannot be looked at on {on}, and peers with ttl_security are not taken: {error}");
+        unguarded.extend(neighbours);
+    }
+    unguarded
 }
 
 async fn run(on: SocketAddr, door: Arc<Mutex<Door>>) {
@@ -123,49 +140,13 @@ async fn run(on: SocketAddr, door: Arc<Mutex<Door>>) {
 }
 
 fn open(on: SocketAddr, door: &mut Door) -> io::Result<Arc<TcpListener>> {
-    let mut unsigned = BTreeSet::new();
-    let listener = Arc::new(socket::listen(on, |socket| unsigned = sign_all(socket, on, &door.expected))?);
-    door.unsigned = unsigned;
+    let mut unguarded = BTreeSet::new();
+    let listener = Arc::new(socket::listen(on, |socket| unguarded = guard(socket, on, &door.expected))?);
+    door.unguarded = unguarded;
     door.socket = Some(Arc::clone(&listener));
     Ok(listener)
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::AsyncReadExt as _;
-
-    use super::*;
-
-    /// Whether a connection from an address that has this key comes in, without a signature.
-    async fn comes_in(key: Option<Secret>) -> bool {
-        // Nobody else of this machine listens on this address.
-        let [_, _, high, low] = std::process::id().to_be_bytes();
-        let on: SocketAddr = (([127, 64 | high & 0x3f, low, 1 + u8::from(key.is_some())]), 1790).into();
-        let (peer, mut incoming) = mpsc::channel(4);
-        let listening = Listening::new(on, Expected::from([(on.ip(), (peer, key))]));
-        let socket = loop {
-            if let Some(socket) = lock(&listening.door).socket.clone() {
-                break socket;
-            }
-            tokio::task::yield_now().await;
-        };
-        let from = tokio::net::TcpSocket::new_v4().unwrap();
-        from.bind((on.ip(), 0).into()).unwrap();
-        let mut stream = from.connect(socket.local_addr().unwrap()).await.unwrap();
-        let mut byte = [0];
-        tokio::select! {
-            Some(_) = incoming.recv() => true,
-            read = stream.read(&mut byte) => {
-                assert_eq!(read.unwrap_or_default(), 0);
-                false
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn who_should_have_signed_and_cannot_be_asked_to_does_not_come_in() {
-        assert!(comes_in(None).await);
-        // The kernel does not take a key that is as long as this.
-        assert!(!comes_in(Some(Secret::new(vec![7; 100]))).await);
-    }
-}
+#[path = "listener_tests.rs"]
+mod tests;

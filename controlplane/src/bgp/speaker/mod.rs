@@ -6,6 +6,7 @@
 
 pub mod connection;
 pub mod export;
+mod gtsm;
 mod link;
 mod listener;
 mod peer;
@@ -30,7 +31,7 @@ use crate::bgp::bmp::{self, RouterView, Sighting, Sightings};
 use crate::bgp::route::Destination;
 use crate::ledger::{MitigationId, Spec};
 use export::Withheld;
-use listener::{Expected, Listening};
+use listener::{Caller, Expected, Listening};
 use peer::Peer;
 use rib::Rib;
 use wire::cease;
@@ -160,8 +161,8 @@ impl Speaker {
             .peers
             .values()
             .map(|peer| {
-                let key = peer.settings.protection.password.clone();
-                (peer.settings.address.ip(), (peer.incoming.clone(), key))
+                let protection = peer.settings.protection.clone();
+                (peer.settings.address.ip(), Caller { peer: peer.incoming.clone(), protection })
             })
             .collect();
         running.listening.retain(|on, _| settings.listen.contains(on));

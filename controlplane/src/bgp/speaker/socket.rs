@@ -34,7 +34,7 @@ struct Signature {
 }
 
 /// Sent with, and asked for: nobody who is not on the same link can have it.
-const FROM_NEIGHBOURS: i32 = 255;
+pub(super) const FROM_NEIGHBOURS: i32 = 255;
 
 /// Connects to a peer.
 ///
@@ -163,7 +163,7 @@ fn set_hop_limit(socket: &impl AsFd, address: IpAddr) -> io::Result<()> {
 
 /// Sets an option that is a plain value.
 #[expect(unsafe_code, reason = "neither the standard library nor nix has these options")]
-fn set<T: Copy>(socket: &impl AsFd, (level, option): (i32, i32), value: &T) -> io::Result<()> {
+pub(super) fn set<T: Copy>(socket: &impl AsFd, (level, option): (i32, i32), value: &T) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
     let pointer = std::ptr::from_ref(value).cast();
     // SAFETY: pointer and length are those of `value`, which lives until the kernel has copied it.
