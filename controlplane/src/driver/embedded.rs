@@ -1,8 +1,9 @@
 //! The driver of announcers of the kind `embedded`: our own BGP speaker.
 //!
-//! A measure is in force when a peer of the announcer was told, which is when our own TCP has taken it all over, and is said to
-//! be *advertised*: BGP has no way for a peer to say that it has accepted a route. One that a router shows by BMP is *seen*. What cannot be told to any peer is an error,
-//! with what each of them says; it stays wanted, and a peer is told as soon as its session is there.
+//! A measure is in force when a peer of the announcer was told, which is when the peer's TCP has acknowledged it, and is said
+//! to be *advertised*: BGP has no way for a peer to say that it has accepted a route. One that a router shows by BMP is *seen*.
+//! What cannot be told to any peer is an error, with what each of them says; it stays wanted, and a peer is told as soon as its
+//! session is there.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -101,7 +102,7 @@ impl Embedded {
         if told.by.is_empty() {
             return Err(DriverError::Retryable { reason: nobody(&told), retry_after: None });
         }
-        // Whether a router shows it is found when it is looked at next: other measures wait behind this one.
+        // Whether a router shows it is found when it is looked at next.
         Ok(Evidence::Advertised)
     }
 
@@ -220,6 +221,11 @@ impl Driver for Embedded {
 
     fn recovered(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.speaker.recovered(&self.name.0))
+    }
+
+    fn takes_many(&self) -> bool {
+        // What is announced is written at once. The answer is an acknowledgement, which some routers delay by a fifth of a second.
+        true
     }
 
     fn ends_only_all(&self) -> bool {

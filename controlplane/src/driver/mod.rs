@@ -140,6 +140,11 @@ pub trait Driver: Send + Sync {
         Box::pin(std::future::pending())
     }
 
+    /// Applying one measure need not wait until another has been applied.
+    fn takes_many(&self) -> bool {
+        false
+    }
+
     /// While no control plane runs: withdrawing one measure ends all that are in force by this driver.
     fn ends_only_all(&self) -> bool {
         false

@@ -1,5 +1,6 @@
 //! Carries commands out: each driver and each notifier has a queue of its own, so that none waits for another.
 //!
+//! What begins something waits for the one before it, unless the driver takes many at once: each waits for its own answer then.
 //! A driver has two: what ends something does not wait behind what begins something. What waits to be begun is not begun any
 //! more once the kill switch is engaged or another configuration is in force: it was decided under another one, and is
 //! answered as something to be tried again, if it is still wanted.
@@ -11,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::legitimate::Legitimate;
 use crate::core::Input;
@@ -24,6 +25,9 @@ use crate::notify::{DeliveryError, Message, Notifier};
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Orders that wait for one driver: more than that are answered with an error, and come again.
 const WAITING: usize = 10_000;
+
+/// What a driver that takes many at once is asked to begin at the same time.
+const AT_ONCE: usize = 64;
 
 /// An order with its number, and how often everything had been called off when it was given.
 struct Given {
@@ -155,15 +159,21 @@ impl Work {
         let this = Arc::new(self);
         // Numbers of ends that have overtaken what was given before them.
         let mut ended: BTreeMap<MitigationId, u64> = BTreeMap::new();
+        let mut beginning = Beginning::default();
+        let room = Arc::new(Semaphore::new(AT_ONCE));
         loop {
-            let given = tokio::select! {
+            let begin = async { (Arc::clone(&room).acquire_owned().await, begins.recv().await) };
+            let (room, given) = tokio::select! {
                 biased;
-                Some(given) = ends.recv() => given,
-                Some(given) = begins.recv() => given,
+                Some(given) = ends.recv() => (None, given),
+                (room, Some(given)) = begin => (room.ok(), given),
                 else => return,
             };
             if let Order::Withdraw(operation) = &given.order {
                 ended.insert(operation.id, given.number);
+                if let Some(order) = beginning.stop(operation.id).await {
+                    this.answer(failed(order, retry("its end was asked for meanwhile".to_owned())));
+                }
             }
             let overtaken = matches!(&given.order, Order::Apply(operation)
                 if ended.get(&operation.id).is_some_and(|end| *end > given.number));
@@ -180,6 +190,13 @@ impl Work {
                 if poll_fn(|context| Poll::Ready(end.as_mut().poll(context))).await.is_pending() {
                     tokio::spawn(end);
                 }
+            } else if this.driver.takes_many() && matches!(given.order, Order::Apply(_)) {
+                let (this, order) = (Arc::clone(&this), given.order.clone());
+                let begin = async move {
+                    this.answer(this.in_time(given).await);
+                    drop(room);
+                };
+                beginning.start(order, begin).await;
             } else {
                 this.answer(this.in_time(given).await);
             }
@@ -225,6 +242,31 @@ impl Work {
     }
 }
 
+/// What is being begun at the moment.
+#[derive(Default)]
+struct Beginning(BTreeMap<MitigationId, (Order, JoinHandle<()>)>);
+
+impl Beginning {
+    /// Begins it, once the same measure is not being begun any more.
+    async fn start(&mut self, order: Order, begin: impl Future<Output = ()> + Send + 'static) {
+        self.0.retain(|_, (_, task)| !task.is_finished());
+        if let Order::Apply(operation) = &order {
+            if let Some((_, task)) = self.0.remove(&operation.id) {
+                // One that has panicked is over, too.
+                let _ = task.await;
+            }
+            self.0.insert(operation.id, (order, tokio::spawn(begin)));
+        }
+    }
+
+    /// Stops what begins a measure; when this returns it does nothing more. The order, if that has not been answered.
+    async fn stop(&mut self, id: MitigationId) -> Option<Order> {
+        let (order, task) = self.0.remove(&id)?;
+        task.abort();
+        task.await.is_err().then_some(order)
+    }
+}
+
 const fn retry(reason: String) -> DriverError {
     DriverError::Retryable { reason, retry_after: None }
 }
@@ -258,6 +300,7 @@ mod tests {
         asked: Mutex<Vec<String>>,
         busy: Notify,
         go_on: Notify,
+        takes_many: bool,
     }
 
     impl Slow {
@@ -301,6 +344,10 @@ mod tests {
         fn observe(&self) -> Answer<'_, Vec<Observed>> {
             Box::pin(std::future::ready(Ok(Vec::new())))
         }
+
+        fn takes_many(&self) -> bool {
+            self.takes_many
+        }
     }
 
     fn operation(id: u64) -> Operation {
@@ -316,12 +363,13 @@ mod tests {
     }
 
     /// A driver that is busy with the first order, the ways to it, and its answers.
-    async fn busy() -> (Arc<Slow>, Ways, mpsc::UnboundedReceiver<Input>) {
+    async fn busy(takes_many: bool) -> (Arc<Slow>, Ways, mpsc::UnboundedReceiver<Input>) {
         let driver = Arc::new(Slow {
             name: DriverName("core".to_owned()),
             asked: Mutex::default(),
             busy: Notify::new(),
             go_on: Notify::new(),
+            takes_many,
         });
         let config = Arc::new(Config::parse("levee.toml", FILE).unwrap());
         let guards = Arc::new(Guards::new(&config, []));
@@ -349,7 +397,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_waits_for_nothing_that_begins_and_what_it_ends_is_not_begun_after_it() {
-        let (driver, ways, told) = busy().await;
+        let (driver, ways, told) = busy(false).await;
         for id in [2, 3] {
             ways.order(Order::Apply(operation(id)));
         }
@@ -366,7 +414,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_waits_to_be_begun_can_be_called_off() {
-        let (driver, ways, told) = busy().await;
+        let (driver, ways, told) = busy(false).await;
         ways.order(Order::Apply(operation(2)));
         ways.call_off();
         ways.order(Order::Withdraw(operation(1)));
@@ -375,5 +423,15 @@ mod tests {
         let told = answers(told, ways).await;
         assert_eq!(*driver.asked.lock().unwrap(), ["apply 1", "withdraw 1", "apply 3"]);
         assert_eq!(told, ["applied 1 true", "withdrawn 1 true", "applied 2 false", "applied 3 true"]);
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_takes_many_is_not_kept_waiting_by_one_and_an_end_stops_what_is_being_begun() {
+        let (driver, ways, mut told) = busy(true).await;
+        ways.order(Order::Apply(operation(2)));
+        assert!(matches!(told.recv().await, Some(Input::Applied { id: MitigationId(2), result: Ok(_), .. })));
+        ways.order(Order::Withdraw(operation(1)));
+        assert_eq!(answers(told, ways).await, ["applied 1 false", "withdrawn 1 true"]);
+        assert_eq!(*driver.asked.lock().unwrap(), ["apply 1", "apply 2", "withdraw 1"]);
     }
 }

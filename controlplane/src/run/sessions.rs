@@ -1,4 +1,4 @@
-//! BGP sessions that are down, as what needs somebody's attention.
+//! BGP sessions that are down, or over which nothing goes, as what needs somebody's attention.
 
 use std::time::Duration;
 
@@ -14,11 +14,21 @@ pub(super) fn down(peers: &[PeerView], clock: Duration) -> Vec<String> {
         let lasts = clock.saturating_sub(peer.status.since) > PATIENCE;
         lasts && peer.status.state != Some(State::Established)
     });
+    let stuck = peers.iter().filter_map(|peer| {
+        let lasts = clock.saturating_sub(peer.status.stuck?);
+        (lasts > PATIENCE).then(|| {
+            format!(
+                "{} has acknowledged nothing of what it was sent for {} s: what was announced or withdrawn since may not be there",
+                peer.settings.name,
+                lasts.as_secs()
+            )
+        })
+    });
     let told = |peer: &PeerView| {
         let why = peer.status.error.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
         format!("the BGP session with {} is down{why}: nothing can be announced there", peer.settings.name)
     };
-    down.map(told).collect()
+    down.map(told).chain(stuck).collect()
 }
 
 #[cfg(test)]
@@ -45,5 +55,10 @@ mod tests {
             let told = told(peer(state, Some("connection refused")), 111).join(" ");
             assert!(told.contains("core-a is down (connection refused)"), "{told}");
         }
+        let mut takes_nothing = peer(Some(State::Established), None);
+        takes_nothing.status.stuck = Some(since);
+        assert_eq!(down(&[takes_nothing.clone()], Duration::from_secs(110)), [""; 0]);
+        let told = down(&[takes_nothing], Duration::from_secs(117)).join(" ");
+        assert!(told.contains("core-a has acknowledged nothing of what it was sent for 17 s"), "{told}");
     }
 }

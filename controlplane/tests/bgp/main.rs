@@ -13,8 +13,10 @@ mod daemon;
 #[path = "../contract/world.rs"]
 #[expect(dead_code, reason = "the tests of the contract use the rest")]
 mod dataplane;
+mod deaf;
 mod driver;
 mod exabgp;
+mod fake;
 mod frr;
 mod gobgp;
 mod kills;

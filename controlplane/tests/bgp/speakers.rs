@@ -7,9 +7,9 @@ use levee_controlplane::bgp::speaker::{PeerSettings, Settings, Speaker};
 use levee_controlplane::ledger::{FlowAction, MitigationId};
 use levee_controlplane::secret::Secret;
 
-use super::daemon::PATIENCE;
 use super::world::{
-    ANNOUNCER, PORT, THEIR_AS, addresses, amplification, announce, blackhole, flowspec, is_established, peer, withdraw,
+    ANNOUNCER, PORT, THEIR_AS, addresses, amplification, announce, blackhole, flowspec, is_established, peer, until,
+    withdraw,
 };
 
 /// The peer as the other side has it.
@@ -31,14 +31,6 @@ fn listening(on: Ipv4Addr, peer: PeerSettings) -> Speaker {
         ..Settings::default()
     });
     speaker
-}
-
-async fn until(what: &str, mut ask: impl FnMut() -> Result<(), String>) {
-    let deadline = std::time::Instant::now() + PATIENCE;
-    while let Err(answer) = ask() {
-        assert!(std::time::Instant::now() < deadline, "{what} did not happen: {answer}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 #[tokio::test]

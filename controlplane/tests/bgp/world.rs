@@ -12,6 +12,8 @@ use levee_controlplane::bgp::speaker::socket::Protection;
 use levee_controlplane::bgp::speaker::{PeerSettings, Settings, Speaker, Told};
 use levee_controlplane::ledger::{Direction, FlowAction, FlowRule, MitigationId, PortRange, Spec};
 
+use super::daemon::PATIENCE;
+
 /// Our AS in all tests (RFC 5398).
 pub(crate) const OUR_AS: u32 = 64_496;
 /// That of the other side.
@@ -103,4 +105,13 @@ pub(crate) async fn withdraw(speaker: &Speaker, id: u64) {
 pub(crate) fn is_established(speaker: &Speaker) -> Result<(), String> {
     let peers = speaker.peers();
     if peers.iter().all(|peer| peer.status.is_established()) { Ok(()) } else { Err(format!("{peers:#?}")) }
+}
+
+/// Asks again and again until it is as it should be.
+pub(crate) async fn until(what: &str, mut ask: impl FnMut() -> Result<(), String>) {
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while let Err(answer) = ask() {
+        assert!(std::time::Instant::now() < deadline, "{what} did not happen: {answer}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

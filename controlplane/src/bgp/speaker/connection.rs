@@ -98,6 +98,14 @@ pub enum Why {
     /// None of our families.
     #[error("the peer speaks none of {0}: enable them there")]
     NoFamily(String),
+    /// It does not take what it is sent (RFC 9687).
+    #[error("the send hold time is over: the peer has acknowledged nothing for {} s, and {bytes} bytes wait", .time.as_secs())]
+    Stalled {
+        /// For so long.
+        time: Duration,
+        /// So much is on its way, or waits to be.
+        bytes: u64,
+    },
     /// The connection broke.
     #[error("the connection was lost: {0}")]
     Lost(String),
@@ -225,6 +233,14 @@ impl Connection {
     /// The connection has broken.
     pub fn lost(&mut self, reason: String, events: &mut Vec<Event>) {
         self.close(Why::Lost(reason), events);
+    }
+
+    /// The peer takes nothing. It is told, if that is at the beginning of a message.
+    pub fn stalled(&mut self, time: Duration, bytes: u64, events: &mut Vec<Event>) {
+        if self.out.is_empty() {
+            self.out.extend(Notification::new(8, 0).encode());
+        }
+        self.close(Why::Stalled { time, bytes }, events);
     }
 
     fn close(&mut self, why: Why, events: &mut Vec<Event>) {

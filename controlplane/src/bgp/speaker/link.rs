@@ -9,9 +9,11 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use super::acknowledged::{Acknowledged, Said};
 use super::connection::{Connection, Event, State};
 use super::export::{Policy, Withheld, export};
 use super::rib::Rib;
+use super::socket;
 use super::status::Ids;
 use super::wire::{Announced, end_of_rib};
 use crate::bgp::route::{Destination, Family};
@@ -19,8 +21,15 @@ use crate::ledger::MitigationId;
 
 /// Read at most so much before something else has its turn.
 const AT_ONCE: usize = 64 << 10;
-/// A peer that takes nothing for so long is given up, at least (RFC 9687).
+/// A peer that acknowledges nothing for so long is given up, at least (RFC 9687, which has eight minutes: for so long it would
+/// keep rules that drop what they should not).
 const LEAST_STALL: Duration = Duration::from_secs(20);
+/// The kernel gives it up so much later.
+const KERNEL_LATER: Duration = Duration::from_secs(10);
+/// What is not acknowledged is looked at again after this, the first time, doubled each time: nobody tells.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+/// At the latest.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// A connection with its session.
 pub(super) struct Link {
@@ -29,9 +38,9 @@ pub(super) struct Link {
     /// We have made it.
     pub(super) ours: bool,
     local: IpAddr,
-    /// What the peer was told: of which measure, and since which version that is as it is.
+    /// What was written, or is about to be: of which measure, and since which version that is as it is.
     told: BTreeMap<Arc<Destination>, (MitigationId, u64)>,
-    /// The measures that it was told.
+    /// The measures that the peer's TCP has acknowledged.
     pub(super) ids: Ids,
     /// What it was not told, and why.
     pub(super) withheld: BTreeMap<MitigationId, String>,
@@ -41,16 +50,24 @@ pub(super) struct Link {
     pub(super) is_behind: bool,
     /// The version of what is written and may be on its way.
     writing: u64,
+    /// The version up to which everything is acknowledged.
+    pub(super) heard: Option<u64>,
     /// End of RIB has been said.
     pub(super) is_complete: bool,
-    /// When something could be sent last, or had to be.
-    progress: Duration,
+    /// It is acknowledged.
+    pub(super) has_heard_all: bool,
+    sent: Acknowledged,
+    /// Since when something waits to be acknowledged of which nothing more was.
+    pub(super) waiting: Option<Duration>,
+    /// When that is looked at again, and after how long the next time.
+    look: Option<(Duration, Duration)>,
     pub(super) updates_sent: u64,
 }
 
 impl Link {
-    pub(super) fn new(stream: TcpStream, connection: Connection, ours: bool, now: Duration) -> io::Result<Self> {
+    pub(super) fn new(stream: TcpStream, connection: Connection, ours: bool) -> io::Result<Self> {
         let local = stream.local_addr()?.ip().to_canonical();
+        socket::give_up_after(&stream, LEAST_STALL + KERNEL_LATER)?;
         Ok(Self {
             stream,
             connection,
@@ -62,8 +79,12 @@ impl Link {
             is_anew: false,
             is_behind: false,
             writing: 0,
+            heard: None,
             is_complete: false,
-            progress: now,
+            has_heard_all: false,
+            sent: Acknowledged::default(),
+            waiting: None,
+            look: None,
             updates_sent: 0,
         })
     }
@@ -78,10 +99,12 @@ impl Link {
 
     /// When time alone is a reason to look at it.
     pub(super) fn deadline(&self) -> Option<Duration> {
-        let stall = self.connection.wants_to_send().then(|| self.progress + self.patience());
-        self.connection.deadline().into_iter().chain(stall).min()
+        let stall = self.waiting.map(|since| since + self.patience());
+        let look = self.look.map(|(at, _)| at);
+        self.connection.deadline().into_iter().chain(stall).chain(look).min()
     }
 
+    /// The send hold time.
     fn patience(&self) -> Duration {
         LEAST_STALL.max(Duration::from_secs(u64::from(self.connection.negotiated().hold_time) * 2))
     }
@@ -89,6 +112,10 @@ impl Link {
     /// Reads and writes what can be.
     pub(super) fn exchange(&mut self, now: Duration) -> Vec<Event> {
         let mut events = self.read(now);
+        if events.contains(&Event::Opened) {
+            // Without it our own clock is the only one.
+            let _ = socket::give_up_after(&self.stream, self.patience() + KERNEL_LATER);
+        }
         events.extend(self.connection.tick(now));
         self.write(now, &mut events);
         events
@@ -112,41 +139,70 @@ impl Link {
         events
     }
 
-    /// Sends what the connection takes.
+    /// Sends what the connection takes, and looks at what of it has come over.
     pub(super) fn write(&mut self, now: Duration, events: &mut Vec<Event>) {
-        if !self.connection.wants_to_send() {
-            self.progress = now;
-            return;
-        }
-        loop {
+        while self.connection.wants_to_send() {
             let out = self.connection.out();
-            if out.is_empty() {
-                break;
-            }
             match self.stream.try_write(out) {
                 Ok(count) => {
                     out.drain(..count);
-                    self.progress = now;
+                    self.sent.hand(count);
+                    self.look = Some((now, FIRST_LOOK));
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    if now.saturating_sub(self.progress) >= self.patience() {
-                        let text = format!("the peer has taken nothing for {:?}", self.patience());
-                        self.connection.lost(text, events);
-                    }
-                    break;
-                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) => {
                     self.connection.lost(error.to_string(), events);
                     break;
                 }
             }
         }
+        self.acknowledge(now);
+        if self.waiting.is_some_and(|since| now.saturating_sub(since) >= self.patience()) {
+            let bytes = self.unacknowledged();
+            self.connection.stalled(self.patience(), bytes, events);
+        }
     }
 
-    /// The version up to which everything has been handed to TCP.
-    pub(super) fn told_version(&self) -> Option<u64> {
-        (!self.connection.wants_to_send() && !self.is_behind && self.connection.state() == State::Established)
-            .then_some(self.writing)
+    /// Bytes that the peer's TCP has not acknowledged, or not been sent yet.
+    fn unacknowledged(&mut self) -> u64 {
+        self.sent.unacknowledged() + self.connection.out().len() as u64
+    }
+
+    fn acknowledge(&mut self, now: Duration) {
+        // Of a connection that is lost nothing more is heard, which shows when it is read.
+        let Ok(outstanding) = socket::outstanding(&self.stream) else { return };
+        let is_more = self.sent.outstanding(outstanding);
+        while let Some(said) = self.sent.heard() {
+            match said {
+                Said::Instead { before, now } => self.ids.replace(before, now),
+                Said::Version(version) => self.heard = Some(version),
+                Said::Complete => self.has_heard_all = true,
+            }
+        }
+        let is_all = self.sent.is_all();
+        self.waiting = match self.waiting {
+            _ if is_all && !self.connection.wants_to_send() => None,
+            Some(since) if !is_more => Some(since),
+            _ => Some(now),
+        };
+        self.look = match self.look {
+            _ if is_all => None,
+            Some((at, after)) if at <= now => Some((now + after, LAST_LOOK.min(after * 2))),
+            look => look,
+        };
+    }
+
+    /// Closes it. A peer that did not take the last word of ours learns from TCP that it is over.
+    pub(super) fn close(mut self, now: Duration) {
+        self.write(now, &mut Vec::new());
+        if self.connection.wants_to_send() {
+            let _ = socket::break_off(&self.stream);
+        }
+    }
+
+    /// Nothing that would have to be withdrawn was written.
+    pub(super) fn has_told_nothing(&self) -> bool {
+        self.told.is_empty() && !self.is_complete
     }
 
     /// Everything of a family is to be told again. That it was told is still known: what is not wanted any more by then has
@@ -195,7 +251,7 @@ impl Link {
                     self.connection.out().extend(announced.announce(&route));
                     self.updates_sent += 1;
                     let before = self.told.insert(destination, (id, entry.since));
-                    self.ids.replace(before.map(|(before, _)| before), Some(id));
+                    self.say(Said::Instead { before: before.map(|(before, _)| before), now: Some(id) });
                 }
                 Err(why) => {
                     self.untell([destination].into());
@@ -204,6 +260,7 @@ impl Link {
             }
         }
         self.writing = rib.version();
+        self.say(Said::Version(self.writing));
         (self.is_behind, self.is_anew) = (false, false);
     }
 
@@ -211,8 +268,8 @@ impl Link {
     fn untell(&mut self, destinations: BTreeSet<Arc<Destination>>) {
         for destination in destinations {
             if let Some((id, _)) = self.told.remove(&destination) {
-                self.ids.replace(Some(id), None);
                 self.connection.out().extend(Announced::withdraw(&destination));
+                self.say(Said::Instead { before: Some(id), now: None });
                 self.updates_sent += 1;
             }
         }
@@ -224,60 +281,15 @@ impl Link {
             self.connection.out().extend(end_of_rib(family));
         }
         self.is_complete = true;
+        self.say(Said::Complete);
+    }
+
+    /// Something is said with the last byte that was written.
+    fn say(&mut self, said: Said) {
+        self.sent.say(self.connection.out().len(), said);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-    use crate::bgp::route::Community;
-    use crate::bgp::speaker::connection::Terms;
-    use crate::ledger::{Direction, Spec};
-
-    /// A session between two of ours, of which only what we say is looked at.
-    async fn link() -> Link {
-        let terms = |ours, theirs, id| Terms {
-            local_as: ours,
-            peer_as: theirs,
-            router_id: Ipv4Addr::new(192, 0, 2, id),
-            hold_time: 90,
-            families: Family::ALL.to_vec(),
-            retain: None,
-        };
-        let mut connection = Connection::new(terms(64_496, 64_497, 1), false, Duration::ZERO);
-        let mut peer = Connection::new(terms(64_497, 64_496, 2), false, Duration::ZERO);
-        while connection.wants_to_send() || peer.wants_to_send() {
-            peer.received(&std::mem::take(connection.out()), Duration::ZERO);
-            connection.received(&std::mem::take(peer.out()), Duration::ZERO);
-        }
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        Link::new(stream, connection, true, Duration::ZERO).unwrap()
-    }
-
-    #[tokio::test]
-    async fn what_ends_while_everything_is_asked_for_again_is_withdrawn_all_the_same() {
-        let mut link = link().await;
-        let policy =
-            Policy { local_as: 64_496, blackhole: vec![Community::BLACKHOLE], max_routes: 9, ..Policy::default() };
-        let mut rib = Rib::default();
-        for id in [1, 2] {
-            let prefix = format!("203.0.113.{id}").parse().unwrap();
-            let spec = Spec::Blackhole { prefix, direction: Direction::Destination };
-            rib.announce("core", MitigationId(id), &spec, Duration::from_secs(60)).unwrap();
-        }
-        link.tell(&rib, "core", &policy, true);
-        assert_eq!((link.withheld.len(), link.ids.len(), link.updates_sent), (0, 2, 2));
-        link.connection.out().clear();
-        link.tell_again(Family::Ipv4Unicast);
-        rib.withdraw("core", MitigationId(1));
-        link.tell(&rib, "core", &policy, true);
-        let out = link.connection.out().clone();
-        let withdrawal = Announced::withdraw(&Destination::Prefix("203.0.113.1".parse().unwrap()));
-        assert!(out.starts_with(&withdrawal), "{out:02x?}");
-        assert!(out.len() > withdrawal.len(), "the other one is told once more");
-        assert_eq!((link.ids.len(), link.updates_sent), (1, 4));
-    }
-}
+#[path = "link_tests.rs"]
+mod tests;

@@ -4,6 +4,7 @@
 //! be announced, [`export`] says what one peer is told of it. Around them each peer has a task of its own, so that none waits
 //! for another. What is announced here lives and dies with this process, or at most as long as `retain_for` of a peer.
 
+mod acknowledged;
 pub mod connection;
 pub mod export;
 mod gtsm;
@@ -218,7 +219,7 @@ impl Speaker {
         };
         let told = async {
             tokio::select! {
-                // Others wait behind this measure: one that takes nothing must not hold them up.
+                // One is enough for a measure to be in force: whoever takes nothing must not hold up what is decided next.
                 () = self.heard(announcer, version) => {}
                 () = all => {}
             }
@@ -234,7 +235,7 @@ impl Speaker {
         let _ = tokio::time::timeout(patience, self.let_go(announcer, version)).await;
         let now = self.shared.now();
         let may_have_it = |peer: &PeerView| match (peer.status.is_established(), peer.status.retained_until) {
-            (true, _) if peer.status.told < version => Some("it does not take what it is sent".to_owned()),
+            (true, _) if peer.status.told < version => Some("its TCP has not acknowledged that".to_owned()),
             // A peer keeps what it had from an earlier session until it hears that it has heard everything.
             (true, Some(_)) => Some("it was not told everything again yet, and may keep what it had".to_owned()),
             (false, Some(until)) if until > now => {
@@ -426,7 +427,7 @@ impl Told {
                 told.by.push(name);
             } else {
                 let why = alike.iter().find_map(|id| status.withheld.get(id)).cloned();
-                told.not.push((name, why.unwrap_or_else(|| "it takes nothing of what it is sent".to_owned())));
+                told.not.push((name, why.unwrap_or_else(|| "its TCP has not acknowledged it".to_owned())));
             }
         }
         told

@@ -29,6 +29,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const STEADY: Duration = Duration::from_secs(60);
 /// What a peer is given to take our farewell.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Acknowledgements may take as long as this.
+const MOMENT: Duration = Duration::from_secs(1);
 /// After a start, what a peer has kept is not called complete before the ledger had so long to ask for everything again.
 const LEDGER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -187,7 +189,7 @@ impl Peer {
         let place = self.links.iter().position(|link| {
             link.as_ref().is_none_or(|link| !ours && !link.ours && link.connection.state() < State::Established)
         });
-        match (place.and_then(|place| self.links.get_mut(place)), Link::new(stream, connection, ours, now)) {
+        match (place.and_then(|place| self.links.get_mut(place)), Link::new(stream, connection, ours)) {
             (Some(place), Ok(link)) => *place = Some(link),
             (None, _) => {}
             (_, Err(error)) => self.failed(format!("the connection was lost: {error}")),
@@ -257,21 +259,24 @@ impl Peer {
     }
 
     fn closed(&mut self, index: usize, why: &Why, now: Duration) {
-        let Some(mut link) = self.links.get_mut(index).and_then(Option::take) else { return };
-        link.write(now, &mut Vec::new());
+        let Some(link) = self.links.get_mut(index).and_then(Option::take) else { return };
         let rival = self.links.iter().flatten().any(|link| link.connection.state() > State::OpenSent);
         let collision = matches!(why, Why::Sent(Notification { code: 6, subcode: cease::COLLISION, .. }))
             || matches!(why, Why::Told(Notification { code: 6, subcode: cease::COLLISION, .. }));
-        if rival && (collision || !link.is_complete && link.ids.is_empty()) {
+        let (was_complete, has_told_nothing) = (link.is_complete, link.has_told_nothing());
+        let is_retained = !link.connection.negotiated().retained.is_empty();
+        link.close(now);
+        if rival && (collision || has_told_nothing) {
             return;
         }
+        self.status.send_modify(|status| status.stalls += u64::from(matches!(why, Why::Stalled { .. })));
         // Before everything was told it keeps what it had from an earlier session, and what it was told over this one.
         let was_established = self.status.borrow().negotiated.is_some();
-        if was_established && !link.connection.negotiated().retained.is_empty() {
+        if was_established && is_retained {
             let until = now + Duration::from_secs(self.settings.terms.retain.unwrap_or(0).into());
             self.status.send_modify(|status| status.retained_until = Some(until));
         }
-        if link.is_complete {
+        if was_complete {
             self.status.send_modify(|status| status.since = now);
             if now.saturating_sub(self.established_at) >= STEADY {
                 self.failures = 0;
@@ -299,7 +304,6 @@ impl Peer {
         let now = self.shared.now();
         let complete_at = self.complete_at();
         let external = self.settings.terms.local_as != self.settings.terms.peer_as;
-        let mut told = None;
         for index in 0..self.links.len() {
             let Some(link) = self.links.get_mut(index).and_then(Option::as_mut) else { continue };
             if link.connection.state() != State::Established {
@@ -317,15 +321,14 @@ impl Peer {
             }
             let mut events = Vec::new();
             link.write(now, &mut events);
-            told = link.told_version();
             for event in events {
                 self.event(index, event, now);
             }
         }
-        self.publish(told, now);
+        self.publish(now);
     }
 
-    fn publish(&self, told: Option<u64>, now: Duration) {
+    fn publish(&self, now: Duration) {
         let best = self.links.iter().flatten().max_by_key(|link| link.connection.state());
         self.status.send_if_modified(|status| {
             let mut next = status.clone();
@@ -334,14 +337,13 @@ impl Peer {
                 Some(link) => {
                     next.ids = link.ids.clone();
                     next.withheld.clone_from(&link.withheld);
-                    next.told = told.unwrap_or(next.told);
+                    next.told = link.heard.unwrap_or(0);
+                    next.stuck = link.waiting.filter(|since| now.saturating_sub(*since) >= MOMENT);
                     next.updates_sent = link.updates_sent;
                     next.updates_ignored = link.connection.ignored_updates;
                     next.updates_malformed = link.connection.malformed_updates;
-                    if link.is_complete {
-                        // What has not gone out has not been heard.
-                        next.retained_until = next.retained_until.filter(|_| told.is_none());
-                        next.error = None;
+                    if link.has_heard_all {
+                        (next.retained_until, next.error) = (None, None);
                     }
                 }
                 None => {
@@ -349,7 +351,7 @@ impl Peer {
                     if !next.ids.is_empty() {
                         next.ids = Ids::default();
                     }
-                    next.told = 0;
+                    (next.told, next.stuck) = (0, None);
                     next.retained_until = next.retained_until.filter(|until| *until > now);
                 }
             }

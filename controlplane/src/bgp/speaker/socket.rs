@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd as _};
+use std::time::Duration;
 
 use nix::libc;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -33,6 +34,11 @@ struct Signature {
     key: [u8; LONGEST_PASSWORD],
 }
 
+/// Room for what is written and not acknowledged, in bytes; the kernel doubles it for its own needs. A thousand rules are
+/// twice as much.
+const SEND_BUFFER: i32 = 64 << 10;
+/// Of these, what may wait to be sent at all, in bytes.
+const UNSENT: i32 = 16 << 10;
 /// Sent with, and asked for: nobody who is not on the same link can have it.
 pub(super) const FROM_NEIGHBOURS: i32 = 255;
 
@@ -46,6 +52,7 @@ pub async fn connect(from: Option<IpAddr>, to: SocketAddr, protection: &Protecti
         socket.bind(SocketAddr::new(from, 0))?;
     }
     protect(&socket, to.ip(), protection)?;
+    hold_little(&socket)?;
     let stream = socket.connect(to).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
@@ -75,12 +82,49 @@ pub fn listen(on: SocketAddr, prepare: impl FnOnce(&TcpSocket)) -> io::Result<Tc
 /// What the kernel says, in its words.
 pub fn accepted(stream: &TcpStream, protection: &Protection) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    hold_little(stream)?;
     let peer = stream.peer_addr()?.ip();
     if protection.password.is_some() {
         // It may have been opened before the listener knew of the password: from here on it is asked for.
         sign(stream, peer, protection.password.as_ref())?;
     }
     if protection.ttl_security { only_neighbours(stream, peer) } else { Ok(()) }
+}
+
+/// What waits to be sent waits here rather than in the kernel, where nothing of it can be changed any more.
+fn hold_little(socket: &impl AsFd) -> io::Result<()> {
+    set(socket, (libc::SOL_SOCKET, libc::SO_SNDBUF), &SEND_BUFFER)?;
+    set(socket, (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), &UNSENT)
+}
+
+/// A connection over which nothing is acknowledged for so long is given up by the kernel, too, also after we have closed it.
+///
+/// # Errors
+/// What the kernel says, in its words.
+pub fn give_up_after(stream: &TcpStream, time: Duration) -> io::Result<()> {
+    let milliseconds = i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
+    set(stream, (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT), &milliseconds)
+}
+
+/// When it is closed, what is still to be sent is thrown away, and the peer's TCP told at once that the connection is over.
+///
+/// # Errors
+/// What the kernel says, in its words.
+pub fn break_off(stream: &TcpStream) -> io::Result<()> {
+    set(stream, (libc::SOL_SOCKET, libc::SO_LINGER), &libc::linger { l_onoff: 1, l_linger: 0 })
+}
+
+/// Bytes that were written and that the peer's TCP has not acknowledged yet.
+///
+/// # Errors
+/// What the kernel says, in its words.
+#[expect(unsafe_code, reason = "neither the standard library nor nix has this")]
+pub fn outstanding(stream: &TcpStream) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ, which has the number of TIOCOUTQ, writes one int where the pointer points, which lives as long.
+    let result = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, std::ptr::from_mut(&mut bytes)) };
+    nix::errno::Errno::result(result)?;
+    usize::try_from(bytes).map_err(io::Error::other)
 }
 
 /// Finds out within a minute that the other side is gone, also when neither says anything.

@@ -20,20 +20,25 @@ pub struct Status {
     pub established: u64,
     /// Why it ended or could not begin, the last time.
     pub error: Option<String>,
-    /// Everything up to this version of what shall be announced has been handed to the peer's TCP.
+    /// Everything up to this version of what shall be announced has been acknowledged by the peer's TCP.
     pub told: u64,
-    /// The measures that the peer was told, each of them one route.
+    /// The measures that the peer was told, each of them one route: its TCP has acknowledged them.
     pub ids: Ids,
     /// What it was not told, and why.
     pub withheld: BTreeMap<MitigationId, String>,
-    /// UPDATEs that were sent.
+    /// Since when its TCP has acknowledged nothing although something waits for that, on the speaker's clock; none while that is
+    /// no more than a moment.
+    pub stuck: Option<Duration>,
+    /// How often the send hold time has ended the session.
+    pub stalls: u64,
+    /// UPDATEs that were written.
     pub updates_sent: u64,
     /// UPDATEs of the peer, of which nothing is imported.
     pub updates_ignored: u64,
     /// UPDATEs of the peer that were not right, and tolerated.
     pub updates_malformed: u64,
     /// Until then the peer may keep what it was told before the session was lost, also by the process before this one, on the
-    /// speaker's clock. None once it was told everything over the session that there is.
+    /// speaker's clock. None once its TCP has acknowledged everything over the session that there is.
     pub retained_until: Option<Duration>,
 }
 

@@ -53,7 +53,7 @@ metrics! {
     MESSAGES = Counter "levee_notifier_messages_total" ["notifier", "result"] "Messages that were delivered or given up, and attempts that failed.";
     WAITING = Gauge "levee_notifier_messages_waiting" ["notifier"] "Messages that were not delivered yet.";
     BGP_UP = Gauge "levee_bgp_session_up" ["peer"] "1 when the session with the peer is established.";
-    BGP_ROUTES = Gauge "levee_bgp_routes" ["peer"] "Routes that the peer was told.";
+    BGP_ROUTES = Gauge "levee_bgp_routes" ["peer"] "Routes that the peer was told: its TCP has acknowledged them.";
     BGP_WITHHELD = Gauge "levee_bgp_routes_withheld" ["peer"] "Routes that the peer is not told: its session does not carry them, or it has too many.";
     BMP_ROUTERS = Gauge "levee_bmp_routers" [] "Routers that tell by BMP what they have. Missing, like all of BMP, where nobody listens for it.";
     BMP_ROUTES = Gauge "levee_bmp_routes" [] "Routes of ours that routers show, in all their tables.";
@@ -64,6 +64,7 @@ metrics! {
     BMP_MALFORMED = Counter "levee_bmp_malformed_messages_total" [] "BMP messages that were not right, and passed over.";
     BMP_LEFT_OUT = Counter "levee_bmp_routes_left_out_total" [] "Routes of ours that there was no place for.";
     BGP_SESSIONS = Counter "levee_bgp_sessions_total" ["peer"] "How often the session was established: more than a few are a peer that flaps.";
+    BGP_STALLS = Counter "levee_bgp_stalls_total" ["peer"] "How often a session was ended because the peer acknowledged nothing for the send hold time.";
     CALLS = Counter "levee_api_calls_total" ["method", "code"] "Calls of the API by method and gRPC status.";
     RECEIVED = Counter "levee_wire_received_packets_total" ["wire", "direction"] "Packets taken from the port.";
     FORWARDED = Counter "levee_wire_forwarded_packets_total" ["wire", "direction"] "Packets given to the other port.";

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use super::Sources;
 use super::family::{
-    APPROVALS, BGP_ROUTES, BGP_SESSIONS, BGP_UP, BGP_WITHHELD, BMP_ERRORS, BMP_LEFT_OUT, BMP_MALFORMED, BMP_MESSAGES,
-    BMP_REFUSED, BMP_ROUTERS, BMP_ROUTES, BMP_SESSIONS, BUILD, CALLS, CONFIRM, DATAPLANE_UP, Families, IN_VAIN,
-    INCIDENTS, KILL_SWITCH, MESSAGES, MITIGATIONS, MODE, OPEN, OPERATIONS, STARTED, TROUBLES, WAITING,
+    APPROVALS, BGP_ROUTES, BGP_SESSIONS, BGP_STALLS, BGP_UP, BGP_WITHHELD, BMP_ERRORS, BMP_LEFT_OUT, BMP_MALFORMED,
+    BMP_MESSAGES, BMP_REFUSED, BMP_ROUTERS, BMP_ROUTES, BMP_SESSIONS, BUILD, CALLS, CONFIRM, DATAPLANE_UP, Families,
+    IN_VAIN, INCIDENTS, KILL_SWITCH, MESSAGES, MITIGATIONS, MODE, OPEN, OPERATIONS, STARTED, TROUBLES, WAITING,
 };
 use crate::bgp::bmp::Totals;
 use crate::bgp::speaker::PeerView;
@@ -110,6 +110,7 @@ pub(super) fn tell(families: &mut Families, sources: &Sources, known: &Overview,
         families.count(BGP_ROUTES, &[peer], status.ids.len() as u64);
         families.count(BGP_WITHHELD, &[peer], status.withheld.len() as u64);
         families.count(BGP_SESSIONS, &[peer], status.established);
+        families.count(BGP_STALLS, &[peer], status.stalls);
     }
     if let Some(Totals { routers, routes, sessions, refused, errors, messages, malformed, left_out }) = known.bmp {
         let counts = [
