@@ -219,6 +219,13 @@ impl Driver for Embedded {
         Box::pin(std::future::ready(Ok(self.found())))
     }
 
+    fn restore(&self, spec: &Spec, tag: &OwnerTag, remaining: Duration) {
+        // What is not possible any more is told when it is asked for again.
+        if self.check(spec).is_ok() && (self.guard)(spec, remaining).is_ok() {
+            let _ = self.speaker.restore(&self.name.0, tag.id, spec, remaining);
+        }
+    }
+
     fn recovered(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(self.speaker.recovered(&self.name.0))
     }

@@ -135,6 +135,10 @@ pub trait Driver: Send + Sync {
     /// Everything with the tag of our appliance, and nothing else.
     fn observe(&self) -> Answer<'_, Vec<Observed>>;
 
+    /// After a start, before anything is asked for: this was in force, and nobody waits for an answer. It is for those whose
+    /// measures end with the process.
+    fn restore(&self, _: &Spec, _: &OwnerTag, _remaining: Duration) {}
+
     /// Waits until what has failed may work: who could not be reached has come back. Never, where nobody would notice.
     fn recovered(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(std::future::pending())

@@ -17,8 +17,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::legitimate::Legitimate;
 use crate::core::Input;
-use crate::driver::{Driver, DriverError, DriverName};
-use crate::ledger::{MitigationId, Order};
+use crate::driver::{Driver, DriverError, DriverName, OwnerTag};
+use crate::ledger::{MitigationId, Order, Spec};
 use crate::notify::{DeliveryError, Message, Notifier};
 
 /// A driver that says nothing for so long has failed.
@@ -38,6 +38,7 @@ struct Given {
 
 /// The way to a driver.
 struct Queue {
+    driver: Arc<dyn Driver>,
     /// What begins something.
     begin: mpsc::Sender<Given>,
     /// What ends something, and what looks.
@@ -77,8 +78,9 @@ impl Ways {
                 inputs: inputs.clone(),
                 legitimate: legitimate.clone(),
             };
+            let driver = Arc::clone(&work.driver);
             tokio::spawn(work.run(begins, ends));
-            (name, Queue { begin, end })
+            (name, Queue { driver, begin, end })
         };
         let drivers = drivers.into_iter().map(queue).collect();
         let notifiers = notifiers.into_iter().map(|notifier| (notifier.name().to_owned(), notifier)).collect();
@@ -88,6 +90,13 @@ impl Ways {
     /// Nothing that waits to be begun is begun any more.
     pub(super) fn call_off(&self) {
         self.called_off.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// What was in force before this process.
+    pub(super) fn restore(&self, driver: &DriverName, spec: &Spec, tag: &OwnerTag, remaining: Duration) {
+        if let Some(queue) = self.drivers.get(driver) {
+            queue.driver.restore(spec, tag, remaining);
+        }
     }
 
     /// To a driver.
@@ -287,9 +296,9 @@ mod tests {
     use tokio::sync::{Notify, watch};
 
     use super::*;
-    use crate::driver::{Answer, Capabilities, Observed, OperationKey, OwnerTag};
+    use crate::driver::{Answer, Capabilities, Observed, OperationKey};
     use crate::guardrail::Guards;
-    use crate::ledger::{Direction, Evidence, Operation, Spec};
+    use crate::ledger::{Direction, Evidence, Operation};
 
     const FILE: &str = "schema = 1\n[[zone]]\nname = \"web\"\nprefixes = [\"203.0.113.0/24\"]";
 

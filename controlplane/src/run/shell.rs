@@ -140,6 +140,7 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
     let mut signals = Signals::new().map_err(|error| format!("cannot receive signals: {error}"))?;
     let Parts { path, in_force, mut store, loss, events, clock } = parts;
     let contents = store.load().map_err(|error| error.to_string())?;
+    let is_a_copy = contents.restored;
     let (answers, mut answered) = mpsc::unbounded_channel();
     let (handle, end) = link::connect(Arc::new(in_force.config().clone()));
     let name = &in_force.config().appliance.name;
@@ -194,6 +195,11 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
     shell.look_for_kill_switch();
     // The file may have changed while nothing ran: what it forbids now ends, and runbooks go on with the stages that they have.
     shell.step(Input::Configured(Box::new(policy)));
+    // What a copy says may have been withdrawn since it was made.
+    if !is_a_copy && !shell.core.kill_switch_is_engaged() {
+        shell.restore();
+    }
+    shell.speaker.is_restored();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut maintain = tokio::time::interval(MAINTAIN_EVERY);
@@ -389,6 +395,16 @@ impl Shell {
             }
         }
         durable.inputs
+    }
+
+    /// What was in force when the process before this one ended, and is still wanted, is in force from the beginning, whoever is
+    /// slow to answer: routers that have kept it see no gap.
+    fn restore(&self) {
+        let (now, appliance) = (self.clock.now(), &self.in_force.config().appliance.name);
+        let wanted = self.core.ledger().live().filter(|entry| entry.is_wanted() && entry.may_be_in_force());
+        for entry in wanted.filter(|entry| !entry.remaining(&now).is_zero()) {
+            self.ways.restore(&entry.driver, &entry.spec, &entry.tag(appliance), entry.remaining(&now));
+        }
     }
 
     /// Asks the dataplane beside the loop.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use levee_controlplane::bgp::speaker::{PeerSettings, Settings, Speaker};
 use levee_controlplane::ledger::MitigationId;
 
+use super::daemon::PATIENCE;
 use super::fake::{Fake, UPDATE, listen, open};
 use super::world::{ANNOUNCER, addresses, blackhole, peer, until};
 
@@ -37,15 +38,9 @@ async fn a_router_that_reads_nothing_holds_up_nobody_and_was_told_nothing_of_it(
     let mut router = Fake::accept(&well_end).await;
     router.establish(&open(well.1, false)).await;
     let well_reads = tokio::spawn(async move {
-        let beat = levee_controlplane::bgp::speaker::wire::keepalive();
         // What it hears last is the withdrawal of the last one.
-        let mut heard = 0_u64;
-        while heard < ROUTES + 6 {
+        for _ in 0..ROUTES + 6 {
             router.next_of(UPDATE).await;
-            heard += 1;
-            if heard.is_multiple_of(500) {
-                router.say(&beat).await;
-            }
         }
         router
     });
@@ -80,4 +75,40 @@ async fn a_router_that_reads_nothing_holds_up_nobody_and_was_told_nothing_of_it(
     let error = tokio::time::timeout(Duration::from_secs(20), &mut there.says).await.unwrap().unwrap();
     assert!(matches!(error.raw_os_error(), Some(nix::libc::ECONNRESET | nix::libc::EPIPE)), "{error}");
     here.stop().await;
+}
+
+#[tokio::test]
+async fn a_router_that_never_connects_holds_up_nobody() {
+    let (absent, well, gone) = (addresses(), addresses(), addresses());
+    let passive = || PeerSettings { passive: true, ..named("absent", absent) };
+    let well_end = listen(well.1);
+    let here = Speaker::default();
+    here.configure(&Settings { peers: vec![passive(), named("well", well)], ..Settings::default() });
+    let mut router = Fake::accept(&well_end).await;
+    router.establish(&open(well.1, false)).await;
+    let reads = tokio::spawn(async move { while router.next().await.is_some() {} });
+    let spec = blackhole("203.0.113.9");
+    let announced = here.announce(ANNOUNCER, MitigationId(1), &spec, LONG, LONG);
+    let told = tokio::time::timeout(PATIENCE, announced).await.unwrap().unwrap();
+    assert_eq!((told.by, told.not), (vec!["well".to_owned()], vec![absence("absent")]));
+    let withdrawn = here.withdraw(ANNOUNCER, MitigationId(1), LONG);
+    assert_eq!(tokio::time::timeout(PATIENCE, withdrawn).await.unwrap(), []);
+    here.stop().await;
+    reads.await.unwrap();
+
+    // By itself, or beside one that cannot be reached: there is nothing to wait for, right after a start either.
+    for beside in [vec![], vec![named("gone", gone)]] {
+        let here = Speaker::default();
+        let peers = [vec![passive()], beside].concat();
+        here.configure(&Settings { peers: peers.clone(), ..Settings::default() });
+        let announced = here.announce(ANNOUNCER, MitigationId(1), &spec, LONG, LONG);
+        let told = tokio::time::timeout(PATIENCE, announced).await.unwrap().unwrap();
+        assert_eq!((told.by, told.not.len()), (vec![], peers.len()));
+        assert_eq!(told.not[0], absence("absent"));
+        here.stop().await;
+    }
+}
+
+fn absence(name: &str) -> (String, String) {
+    (name.to_owned(), "no connection yet".to_owned())
 }

@@ -1,6 +1,6 @@
 //! A peer that does what a router should not, over real TCP.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use levee_controlplane::bgp::route::Family;
@@ -52,10 +52,31 @@ pub(super) fn listen(on: Ipv4Addr) -> TcpListener {
     socket.listen(9).unwrap()
 }
 
+pub(super) fn framed(kind: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0xff; 16];
+    bytes.extend(u16::try_from(19 + body.len()).unwrap().to_be_bytes());
+    bytes.push(kind);
+    bytes.extend(body);
+    bytes
+}
+
 impl Fake {
     pub(super) async fn accept(listener: &TcpListener) -> Self {
         let accepted = tokio::time::timeout(PATIENCE, listener.accept()).await;
         Self { stream: accepted.unwrap().unwrap().0 }
+    }
+
+    pub(super) async fn connect(from: Ipv4Addr, to: Ipv4Addr) -> Self {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind((IpAddr::V4(from), 0).into()).unwrap();
+            match socket.connect((IpAddr::V4(to), PORT).into()).await {
+                Ok(stream) => return Self { stream },
+                Err(error) => assert!(tokio::time::Instant::now() < deadline, "nobody listens at {to}: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     pub(super) async fn say(&mut self, bytes: &[u8]) {
@@ -70,6 +91,10 @@ impl Fake {
             let [.., high, low, kind] = header;
             let mut body = vec![0; usize::from(u16::from_be_bytes([high, low])) - 19];
             self.stream.read_exact(&mut body).await.ok()?;
+            if kind == KEEPALIVE {
+                // Whoever has closed it hears no more.
+                let _ = self.stream.write_all(&keepalive()).await;
+            }
             Some((kind, body))
         };
         tokio::time::timeout(PATIENCE, next).await.unwrap()
@@ -88,9 +113,22 @@ impl Fake {
 
     /// Until both have said that the session is there.
     pub(super) async fn establish(&mut self, open: &Open) {
-        self.say(&open.encode()).await;
-        self.say(&keepalive()).await;
-        self.next_of(KEEPALIVE).await;
+        assert!(self.try_establish(open).await, "the connection has ended");
+    }
+
+    /// True when both have said that the session is there, false when the connection has ended.
+    pub(super) async fn try_establish(&mut self, open: &Open) -> bool {
+        let said = [open.encode(), keepalive()].concat();
+        if self.stream.write_all(&said).await.is_err() {
+            return false;
+        }
+        loop {
+            match self.next().await {
+                Some((KEEPALIVE, _)) => return true,
+                Some(_) => {}
+                None => return false,
+            }
+        }
     }
 
     /// From now on it says that it is there, and reads nothing, until it is dropped.

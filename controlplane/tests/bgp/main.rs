@@ -25,4 +25,5 @@ mod process;
 mod random;
 mod rendered;
 mod speakers;
+mod unruly;
 mod world;

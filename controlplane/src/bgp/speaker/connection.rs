@@ -75,6 +75,9 @@ pub enum Why {
     /// The other side said so.
     #[error("the peer ended the session: {0}")]
     Told(Notification),
+    /// The other side said so, in a way that is wrong.
+    #[error("the peer ended the session with a NOTIFICATION that cannot be read: {0}")]
+    Unreadable(Notification),
     /// We did.
     #[error("ended by us: {0}")]
     Sent(Notification),
@@ -200,6 +203,11 @@ impl Connection {
             match self.framer.next_message() {
                 Ok(Some(message)) => self.message(message, now, &mut events),
                 Ok(None) => break,
+                // One that is wrong is not answered either (RFC 4271, section 6.4).
+                Err(wrong) if self.framer.is_at_notification() => {
+                    self.out.clear();
+                    self.close(Why::Unreadable(wrong), &mut events);
+                }
                 Err(notification) => self.end(notification, &mut events),
             }
         }
@@ -260,7 +268,10 @@ impl Connection {
 
     fn message(&mut self, message: Message, now: Duration, events: &mut Vec<Event>) {
         match (self.state, message) {
-            (_, Message::Notification(notification)) => self.close(Why::Told(notification), events),
+            (_, Message::Notification(notification)) => {
+                self.out.clear();
+                self.close(Why::Told(notification), events);
+            }
             (State::OpenSent, Message::Open(open)) => self.opened(&open, now, events),
             (State::OpenConfirm, Message::Keepalive) => {
                 self.state = State::Established;

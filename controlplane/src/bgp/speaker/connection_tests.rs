@@ -126,6 +126,44 @@ fn with_retention_a_farewell_is_a_hard_reset() {
 }
 
 #[test]
+fn a_notification_is_never_answered_by_one_however_wrong_it_is() {
+    let framed = |marker: u8, length: u16, body: &[u8]| [&[marker; 16], &length.to_be_bytes()[..], &[3], body].concat();
+    for (wrong, told) in [
+        (framed(0xff, 21, &[6, 2]), "shut down"),
+        (framed(0xff, 19, &[]), "a message of a wrong length"),
+        (framed(0xff, 20, &[6]), "a message of a wrong length"),
+        (framed(0xff, 5_000, &[6, 2]), "cannot be read"),
+        (framed(0xfe, 21, &[6, 2]), "messages are not in step"),
+        (framed(0xff, 21, &[0, 0]), "a reason that is not known"),
+        // What follows is not looked at any more.
+        ([framed(0xff, 21, &[6, 2]), vec![0; 40]].concat(), "shut down"),
+    ] {
+        for established in [false, true] {
+            let (mut one, mut other) = pair(terms(64_496, 64_497, 1), terms(64_497, 64_496, 2));
+            if established {
+                talk(&mut one, &mut other, Duration::ZERO);
+                // Something is still to be said, and has nobody to be said to.
+                one.tick(Duration::from_secs(30));
+                assert!(one.wants_to_send());
+            } else {
+                one.out().clear();
+            }
+            // In front of an OPEN a message may not be longer than 4096 bytes, and then it may.
+            let wrong = if wrong.get(16..18) == Some(&[19, 136]) && established {
+                framed(0xff, 20, &[6])
+            } else {
+                wrong.clone()
+            };
+            let events = one.received(&wrong, SECOND * 31);
+            let [Event::Closed(why)] = events.as_slice() else { panic!("{events:?}") };
+            assert!(why.to_string().contains(told) || established, "{why}, not {told}");
+            one.end(Notification::cease(cease::SHUTDOWN), &mut Vec::new());
+            assert_eq!((one.tick(SECOND * 300), one.out().as_slice()), (vec![], &[][..]));
+        }
+    }
+}
+
+#[test]
 fn of_two_connections_both_sides_keep_the_same() {
     for (ours, theirs) in [((1, 5), (2, 5)), ((2, 5), (1, 5)), ((7, 1), (7, 2)), ((7, 2), (7, 1))] {
         assert_ne!(keeps_ours(ours, theirs), keeps_ours(theirs, ours));

@@ -200,6 +200,11 @@ impl Link {
         }
     }
 
+    /// The peer keeps what it was told when this is lost.
+    pub(super) fn is_retained(&self) -> bool {
+        !self.connection.negotiated().retained.is_empty()
+    }
+
     /// Nothing that would have to be withdrawn was written.
     pub(super) fn has_told_nothing(&self) -> bool {
         self.told.is_empty() && !self.is_complete

@@ -8,6 +8,7 @@ mod acknowledged;
 pub mod connection;
 pub mod export;
 mod gtsm;
+mod lines;
 mod link;
 mod listener;
 mod peer;
@@ -19,6 +20,7 @@ pub mod wire;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,6 +43,8 @@ use wire::cease;
 struct Shared {
     rib: Mutex<Rib>,
     changed: watch::Sender<u64>,
+    /// Everything that was in force before this process is in the RIB.
+    is_whole: AtomicBool,
     started: Instant,
 }
 
@@ -105,7 +109,8 @@ pub struct PeerView {
 impl Default for Speaker {
     fn default() -> Self {
         let (changed, _) = watch::channel(0);
-        let shared = Shared { rib: Mutex::default(), changed, started: Instant::now() };
+        let shared =
+            Shared { rib: Mutex::default(), changed, is_whole: AtomicBool::new(false), started: Instant::now() };
         Self { shared: Arc::new(shared), running: Arc::default() }
     }
 }
@@ -124,6 +129,10 @@ impl Shared {
 
     fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    fn is_whole(&self) -> bool {
+        self.is_whole.load(Ordering::Acquire)
     }
 }
 
@@ -228,6 +237,22 @@ impl Speaker {
         Ok(self.told(announcer, id))
     }
 
+    /// Puts back what was in force before this process: it is announced with everything else, and nobody waits for it.
+    ///
+    /// # Errors
+    /// When it cannot be announced at all.
+    pub fn restore(&self, announcer: &str, id: MitigationId, spec: &Spec, remaining: Duration) -> Result<(), Withheld> {
+        let version = self.shared.rib().announce(announcer, id, spec, self.shared.now() + remaining)?;
+        self.shared.changed.send_replace(version);
+        Ok(())
+    }
+
+    /// Everything is put back: what peers have kept and are not told now they are to let go of.
+    pub fn is_restored(&self) {
+        self.shared.is_whole.store(true, Ordering::Release);
+        self.shared.changed.send_modify(|_| {});
+    }
+
     /// Withdraws a measure. The peers that may have it still, and why.
     pub async fn withdraw(&self, announcer: &str, id: MitigationId, patience: Duration) -> Vec<(String, String)> {
         let version = self.shared.rib().withdraw(announcer, id);
@@ -304,10 +329,17 @@ impl Speaker {
         first(waiting).await;
     }
 
-    /// Waits until each peer has a session, or a reason why not.
+    /// Waits until each peer has a session, or a reason why not. Whether one that has to connect to us does nobody knows: it is
+    /// told when it has.
     async fn tried(&self, announcer: &str) {
-        for mut status in self.watched(announcer) {
-            let _ = status.wait_for(|status| status.is_established() || status.error.is_some()).await;
+        let peers = {
+            let running = self.running();
+            let of = running.peers.values().filter(|peer| peer.settings.announcer == announcer);
+            of.map(|peer| (peer.settings.passive, peer.status.clone())).collect::<Vec<_>>()
+        };
+        for (passive, mut status) in peers {
+            let is_absent = |status: &Status| status.error.is_some() || passive && status.state.is_none();
+            let _ = status.wait_for(|status| status.is_established() || is_absent(status)).await;
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Shared;
 use super::connection::{Connection, Event, State, Why, keeps_ours};
+use super::lines::Lines;
 use super::link::Link;
 use super::settings::PeerSettings;
 use super::socket;
@@ -29,9 +30,11 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 const STEADY: Duration = Duration::from_secs(60);
 /// What a peer is given to take our farewell.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// Connections of the peer that may end early, one after the other, before the next ones have to wait.
+const EARLY_ENDS: u32 = 5;
 /// Acknowledgements may take as long as this.
 const MOMENT: Duration = Duration::from_secs(1);
-/// After a start, what a peer has kept is not called complete before the ledger had so long to ask for everything again.
+/// After a start, what a peer has kept is not called complete before everything is put back, or so long after it.
 const LEDGER_WITHIN: Duration = Duration::from_secs(5);
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
@@ -59,7 +62,12 @@ pub(super) struct Peer {
     /// Not before this.
     connect_at: Duration,
     failures: u32,
+    /// Connections that have ended early, one after the other.
+    early_ends: u32,
+    /// Until then no connection of the peer is taken (DampPeerOscillations and IdleHoldTime of RFC 4271, section 8.1).
+    quiet_until: Duration,
     established_at: Duration,
+    lines: Lines,
 }
 
 impl Peer {
@@ -80,7 +88,10 @@ impl Peer {
             connecting: None,
             connect_at: Duration::ZERO,
             failures: 0,
+            early_ends: 0,
+            quiet_until: Duration::ZERO,
             established_at: Duration::ZERO,
+            lines: Lines::default(),
         }
     }
 
@@ -163,7 +174,7 @@ impl Peer {
 
     /// From when on what was told is called complete.
     fn complete_at(&self) -> Duration {
-        if self.settings.terms.retain.is_some() { LEDGER_WITHIN } else { Duration::ZERO }
+        if self.settings.terms.retain.is_some() && !self.shared.is_whole() { LEDGER_WITHIN } else { Duration::ZERO }
     }
 
     fn connected(&mut self, connected: io::Result<TcpStream>) {
@@ -175,6 +186,10 @@ impl Peer {
     }
 
     fn accept(&mut self, stream: TcpStream) {
+        if self.shared.now() < self.quiet_until {
+            tracing::debug!(peer = %self.settings.name, "its sessions end too soon: this connection is not taken");
+            return;
+        }
         match socket::accepted(&stream, &self.settings.protection) {
             Ok(()) => self.begin(stream, false),
             Err(error) => self.note(format!("a connection of the peer could not be used: {error}")),
@@ -214,7 +229,9 @@ impl Peer {
                 let Some(link) = self.links.get_mut(index).and_then(Option::as_mut) else { return };
                 link.is_behind = true;
                 let negotiated = link.connection.negotiated().clone();
-                tracing::info!(peer = %self.settings.name, "the BGP session is established");
+                if let Some(line) = self.lines.next("the BGP session is established", now) {
+                    tracing::info!(peer = %self.settings.name, "{line}");
+                }
                 self.status.send_modify(|status| {
                     status.established += 1;
                     status.since = now;
@@ -239,6 +256,7 @@ impl Peer {
         let theirs = (link.connection.negotiated().router_id, terms.peer_as);
         let keep_ours = keeps_ours((u32::from(terms.router_id), terms.local_as), theirs);
         let loser = match rival.connection.state() {
+            State::Established if !link.ours && rival.is_retained() => return self.supersede(other, now),
             State::Established => index,
             State::OpenConfirm if link.ours == keep_ours => other,
             State::OpenConfirm => index,
@@ -246,6 +264,39 @@ impl Peer {
             State::OpenSent | State::Closed => return,
         };
         self.end(loser, Notification::cease(cease::COLLISION), now);
+    }
+
+    /// The peer has begun anew and knows nothing of this connection any more: it is closed without a word (RFC 4724, section
+    /// 4.2). Its OPEN is waited for, not only its connection, which anybody at its address can make.
+    fn supersede(&mut self, index: usize, now: Duration) {
+        if self.links.get_mut(index).and_then(Option::take).is_none() {
+            return;
+        }
+        let line = "the peer has begun a new session: the one before it is over";
+        if let Some(line) = self.lines.next(line, now) {
+            tracing::info!(peer = %self.settings.name, "{line}");
+        }
+        self.ended(now);
+        self.may_retain(now);
+    }
+
+    /// What the peer was told it may keep, until it was told everything anew.
+    fn may_retain(&self, now: Duration) {
+        let until = now + Duration::from_secs(self.settings.terms.retain.unwrap_or(0).into());
+        self.status.send_modify(|status| status.retained_until = Some(until));
+    }
+
+    /// A session, or what should have become one, has ended.
+    fn ended(&mut self, now: Duration) {
+        let was_steady = self.status.borrow().negotiated.is_some() && now.saturating_sub(self.established_at) >= STEADY;
+        if was_steady {
+            (self.failures, self.early_ends) = (0, 0);
+            return;
+        }
+        self.early_ends = self.early_ends.saturating_add(1);
+        if let Some(too_many) = self.early_ends.checked_sub(EARLY_ENDS) {
+            self.quiet_until = now + pause(&self.settings.name, too_many);
+        }
     }
 
     fn end(&mut self, index: usize, notification: Notification, now: Duration) {
@@ -263,25 +314,23 @@ impl Peer {
         let rival = self.links.iter().flatten().any(|link| link.connection.state() > State::OpenSent);
         let collision = matches!(why, Why::Sent(Notification { code: 6, subcode: cease::COLLISION, .. }))
             || matches!(why, Why::Told(Notification { code: 6, subcode: cease::COLLISION, .. }));
-        let (was_complete, has_told_nothing) = (link.is_complete, link.has_told_nothing());
-        let is_retained = !link.connection.negotiated().retained.is_empty();
+        let (was_complete, has_told_nothing, is_retained) =
+            (link.is_complete, link.has_told_nothing(), link.is_retained());
         link.close(now);
         if rival && (collision || has_told_nothing) {
             return;
         }
-        self.status.send_modify(|status| status.stalls += u64::from(matches!(why, Why::Stalled { .. })));
+        self.ended(now);
         // Before everything was told it keeps what it had from an earlier session, and what it was told over this one.
-        let was_established = self.status.borrow().negotiated.is_some();
-        if was_established && is_retained {
-            let until = now + Duration::from_secs(self.settings.terms.retain.unwrap_or(0).into());
-            self.status.send_modify(|status| status.retained_until = Some(until));
+        if self.status.borrow().negotiated.is_some() && is_retained {
+            self.may_retain(now);
         }
-        if was_complete {
-            self.status.send_modify(|status| status.since = now);
-            if now.saturating_sub(self.established_at) >= STEADY {
-                self.failures = 0;
+        self.status.send_modify(|status| {
+            status.stalls += u64::from(matches!(why, Why::Stalled { .. }));
+            if was_complete {
+                status.since = now;
             }
-        }
+        });
         self.failed(why.to_string());
     }
 
@@ -293,8 +342,10 @@ impl Peer {
     }
 
     fn note(&mut self, text: String) {
-        if self.status.borrow().error.as_ref() != Some(&text) {
-            tracing::warn!(peer = %self.settings.name, "{text}");
+        if self.status.borrow().error.as_ref() != Some(&text)
+            && let Some(line) = self.lines.next(&text, self.shared.now())
+        {
+            tracing::warn!(peer = %self.settings.name, "{line}");
         }
         self.status.send_modify(|status| status.error = Some(text));
     }

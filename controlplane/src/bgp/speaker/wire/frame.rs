@@ -51,6 +51,11 @@ impl Framer {
         self.bytes.extend(bytes);
     }
 
+    /// What comes next is a NOTIFICATION, be it right or wrong.
+    pub fn is_at_notification(&self) -> bool {
+        self.bytes.get(HEADER - 1) == Some(&3)
+    }
+
     /// The next whole message.
     ///
     /// # Errors
