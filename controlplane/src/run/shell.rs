@@ -195,11 +195,10 @@ pub(super) async fn run(parts: Parts) -> Result<(), String> {
     shell.look_for_kill_switch();
     // The file may have changed while nothing ran: what it forbids now ends, and runbooks go on with the stages that they have.
     shell.step(Input::Configured(Box::new(policy)));
-    // What a copy says may have been withdrawn since it was made.
-    if !is_a_copy && !shell.core.kill_switch_is_engaged() {
+    // What a copy says may have been withdrawn since it was made: it is asked for when its turn comes.
+    if !is_a_copy {
         shell.restore();
     }
-    shell.speaker.is_restored();
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut maintain = tokio::time::interval(MAINTAIN_EVERY);
@@ -401,10 +400,13 @@ impl Shell {
     /// slow to answer: routers that have kept it see no gap.
     fn restore(&self) {
         let (now, appliance) = (self.clock.now(), &self.in_force.config().appliance.name);
-        let wanted = self.core.ledger().live().filter(|entry| entry.is_wanted() && entry.may_be_in_force());
+        let may_be = !self.core.kill_switch_is_engaged();
+        let is_wanted = |entry: &&Mitigation| may_be && entry.is_wanted() && entry.may_be_in_force();
+        let wanted = self.core.ledger().live().filter(is_wanted);
         for entry in wanted.filter(|entry| !entry.remaining(&now).is_zero()) {
             self.ways.restore(&entry.driver, &entry.spec, &entry.tag(appliance), entry.remaining(&now));
         }
+        self.speaker.is_restored();
     }
 
     /// Asks the dataplane beside the loop.

@@ -6,7 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use levee_controlplane::bgp::speaker::Speaker;
+use levee_controlplane::bgp::speaker::socket::Protection;
+use levee_controlplane::bgp::speaker::{Settings, Speaker};
 use levee_controlplane::ledger::{FlowAction, Spec};
 use levee_controlplane::secret::Secret;
 use tempfile::TempDir;
@@ -267,6 +268,26 @@ async fn a_password_signs_the_session_and_a_wrong_one_is_told() {
             if trouble.contains("password") { Ok(()) } else { Err(trouble) }
         })
         .await;
+}
+
+#[tokio::test]
+async fn a_neighbour_that_connects_itself_gets_past_the_hop_limits_of_both_sides() {
+    let (ours, theirs) = addresses();
+    let more = format!(
+        "passive off; neighbor port {PORT}; multihop 1; ttl security on; password \"sesame\";\n\
+         connect delay time 1; connect retry time 1; error wait time 1, 2;"
+    );
+    let Some(bird) = Bird::start(tempfile::tempdir().unwrap(), ours, theirs, &more) else { return };
+    let mut settings = peer(ours, theirs);
+    settings.passive = true;
+    settings.protection = Protection { password: Some(Secret::new(b"sesame".to_vec())), ttl_security: true };
+    let here = Speaker::default();
+    let listen = vec![(ours, PORT).into()];
+    here.configure(&Settings { listen, peers: vec![settings], ..Settings::default() });
+    established(&bird, &here).await;
+    assert_eq!(announce(&here, 1, &blackhole("203.0.113.9")).await.by, ["upstream"]);
+    bird.until("the route", &["203.0.113.9/32"], &[]).await;
+    here.stop().await;
 }
 
 #[tokio::test]

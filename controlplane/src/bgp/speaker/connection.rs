@@ -245,7 +245,7 @@ impl Connection {
 
     /// The peer takes nothing. It is told, if that is at the beginning of a message.
     pub fn stalled(&mut self, time: Duration, bytes: u64, events: &mut Vec<Event>) {
-        if self.out.is_empty() {
+        if self.out.is_empty() && self.state != State::Closed {
             self.out.extend(Notification::new(8, 0).encode());
         }
         self.close(Why::Stalled { time, bytes }, events);

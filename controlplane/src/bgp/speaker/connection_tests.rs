@@ -158,6 +158,7 @@ fn a_notification_is_never_answered_by_one_however_wrong_it_is() {
             let [Event::Closed(why)] = events.as_slice() else { panic!("{events:?}") };
             assert!(why.to_string().contains(told) || established, "{why}, not {told}");
             one.end(Notification::cease(cease::SHUTDOWN), &mut Vec::new());
+            one.stalled(SECOND * 60, 1, &mut Vec::new());
             assert_eq!((one.tick(SECOND * 300), one.out().as_slice()), (vec![], &[][..]));
         }
     }

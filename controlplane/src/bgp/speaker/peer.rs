@@ -416,15 +416,15 @@ impl Peer {
     async fn farewell(mut self) {
         let subcode = (*self.stop.borrow()).unwrap_or(cease::SHUTDOWN);
         let until = Instant::now() + FAREWELL;
-        for link in self.links.iter_mut().flatten() {
-            let mut events = Vec::new();
-            link.connection.end(Notification::cease(subcode), &mut events);
+        for mut link in self.links.iter_mut().filter_map(Option::take) {
+            link.connection.end(Notification::cease(subcode), &mut Vec::new());
             while link.connection.wants_to_send() {
                 link.write(self.shared.now(), &mut Vec::new());
                 if !link.connection.wants_to_send() || tokio::time::timeout_at(until, link.ready()).await.is_err() {
                     break;
                 }
             }
+            link.close(self.shared.now());
         }
         self.status.send_modify(|status| *status = Status::default());
     }
