@@ -7,7 +7,7 @@ use crate::clock::Now;
 use crate::driver::DriverName;
 use crate::guardrail::{Asked, InForce, Refusal};
 use crate::incident::{Note, TimelineKind};
-use crate::ledger::{IncidentId, Kind, MitigationId, Spec};
+use crate::ledger::{FlowAction, FlowRule, IncidentId, Kind, MitigationId, Spec};
 
 /// What else counts when a measure is begun.
 #[derive(Default)]
@@ -29,11 +29,16 @@ impl Core {
         others: &Others<'_>,
         now: &Now,
     ) -> Result<(), Refusal> {
-        let count = |kind: Kind, everywhere: bool| {
+        let besides = others.besides.iter().filter(|(at, _)| at == driver).count();
+        let changes = self.ledger.recent_changes(driver, now).saturating_add(besides);
+        let changes_last_minute = u32::try_from(changes).unwrap_or(u32::MAX);
+        let all = || {
             let live = self.ledger.live().filter(|entry| !others.instead_of.contains(&entry.id));
             let live = live.map(|entry| (&entry.driver, &entry.spec));
-            let all = live.chain(others.besides.iter().map(|(driver, spec)| (driver, spec)));
-            let of_kind = all.filter(|(at, spec)| (everywhere || *at == driver) && spec.kind() == kind);
+            live.chain(others.besides.iter().map(|(driver, spec)| (driver, spec)))
+        };
+        let count = |kind: Kind, everywhere: bool| {
+            let of_kind = all().filter(|(at, spec)| (everywhere || *at == driver) && spec.kind() == kind);
             u32::try_from(of_kind.count()).unwrap_or(u32::MAX)
         };
         let in_force = InForce {
@@ -41,10 +46,13 @@ impl Core {
             blackholes: count(Kind::Blackhole, false),
             diversions: count(Kind::Divert, true),
         };
-        let besides = others.besides.iter().filter(|(at, _)| at == driver).count();
-        let changes = self.ledger.recent_changes(driver, now).saturating_add(besides);
-        let changes_last_minute = u32::try_from(changes).unwrap_or(u32::MAX);
-        let asked = Asked { ttl, in_force, changes_last_minute, legitimate_share: None, people };
+        let rules: Vec<(&FlowRule, &FlowAction)> = all()
+            .filter_map(|(at, spec)| match spec {
+                Spec::FlowSpec { rule, action } if at == driver => Some((rule, action)),
+                _ => None,
+            })
+            .collect();
+        let asked = Asked { ttl, in_force, rules: &rules, changes_last_minute, legitimate_share: None, people };
         self.policy.guards.check(spec, &asked)
     }
 

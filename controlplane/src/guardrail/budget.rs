@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Guards, Refusal, refusal};
-use crate::ledger::{Kind, Spec};
+use crate::ledger::{FlowAction, FlowRule, Kind, Spec};
 
 /// A mitigation that is asked for, and what there is already.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +13,8 @@ pub struct Asked<'a> {
     pub ttl: Duration,
     /// What may be in force at the same driver, this one not included.
     pub in_force: InForce,
+    /// FlowSpec rules in force at the same driver, and what routers do with what matches.
+    pub rules: &'a [(&'a FlowRule, &'a FlowAction)],
     /// Measures at the same driver that began within the last minute, this one not included. Filters do not count: they
     /// change no routing.
     pub changes_last_minute: u32,

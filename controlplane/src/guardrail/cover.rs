@@ -1,22 +1,26 @@
-//! How much a FlowSpec rule covers, however its ranges are cut: many narrow ones together may be everything.
+//! How much FlowSpec rules cover, however their ranges are cut: many narrow ones together may be everything.
 
+use std::collections::BTreeMap;
+
+use levee_api::prefix::Prefix;
+
+use super::usual::Taken;
 use crate::ledger::{FlowAction, FlowRule, PortRange};
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
-/// So many values in all are still a few.
+/// So many ports in all are still a few.
 const FEW: u32 = 16;
-/// A rule that spares no more than this part of all ports spares nothing.
-const SPARED: u32 = 65_536 / 64;
-/// Lengths of nearly all packets: from a bare TCP header to a full frame of Ethernet.
-const USUAL_LENGTHS: PortRange = PortRange { first: 40, last: 1_500 };
-/// The code point of nearly all packets: best effort.
-const USUAL_DSCP: PortRange = PortRange { first: 0, last: 0 };
-/// Shorter prefixes of sources are large parts of the internet.
-const SHORTEST_SOURCE: (u8, u8) = (8, 16);
+/// A rule about no more ports than this part of all is about these.
+const NAMED: u32 = 65_536 / 64;
 /// A limit below one of these lets so little pass that it drops.
 pub(super) const LEAST_BPS: u64 = 100_000;
 pub(super) const LEAST_PPS: u64 = 100;
+
+/// True when nearly nothing of what matches gets to where it was sent.
+pub(super) const fn takes(action: &FlowAction) -> bool {
+    !limits(action) && !matches!(action, FlowAction::Mark { .. })
+}
 
 /// True when enough passes for what is legitimate to get through.
 pub(super) const fn limits(action: &FlowAction) -> bool {
@@ -41,18 +45,14 @@ fn count(ranges: &[PortRange]) -> u32 {
     merged(ranges).iter().map(|range| u32::from(range.last) - u32::from(range.first) + 1).sum()
 }
 
-fn covers(ranges: &[PortRange], wanted: PortRange) -> bool {
-    ranges.is_empty() || merged(ranges).iter().any(|range| range.first <= wanted.first && range.last >= wanted.last)
-}
-
 /// True when it names ports, and not many.
 pub(super) fn are_few(ports: &[PortRange]) -> bool {
     (1..=FEW).contains(&count(ports))
 }
 
-/// No condition, or one that is none.
-fn are_all_ports(ports: &[PortRange]) -> bool {
-    ports.is_empty() || count(ports) >= 65_536 - SPARED
+/// True when it is about these ports, this one among them.
+pub(super) fn names(ports: &[PortRange], port: u16) -> bool {
+    (1..=NAMED).contains(&count(ports)) && ports.iter().any(|range| (range.first..=range.last).contains(&port))
 }
 
 /// No condition, or one that nearly everything fulfils: what is neither TCP nor UDP is little.
@@ -60,37 +60,26 @@ fn are_all_protocols(protocols: &[u8]) -> bool {
     protocols.is_empty() || protocols.contains(&TCP) && protocols.contains(&UDP)
 }
 
+/// A destination to which a rule takes everything together with others that are in force: its own, or one within it.
+pub(super) fn taken_together(rule: &FlowRule, others: &[&FlowRule]) -> Option<Prefix> {
+    let near = others.iter().copied().filter(|other| other.destination.overlaps(&rule.destination));
+    let mut by_destination: BTreeMap<Prefix, Taken> = BTreeMap::new();
+    for near in near.chain([rule]) {
+        let taken = by_destination.entry(near.destination).or_default();
+        *taken = taken.and(&Taken::by(near));
+    }
+    let within = by_destination.keys().filter(|destination| rule.destination.covers(destination));
+    within.copied().find(|destination| {
+        let around = (0..=destination.length()).map(|length| Prefix::containing(destination.address(), length));
+        let taken = around.filter_map(|around| by_destination.get(&around));
+        taken.fold(Taken::default(), |all, taken| all.and(taken)).is_everything()
+    })
+}
+
 impl FlowRule {
     /// True when it matches nearly all packets to its destination.
     pub(super) fn is_bare(&self) -> bool {
-        let Self {
-            destination: _,
-            source,
-            protocols,
-            source_ports,
-            destination_ports,
-            icmp_types,
-            icmp_codes,
-            lengths,
-            dscps,
-            tcp_flags,
-            later_fragment,
-        } = self;
-        let everywhere = source.is_none_or(|source| {
-            source.length() < if source.is_ipv4() { SHORTEST_SOURCE.0 } else { SHORTEST_SOURCE.1 }
-        });
-        everywhere
-            && are_all_protocols(protocols)
-            && are_all_ports(source_ports)
-            && are_all_ports(destination_ports)
-            // Whatever they say, they are of ICMP alone.
-            && icmp_types.is_empty()
-            && icmp_codes.is_empty()
-            && covers(lengths, USUAL_LENGTHS)
-            && covers(dscps, USUAL_DSCP)
-            && tcp_flags.is_none_or(|(mask, _)| mask == 0)
-            // Nearly no packet is one.
-            && *later_fragment != Some(true)
+        Taken::by(self).is_everything()
     }
 
     /// True when it is about a protocol or two and a few source ports, as what reflectors send is.
@@ -133,6 +122,15 @@ mod tests {
             rule(|rule| rule.source = Some("128.0.0.0/1".parse().unwrap())),
             rule(|rule| rule.later_fragment = Some(false)),
             rule(|rule| rule.tcp_flags = Some((0, 0))),
+            rule(|rule| rule.lengths = ranges(&[(41, 1_500)])),
+            rule(|rule| rule.lengths = ranges(&[(0, 99), (101, 1_500)])),
+            rule(|rule| rule.destination_ports = ranges(&[(0, 442), (444, 65_535)])),
+            // Each condition spares a little.
+            rule(|rule| {
+                (rule.dscps, rule.lengths) = (ranges(&[(0, 0)]), ranges(&[(41, 1_500)]));
+                (rule.source_ports, rule.later_fragment) = (ranges(&[(1_024, 65_535)]), Some(false));
+            }),
+            FlowRule { protocols: vec![6, 17, 58], ..FlowRule::to("2001:db8::7/128".parse().unwrap()) },
         ] {
             assert!(bare.is_bare(), "{bare}");
         }
@@ -140,8 +138,10 @@ mod tests {
             rule(|rule| rule.protocols = vec![17]),
             rule(|rule| rule.protocols = vec![1, 17]),
             rule(|rule| rule.source_ports = ranges(&[(53, 53)])),
-            rule(|rule| rule.destination_ports = ranges(&[(0, 442), (444, 60_000)])),
-            rule(|rule| rule.lengths = ranges(&[(0, 99), (101, 1_500)])),
+            rule(|rule| rule.protocols = vec![6]),
+            rule(|rule| rule.destination_ports = ranges(&[(0, 1_023)])),
+            rule(|rule| rule.lengths = ranges(&[(100, 1_500)])),
+            rule(|rule| rule.lengths = ranges(&[(1_000, 1_500)])),
             rule(|rule| rule.dscps = ranges(&[(1, 63)])),
             rule(|rule| rule.icmp_types = ranges(&[(0, 255)])),
             rule(|rule| rule.source = Some("198.51.100.0/24".parse().unwrap())),
@@ -170,5 +170,23 @@ mod tests {
             let rule = of(protocols, ports);
             assert!(!rule.is_narrow(), "{rule}");
         }
+    }
+    #[test]
+    fn rules_that_together_take_everything_are_found_out() {
+        let of = |destination: &str, protocols: &[u8]| FlowRule {
+            protocols: protocols.to_vec(),
+            ..FlowRule::to(destination.parse().unwrap())
+        };
+        let (host, net) = ("203.0.113.7/32", "203.0.113.0/24");
+        let (udp, tcp) = (of(host, &[17]), of(host, &[6]));
+        assert_eq!(taken_together(&tcp, &[&udp]), Some(udp.destination));
+        assert_eq!(taken_together(&of(net, &[6]), &[&udp]), Some(udp.destination), "to the host within it");
+        assert_eq!(taken_together(&tcp, &[&of(net, &[17])]), Some(tcp.destination), "by what is around it");
+        assert_eq!(taken_together(&tcp, &[&of("203.0.113.8/32", &[17])]), None, "to others");
+        assert_eq!(taken_together(&udp, &[&udp]), None, "the same twice");
+        let syn = rule(|rule| (rule.protocols, rule.tcp_flags) = (vec![6], Some((2, 2))));
+        assert_eq!(taken_together(&syn, &[&udp]), None, "connections go on");
+        let halves = [(0, 32_767), (32_768, 65_535)].map(|half| rule(|rule| rule.source_ports = ranges(&[half])));
+        assert_eq!(taken_together(&halves[0], &[&halves[1]]), Some(udp.destination));
     }
 }

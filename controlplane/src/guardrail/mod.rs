@@ -9,6 +9,7 @@ mod protected;
 mod refusal;
 mod selection;
 mod shape;
+mod usual;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -57,8 +58,8 @@ impl Guards {
         self.check_shape(spec)
     }
 
-    /// Everything: what [`check_spec`](Self::check_spec) checks, the time that is asked for, what is in force already, what
-    /// the rule would do to legitimate traffic, and who has agreed.
+    /// Everything: what [`check_spec`](Self::check_spec) checks, the time that is asked for, what is in force already and what it
+    /// would be together with it, what the rule would do to legitimate traffic, and who has agreed.
     ///
     /// # Errors
     /// The guardrail that says no.
@@ -66,6 +67,7 @@ impl Guards {
         self.check_spec(spec)?;
         self.check_ttl(asked.ttl)?;
         self.check_budget(spec, asked)?;
+        Self::check_together(spec, asked.rules)?;
         self.check_share(asked.legitimate_share)?;
         self.check_people(spec, asked.people)
     }

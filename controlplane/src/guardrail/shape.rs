@@ -3,7 +3,7 @@
 use levee_api::config::Lengths;
 use levee_api::prefix::Prefix;
 
-use super::cover::{LEAST_BPS, LEAST_PPS, are_few, limits};
+use super::cover::{self, LEAST_BPS, LEAST_PPS, limits, taken_together, takes};
 use super::{Guards, Refusal, refusal};
 use crate::ledger::{FlowAction, FlowRule, PortRange, Spec};
 
@@ -59,14 +59,13 @@ impl Guards {
             let text = "source and destination are of one version of IP";
             return Err(refusal("flowspec_shape", rule, "one version", text));
         }
-        let limits = limits(action);
-        let marks = matches!(action, FlowAction::Mark { .. });
+        let (limits, takes) = (limits(action), takes(action));
         let is_wide = rule.destination.length() < self.rules.flowspec_length.of(rule.destination.is_ipv4());
-        if (rule.is_bare() || is_wide) && !limits && !marks && is_limit(action) {
+        if (rule.is_bare() || is_wide) && takes && is_limit(action) {
             let least = format!("{LEAST_BPS} bps or {LEAST_PPS} pps");
             return Err(refusal("flowspec_shape", action, least, "a limit that lets so little pass drops everything"));
         }
-        if rule.is_bare() && !limits && !marks {
+        if rule.is_bare() && takes {
             let text = "it takes everything away from its destination: that is a blackhole, ask for one, or only limit";
             return Err(refusal("flowspec_shape", rule, "a protocol, a port, a length, flags or a source", text));
         }
@@ -76,6 +75,21 @@ impl Guards {
             return long_enough(rule.destination, self.rules.flowspec_length, "flowspec", text);
         }
         self.check_management(rule, action)
+    }
+
+    /// Rules that each take a part may together be what none of them may be alone.
+    pub(super) fn check_together(spec: &Spec, others: &[(&FlowRule, &FlowAction)]) -> Result<(), Refusal> {
+        let Spec::FlowSpec { rule, action } = spec else { return Ok(()) };
+        if !takes(action) {
+            return Ok(());
+        }
+        let others: Vec<&FlowRule> = others.iter().filter(|(_, action)| takes(action)).map(|(rule, _)| *rule).collect();
+        let Some(destination) = taken_together(rule, &others) else { return Ok(()) };
+        let text = format!(
+            "with the rules that are in force it takes everything away from {destination}: that is a blackhole, ask for one, or \
+             only limit"
+        );
+        Err(refusal("flowspec_shape", rule, "a part of what comes", &text))
     }
 
     /// A rule travels over sessions that it must not cut, and the appliance has to stay reachable. Destinations that
@@ -104,8 +118,7 @@ impl Guards {
             }
         }
         // TCP/179 by name is never an attack that a rule should answer.
-        let names_bgp = |ranges: &[PortRange]| are_few(ranges) && includes(ranges, BGP);
-        if names_bgp(&rule.destination_ports) || names_bgp(&rule.source_ports) {
+        if cover::names(&rule.destination_ports, BGP) || cover::names(&rule.source_ports, BGP) {
             let text = "a rule must not match the sessions that it travels over";
             return Err(refusal("management_ports", rule, "not TCP port 179", text));
         }

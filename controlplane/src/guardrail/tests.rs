@@ -124,6 +124,15 @@ fn each_refusal_names_guardrail_value_and_limit() {
         "179",
         "179",
     );
+    no(
+        &of(|rule| {
+            let low = PortRange { first: 150, last: 179 };
+            (rule.protocols, rule.destination_ports) = (vec![6], vec![low]);
+        }),
+        "management_ports",
+        "150-179",
+        "179",
+    );
     no(&of(|rule| rule.source = Some(prefix("2001:db8::/32"))), "flowspec_shape", "2001:db8::/32", "one version");
     let bgp = PortRange { first: 179, last: 179 };
     no(
@@ -170,6 +179,24 @@ fn counts_rates_times_shares_and_people_are_bounded() {
     no(&blackhole("198.51.100.0/24"), &asked(), "two_person", "0 approved", "2");
     assert_eq!(guards.check(&divert, &Asked { people: &["alice", "bob"], ..asked() }), Ok(()));
     assert_eq!(guards.check(&spec, &asked()), Ok(()), "a host needs no second person");
+}
+
+/// What one rule may not do, several may not do either.
+#[test]
+fn rules_count_together_with_those_in_force() {
+    let guards = guards("");
+    let of = |protocol| FlowRule { protocols: vec![protocol], ..FlowRule::to(prefix("198.51.100.7/32")) };
+    let (tcp, limit) = (flowspec(of(6), FlowAction::Drop), FlowAction::RateLimit { bps: 1_000_000 });
+    let udp = of(17);
+    let besides = |rules: &[(&FlowRule, &FlowAction)], spec: &Spec| guards.check(spec, &Asked { rules, ..asked() });
+    for takes in [FlowAction::Drop, FlowAction::RateLimit { bps: 1 }, FlowAction::Redirect { to: "64496:1".to_owned() }]
+    {
+        let refusal = besides(&[(&udp, &takes)], &tcp).expect_err("everything");
+        assert_eq!(refusal.guardrail, "flowspec_shape");
+        assert!(refusal.text.contains("198.51.100.7/32"), "{refusal}");
+    }
+    assert_eq!(besides(&[(&udp, &limit)], &tcp), Ok(()), "what is limited gets through");
+    assert_eq!(besides(&[(&udp, &FlowAction::Drop)], &flowspec(of(6), limit.clone())), Ok(()));
 }
 
 #[test]
