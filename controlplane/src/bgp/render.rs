@@ -74,11 +74,11 @@ pub enum Unspeakable {
 pub fn render(syntax: Syntax, name: &str, rule: &FlowRule, action: &FlowAction) -> Result<String, Unspeakable> {
     // What is not sent is not shown either.
     let bytes = super::flowspec::Nlri::from(rule).encode()?;
-    let community = TrafficAction::of(action)?.encode();
+    let community = TrafficAction::of(rule, action)?.encode();
     Ok(match syntax {
         Syntax::Levee => format!("{rule}: {action}"),
         Syntax::Hex => format!("{} {}", hex(&bytes), hex(&community)),
-        Syntax::Exabgp => exabgp(rule, action, &community),
+        Syntax::Exabgp => exabgp(rule, action, &community)?,
         Syntax::Gobgp => gobgp(rule, action)?,
         Syntax::Bird => bird(rule, &community),
         Syntax::Junos => junos(name, rule, action)?,
@@ -112,7 +112,7 @@ fn flags(bits: u16) -> Vec<&'static str> {
     FLAGS.into_iter().enumerate().filter(|(bit, _)| bits >> bit & 1 != 0).map(|(_, name)| name).collect()
 }
 
-fn exabgp(rule: &FlowRule, action: &FlowAction, community: &[u8; 8]) -> String {
+fn exabgp(rule: &FlowRule, action: &FlowAction, community: &[u8; 8]) -> Result<String, Unspeakable> {
     let is_ipv4 = rule.destination.is_ipv4();
     let mut text = format!("flow route {{ match {{ destination {};", rule.destination);
     let number = |range: &PortRange| {
@@ -150,12 +150,16 @@ fn exabgp(rule: &FlowRule, action: &FlowAction, community: &[u8; 8]) -> String {
     }
     let then = match action {
         FlowAction::Drop => "discard".to_owned(),
+        // It takes rates for the same that differ by less than a byte, also when it is given them in bytes of the wire.
+        FlowAction::RateLimit { bps } if !bps.is_multiple_of(8) => {
+            return Err(Unspeakable::Action("ExaBGP", format!("{action}, which are no whole bytes")));
+        }
         FlowAction::RateLimit { bps } => format!("rate-limit {}", bps / 8),
         // It has no words for these: their bytes then.
         _ => format!("extended-community [ 0x{} ]", hex(community)),
     };
     let _ = write!(text, " }} then {{ {then}; }} }}");
-    text
+    Ok(text)
 }
 
 fn gobgp(rule: &FlowRule, action: &FlowAction) -> Result<String, Unspeakable> {
@@ -198,7 +202,11 @@ fn gobgp(rule: &FlowRule, action: &FlowAction) -> Result<String, Unspeakable> {
     match action {
         FlowAction::Drop => text.push_str("discard"),
         FlowAction::RateLimit { bps } => {
+            let eighths = bps % 8 * 125;
             let _ = write!(text, "rate-limit {}", bps / 8);
+            if eighths > 0 {
+                let _ = write!(text, ".{eighths:03}");
+            }
         }
         FlowAction::Redirect { to } if to.contains(':') => {
             let _ = write!(text, "redirect {to}");
@@ -265,7 +273,8 @@ fn junos(name: &str, rule: &FlowRule, action: &FlowAction) -> Result<String, Uns
     }
     match rule.later_fragment {
         Some(true) => lines.push(format!("{head} match fragment is-fragment")),
-        Some(false) => lines.push(format!("{head} match fragment not-a-fragment")),
+        // The first is none of the later ones.
+        Some(false) => lines.push(format!("{head} match fragment [ not-a-fragment first-fragment ]")),
         None => {}
     }
     lines.push(match action {
@@ -387,6 +396,9 @@ mod tests {
         for syntax in [Syntax::Gobgp, Syntax::Junos, Syntax::Iosxr] {
             assert!(matches!(render(syntax, "a", &rule(), &packets), Err(Unspeakable::Action(..))), "{syntax:?}");
         }
+        let odd = FlowAction::RateLimit { bps: 9 };
+        assert!(matches!(render(Syntax::Exabgp, "a", &rule(), &odd), Err(Unspeakable::Action(..))));
+        assert!(render(Syntax::Gobgp, "a", &rule(), &odd).unwrap().ends_with("rate-limit 1.125"));
         let syn = FlowRule { tcp_flags: Some((0x12, 0x02)), protocols: vec![6], ..FlowRule::to(rule().destination) };
         assert!(matches!(render(Syntax::Iosxr, "a", &syn, &FlowAction::Drop), Err(Unspeakable::Action(..))));
         let long = FlowRule { protocols: (0..7).collect(), ..rule() };

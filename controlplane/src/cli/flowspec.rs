@@ -1,6 +1,7 @@
 //! `leveectl flowspec`: filters as FlowSpec rules, and what bytes mean. Neither needs a server.
 
 use std::fmt::Write as _;
+use std::mem::discriminant;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -15,7 +16,8 @@ use super::{fail, print};
 use crate::bgp::flowspec::{Nlri, TrafficAction, Version};
 use crate::bgp::lowering::{self, Wanted};
 use crate::bgp::render::{Syntax, render};
-use crate::ledger::FlowAction;
+use crate::guardrail::Guards;
+use crate::ledger::{FlowAction, Spec};
 
 /// Filters as rules for routers upstream.
 #[derive(Debug, Subcommand)]
@@ -100,6 +102,8 @@ struct Built {
     omitted: Vec<String>,
     wider_bits: f64,
     filters: Vec<usize>,
+    /// Why Levee would not announce it.
+    refused: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -112,6 +116,7 @@ struct BuiltAll {
 struct Parsed {
     rule: String,
     actions: Vec<String>,
+    doubts: Vec<String>,
     would_be_sent: bool,
     why_not: Option<String>,
 }
@@ -133,11 +138,13 @@ pub(super) fn build(arguments: Build, json: bool) -> ExitCode {
             Ok(rule) => rule,
             Err(why) => return fail(&format!("{}: {why}", lowered.rule)),
         };
-        let lowering::Lowered { exact, omitted, wider_bits, filters, .. } = lowered;
-        built.rules.push(Built { rule, exact, omitted, wider_bits, filters });
+        let lowering::Lowered { exact, omitted, wider_bits, filters, rule: asked, .. } = lowered;
+        let spec = Spec::FlowSpec { rule: asked, action: action.clone() };
+        let refused = Guards::default().check_shape(&spec).err().map(|refusal| refusal.to_string());
+        built.rules.push(Built { rule, exact, omitted, wider_bits, filters, refused });
     }
     built.left_out.extend(lowering.left_out.into_iter().map(|(index, why)| (index, why.to_string())));
-    let nothing = built.rules.is_empty();
+    let nothing = built.rules.iter().all(|rule| rule.refused.is_some());
     let status = told(json, &built, || {
         let mut text = String::new();
         for built in &built.rules {
@@ -146,9 +153,17 @@ pub(super) fn build(arguments: Build, json: bool) -> ExitCode {
                 let wider = built.wider_bits.exp2();
                 let _ = writeln!(
                     text,
-                    "# wider than its filters, about {wider:.3} times: without {}",
-                    built.omitted.join(", ")
+                    "# wider than its filters, about {wider:.3} times: without {}{}",
+                    built.omitted.join(", "),
+                    if action == FlowAction::Drop {
+                        "; a runbook limits with such a rule, and drops nothing"
+                    } else {
+                        ""
+                    }
                 );
+            }
+            if let Some(why) = &built.refused {
+                let _ = writeln!(text, "# Levee would not announce it: {why}");
             }
         }
         for (index, why) in &built.left_out {
@@ -170,22 +185,55 @@ pub(super) fn parse(arguments: &Parse, json: bool) -> ExitCode {
     let mut actions = Vec::new();
     for community in &arguments.communities {
         match <[u8; 8]>::try_from(community.0.as_slice()) {
-            Ok(community) => actions.push(TrafficAction::decode(community).to_string()),
+            Ok(community) => actions.push(TrafficAction::decode(community)),
             Err(_) => return fail("an extended community has sixteen digits"),
         }
     }
     let why_not = rule.encode().err().map(|unfit| unfit.to_string());
-    let parsed = Parsed { rule: rule.to_string(), actions, would_be_sent: why_not.is_none(), why_not };
+    let parsed = Parsed {
+        rule: rule.to_string(),
+        doubts: doubts(&actions),
+        actions: actions.iter().map(ToString::to_string).collect(),
+        would_be_sent: why_not.is_none(),
+        why_not,
+    };
     told(json, &parsed, || {
         let mut text = format!("{}\n", parsed.rule);
         for action in &parsed.actions {
             let _ = writeln!(text, "{action}");
+        }
+        for doubt in &parsed.doubts {
+            let _ = writeln!(text, "# {doubt}");
         }
         if let Some(why) = &parsed.why_not {
             let _ = writeln!(text, "# Levee would not send it: {why}");
         }
         text
     })
+}
+
+/// What routers may understand in more than one way (RFC 8955, sections 7.1 and 7.7).
+fn doubts(actions: &[TrafficAction]) -> Vec<String> {
+    let rate = |action: &TrafficAction| match action {
+        TrafficAction::RateBytes { rate, .. } | TrafficAction::RatePackets { rate, .. } => Some(*rate),
+        _ => None,
+    };
+    let mut doubts: Vec<String> = Vec::new();
+    for rate in actions.iter().filter_map(rate) {
+        if rate.is_nan() || rate.is_infinite() {
+            doubts.push(format!("a rate of {rate} is no number: what routers make of it is not defined"));
+        } else if rate.is_sign_negative() && rate < 0.0 {
+            doubts.push(format!("a rate of {rate} is less than nothing: routers take it for 0, and drop"));
+        }
+    }
+    for (index, one) in actions.iter().enumerate() {
+        let of_its_kind = |other: &&TrafficAction| discriminant(*other) == discriminant(one);
+        let before = actions.iter().take(index).filter(of_its_kind);
+        if !matches!(one, TrafficAction::Other(_)) && before.clone().any(|other| other != one) {
+            doubts.push(format!("{one}: it contradicts another of its kind, and routers choose one of them"));
+        }
+    }
+    doubts
 }
 
 fn told(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> ExitCode {
@@ -200,7 +248,9 @@ fn told(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> Ex
 
 fn digits(text: &str) -> Result<Digits, String> {
     let wrong = || format!("{text:?}: write pairs of hexadecimal digits");
-    let text = text.strip_prefix("0x").unwrap_or(text);
+    // As captures and routers show them, too.
+    let text: String = text.chars().filter(|char| !matches!(char, ' ' | ':')).collect();
+    let text = text.strip_prefix("0x").unwrap_or(&text);
     let is_hex = text.bytes().all(|digit| digit.is_ascii_hexdigit());
     if !is_hex || !text.len().is_multiple_of(2) || text.len() > 2 * 4_098 {
         return Err(wrong());
@@ -214,9 +264,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_can_be_understood_in_two_ways_is_told() {
+        let rate = |rate: f32| TrafficAction::RateBytes { asn: 0, rate };
+        assert!(doubts(&[rate(0.0), TrafficAction::Mark { dscp: 8 }]).is_empty());
+        assert!(doubts(&[rate(5.0), rate(5.0), TrafficAction::RatePackets { asn: 0, rate: 7.0 }]).is_empty());
+        for (actions, word) in [
+            (vec![rate(f32::NAN)], "not defined"),
+            (vec![rate(f32::INFINITY)], "not defined"),
+            (vec![rate(-1.0)], "less than nothing"),
+            (vec![rate(0.0), rate(5.0)], "contradicts"),
+        ] {
+            let [doubt] = &doubts(&actions)[..] else { panic!("{actions:?}") };
+            assert!(doubt.contains(word), "{doubt}");
+        }
+    }
+
+    #[test]
     fn only_pairs_of_digits_are_bytes() {
-        assert_eq!(digits("0x060120cb00714d").unwrap().0, [6, 1, 0x20, 0xcb, 0, 0x71, 0x4d]);
-        for text in ["6", "zz", "+1", "é1", &"00".repeat(5_000)] {
+        for text in ["0x060120cb00714d", "06 01 20 cb 00 71 4d", "06:01:20:cb:00:71:4d"] {
+            assert_eq!(digits(text).unwrap().0, [6, 1, 0x20, 0xcb, 0, 0x71, 0x4d]);
+        }
+        for text in ["6", "0 6 0", "zz", "+1", "é1", &"00".repeat(5_000)] {
             assert!(digits(text).is_err(), "{text}");
         }
     }

@@ -28,7 +28,7 @@ pub use selection::{can_be_judged, dropped};
 use crate::ledger::{FilterSpec, Spec};
 
 /// The guardrails of one configuration.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Guards {
     rules: Guardrails,
     protected: Vec<Protected>,

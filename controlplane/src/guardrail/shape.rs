@@ -11,7 +11,11 @@ const TCP: u8 = 6;
 const BGP: u16 = 179;
 
 impl Guards {
-    pub(super) fn check_shape(&self, spec: &Spec) -> Result<(), Refusal> {
+    /// What a measure looks like: what is too short or takes too much, for whomever it is.
+    ///
+    /// # Errors
+    /// `…_length`, `flowspec_shape`, `management_ports`.
+    pub fn check_shape(&self, spec: &Spec) -> Result<(), Refusal> {
         match spec {
             Spec::Filter(_) => Ok(()),
             Spec::Blackhole { prefix, .. } => long_enough(

@@ -39,7 +39,7 @@ fn one(announcer: String, standing: Standing, evidence: Option<Evidence>, syntax
     };
     let (actions, text) = match &spec {
         Spec::FlowSpec { rule, action } => {
-            let community = TrafficAction::of(action).map(|action| action.encode().to_vec());
+            let community = TrafficAction::of(rule, action).map(|action| action.encode().to_vec());
             let text = render(syntax, &format!("levee-{id}"), rule, action).unwrap_or_else(|why| format!("# {why}"));
             (community.into_iter().collect(), text)
         }

@@ -82,7 +82,7 @@ fn exabgp_reads_in_our_rules_what_we_mean() {
             next_hop: None,
             path_length: 1,
             communities: Vec::new(),
-            extended: vec![TrafficAction::of(&action).unwrap().encode()],
+            extended: vec![TrafficAction::of(&rule, &action).unwrap().encode()],
             large: Vec::new(),
         };
         let update = Announced { local_as: OUR_AS, external: true, four_octet: true }.announce(&route);

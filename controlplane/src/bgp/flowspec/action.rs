@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::ledger::FlowAction;
+use crate::ledger::{FlowAction, FlowRule};
 
 /// What routers do with packets that match.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,20 +78,28 @@ pub enum BadRedirect {
     /// Needs an attribute of its own (RFC 5701).
     #[error("{0} is an IPv6 address, and routers that redirect to those are rare: give a route target")]
     Ipv6(IpAddr),
+    /// What matches is of another version than the address.
+    #[error("{0} is an IPv4 address, and the rule is about IPv6: give a route target")]
+    Version(Ipv4Addr),
 }
 
 impl TrafficAction {
-    /// What a measure asks of routers.
+    /// What a measure asks of routers for what a rule matches.
     ///
     /// # Errors
     /// When a redirection does not say where to.
-    pub fn of(action: &FlowAction) -> Result<Self, BadRedirect> {
+    pub fn of(rule: &FlowRule, action: &FlowAction) -> Result<Self, BadRedirect> {
         Ok(match action {
             FlowAction::Drop => Self::RateBytes { asn: 0, rate: 0.0 },
             FlowAction::RateLimit { bps } => Self::RateBytes { asn: 0, rate: rate(*bps) / 8.0 },
             FlowAction::RateLimitPackets { pps } => Self::RatePackets { asn: 0, rate: rate(*pps) },
             FlowAction::Mark { dscp } => Self::Mark { dscp: *dscp & 63 },
-            FlowAction::Redirect { to } => redirect(to)?,
+            FlowAction::Redirect { to } => match redirect(to)? {
+                Self::RedirectToAddress { address, .. } if !rule.destination.is_ipv4() => {
+                    return Err(BadRedirect::Version(address));
+                }
+                redirect => redirect,
+            },
         })
     }
 

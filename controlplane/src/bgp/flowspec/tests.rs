@@ -172,7 +172,9 @@ fn broken_bytes_are_told_as_what_they_are() {
 
 #[test]
 fn actions_have_the_bytes_that_routers_know() {
-    let wire = |action: FlowAction| TrafficAction::of(&action).unwrap().encode().to_vec();
+    let to = |destination: &str| FlowRule::to(destination.parse().unwrap());
+    let rule = to("203.0.113.7/32");
+    let wire = |action: FlowAction| TrafficAction::of(&rule, &action).unwrap().encode().to_vec();
     let redirect = |to: &str| wire(FlowAction::Redirect { to: to.to_owned() });
     for (found, wanted) in [
         (wire(FlowAction::Drop), "8006000000000000"),
@@ -187,8 +189,11 @@ fn actions_have_the_bytes_that_routers_know() {
         assert_eq!(found, bytes(wanted), "{wanted}");
     }
     for bad in ["", "65002", "65002:", ":1", "65002:4294967296", "4200000000:65536", "2001:db8::1", "1.2.3:4", "-1:2"] {
-        assert!(TrafficAction::of(&FlowAction::Redirect { to: bad.to_owned() }).is_err(), "{bad}");
+        assert!(TrafficAction::of(&rule, &FlowAction::Redirect { to: bad.to_owned() }).is_err(), "{bad}");
     }
+    let v6 = to("2001:db8::7/128");
+    let redirect = |to: &str| TrafficAction::of(&v6, &FlowAction::Redirect { to: to.to_owned() });
+    assert!(redirect("64496:1").is_ok() && matches!(redirect("192.0.2.1"), Err(BadRedirect::Version(_))));
     let both = TrafficAction::TrafficAction { goes_on: true, sample: true };
     assert_eq!(both.encode().to_vec(), bytes("8007000000000003"));
 }

@@ -48,7 +48,7 @@ pub(super) fn lower(wanted: &Wanted<'_>, destination: Prefix) -> Result<Lowered,
     making.flags(&asked);
     making.ports(&asked).ok_or_else(never)?;
     making.whole_packet(&asked).ok_or_else(never)?;
-    making.fragments(&asked);
+    making.fragments(&asked).ok_or_else(never)?;
     making.not_for_routers(&asked);
     if let Some(pattern) = wanted.rule.pattern {
         let bits: u32 = pattern.mask.iter().take(usize::from(pattern.length)).map(|mask| mask.count_ones()).sum();
@@ -235,14 +235,18 @@ impl Making {
         Some(())
     }
 
-    fn fragments(&mut self, asked: &Asked) {
-        match asked.wants(Bits::LATER_FRAGMENT) {
-            None => {}
-            Some(later) => {
-                // Said before by a header that has to be there, or said now: the same, or nothing matches both.
-                self.rule.later_fragment = Some(later);
-            }
+    /// None when no packet is such a fragment: later ones have no header of what they carry.
+    fn fragments(&mut self, asked: &Asked) -> Option<()> {
+        let FlowRule { source_ports, destination_ports, icmp_types, icmp_codes, tcp_flags, later_fragment, .. } =
+            &self.rule;
+        let numbers = [source_ports, destination_ports, icmp_types, icmp_codes];
+        let has_header =
+            *later_fragment == Some(false) || tcp_flags.is_some() || numbers.iter().any(|numbers| !numbers.is_empty());
+        let wants_later = asked.wants(Bits::LATER_FRAGMENT);
+        if wants_later == Some(true) && (has_header || asked.wants(Bits::FIRST_FRAGMENT) == Some(true)) {
+            return None;
         }
+        self.rule.later_fragment = wants_later.or(self.rule.later_fragment);
         match asked.wants(Bits::FIRST_FRAGMENT) {
             None => {}
             Some(true) => {
@@ -251,6 +255,7 @@ impl Making {
             }
             Some(false) => self.omit("no first fragments".to_owned(), 1.0),
         }
+        Some(())
     }
 
     fn not_for_routers(&mut self, asked: &Asked) {

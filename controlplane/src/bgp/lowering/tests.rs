@@ -129,6 +129,12 @@ fn flags_types_and_fragments_keep_their_meaning() {
     assert!(!lowering.rules[0].exact);
     let fragments = HeaderBox::any().bits(Bits::LATER_FRAGMENT, Bits::LATER_FRAGMENT).exact(Lane::Protocol, 17);
     assert_eq!(texts(&lowered(&[fragments], "203.0.113.7", 1)), ["to 203.0.113.7/32 protocol 17 later fragments"]);
+    // They have no header that could have ports, types or flags.
+    let first = fragments.bits(Bits::FIRST_FRAGMENT, Bits::FIRST_FRAGMENT);
+    for none in [fragments.bits(Bits::PORTS, Bits::PORTS), fragments.port(Side::Source, 53, 53), first] {
+        let lowering = lowered(&[none], "203.0.113.7", 1);
+        assert_eq!(lowering.left_out, [(0, LeftOut::NeverMatches(prefix("203.0.113.7")))], "{lowering:?}");
+    }
 }
 
 /// One packet, as the dataplane and as a router see it.

@@ -71,7 +71,7 @@ pub fn destination(spec: &Spec) -> Result<Destination, Withheld> {
         Spec::Filter(_) => Err(Withheld::Filter),
         Spec::Divert { prefix } | Spec::Blackhole { prefix, .. } => Ok(Destination::Prefix(*prefix)),
         Spec::FlowSpec { rule, action } => {
-            TrafficAction::of(action)?;
+            TrafficAction::of(rule, action)?;
             Ok(Destination::Rule(Version::of(&rule.destination), Nlri::from(rule).encode()?))
         }
     }
@@ -109,7 +109,7 @@ pub fn export(
     let mut stays = policy.no_export;
     match spec {
         Spec::Filter(_) => return Err(Withheld::Filter),
-        Spec::FlowSpec { action, .. } => route.extended.push(TrafficAction::of(action)?.encode()),
+        Spec::FlowSpec { rule, action } => route.extended.push(TrafficAction::of(rule, action)?.encode()),
         Spec::Blackhole { direction: Direction::Destination, .. } => {
             route.communities.extend(&policy.blackhole);
             route.large.extend(&policy.blackhole_large);
