@@ -68,6 +68,8 @@ pub enum FlowSpecAction {
         /// 0 to 63.
         dscp: u8,
     },
+    /// Samples of them are collected.
+    Sample,
 }
 
 /// `divert`.
@@ -212,9 +214,15 @@ fn flowspec(table: &Section<'_>) -> Option<FlowSpec> {
         Drop,
         Redirect,
         Mark,
+        Sample,
     }
-    const WORDS: &[(&str, Word)] =
-        &[("rate-limit", Word::RateLimit), ("drop", Word::Drop), ("redirect", Word::Redirect), ("mark", Word::Mark)];
+    const WORDS: &[(&str, Word)] = &[
+        ("rate-limit", Word::RateLimit),
+        ("drop", Word::Drop),
+        ("redirect", Word::Redirect),
+        ("mark", Word::Mark),
+        ("sample", Word::Sample),
+    ];
     let announcers = announcers(table);
     let word = table.choice("prefer", WORDS).unwrap_or(Word::RateLimit);
     let redirect = table.parsed("redirect", route_target);
@@ -235,6 +243,7 @@ fn flowspec(table: &Section<'_>) -> Option<FlowSpec> {
             .required("redirect", "\"64496:666\"", |_, _| redirect)
             .map(|to| FlowSpecAction::Redirect { to: to.value }),
         Word::Mark => table.required("dscp", "8", |_, _| dscp).map(|dscp| FlowSpecAction::Mark { dscp }),
+        Word::Sample => Some(FlowSpecAction::Sample),
     };
     let max_rules = table.integer("max_rules", 1..=MAX_RULES).and_then(|rules| u16::try_from(rules).ok());
     let rate_bps = rate(table);

@@ -67,7 +67,7 @@ password = { file = "/etc/levee/bgp.key" }
 [[announcer]]
 name = "core"
 kind = "embedded"
-capabilities = ["flowspec", "rate-limit", "redirect", "mark", "blackhole", "source-blackhole", "divert", "report", "ipv6"]
+capabilities = ["flowspec", "rate-limit", "redirect", "mark", "sample", "blackhole", "source-blackhole", "divert", "report", "ipv6"]
 neighbors = ["192.0.2.9"]
 next_hops = ["192.0.2.10"]
 [[scrubber]]

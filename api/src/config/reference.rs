@@ -147,6 +147,7 @@ fn check_announcers(who: &str, stage: &Stage, config: &Config, problems: &Proble
             FlowSpecAction::Drop => &[Capability::Flowspec],
             FlowSpecAction::Redirect { .. } => &[Capability::Flowspec, Capability::Redirect],
             FlowSpecAction::Mark { .. } => &[Capability::Flowspec, Capability::Mark],
+            FlowSpecAction::Sample => &[Capability::Flowspec, Capability::Sample],
         },
         Action::Blackhole(blackhole) => match blackhole.direction {
             BlackholeDirection::Destination => &[Capability::Blackhole],

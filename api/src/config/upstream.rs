@@ -77,6 +77,8 @@ pub enum Capability {
     Redirect,
     /// FlowSpec rules that mark.
     Mark,
+    /// FlowSpec rules that have packets sampled.
+    Sample,
     /// Blackholes for destinations.
     Blackhole,
     /// Blackholes for sources.
@@ -95,6 +97,7 @@ impl Capability {
         ("rate-limit", Self::RateLimit),
         ("redirect", Self::Redirect),
         ("mark", Self::Mark),
+        ("sample", Self::Sample),
         ("blackhole", Self::Blackhole),
         ("source-blackhole", Self::SourceBlackhole),
         ("divert", Self::Divert),

@@ -214,6 +214,7 @@ fn gobgp(rule: &FlowRule, action: &FlowAction) -> Result<String, Unspeakable> {
         FlowAction::Mark { dscp } => {
             let _ = write!(text, "mark {dscp}");
         }
+        FlowAction::Sample => text.push_str("action terminal-sample"),
         other => return Err(Unspeakable::Action("GoBGP's command line", other.to_string())),
     }
     Ok(text)
@@ -282,6 +283,7 @@ fn junos(name: &str, rule: &FlowRule, action: &FlowAction) -> Result<String, Uns
         FlowAction::RateLimit { bps } => format!("{head} then rate-limit {bps}"),
         FlowAction::Redirect { to } if to.contains(':') => format!("{head} then routing-instance target:{to}"),
         FlowAction::Mark { dscp } => format!("{head} then mark {dscp}"),
+        FlowAction::Sample => format!("{head} then sample\n{head} then next-term"),
         other => return Err(Unspeakable::Action("Junos", other.to_string())),
     });
     Ok(lines.join("\n"))
@@ -330,7 +332,9 @@ fn iosxr(name: &str, rule: &FlowRule, action: &FlowAction) -> Result<String, Uns
         FlowAction::Redirect { to } if to.contains(':') => format!("  redirect nexthop route-target {to}"),
         FlowAction::Redirect { to } => format!("  redirect {version} nexthop {to}"),
         FlowAction::Mark { dscp } => format!("  set dscp {dscp}"),
-        FlowAction::RateLimitPackets { .. } => return Err(Unspeakable::Action("IOS XR", action.to_string())),
+        FlowAction::RateLimitPackets { .. } | FlowAction::Sample => {
+            return Err(Unspeakable::Action("IOS XR", action.to_string()));
+        }
     });
     lines.push(" !\nend-policy-map".to_owned());
     Ok(lines.join("\n"))

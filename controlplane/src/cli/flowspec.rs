@@ -61,8 +61,11 @@ pub(super) struct ActionArguments {
     #[arg(long, value_name = "WHERE", conflicts_with = "mark")]
     redirect: Option<String>,
     /// Set this code point.
-    #[arg(long, value_name = "DSCP", value_parser = clap::value_parser!(u8).range(0..=63))]
+    #[arg(long, value_name = "DSCP", value_parser = clap::value_parser!(u8).range(0..=63), conflicts_with = "sample")]
     mark: Option<u8>,
+    /// Let it pass, and have samples of it collected.
+    #[arg(long, conflicts_with_all = ["limit_bps", "limit_pps", "redirect"])]
+    sample: bool,
 }
 
 impl ActionArguments {
@@ -72,6 +75,7 @@ impl ActionArguments {
             (_, Some(pps), ..) => FlowAction::RateLimitPackets { pps },
             (_, _, Some(to), _) => FlowAction::Redirect { to: to.clone() },
             (.., Some(dscp)) => FlowAction::Mark { dscp },
+            _ if self.sample => FlowAction::Sample,
             _ => FlowAction::Drop,
         }
     }

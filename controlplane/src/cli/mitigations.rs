@@ -17,7 +17,7 @@ use super::prefix_argument::{duration, prefix, whole};
 use super::signature::signature;
 use super::table::Table;
 use super::times::{length, moment};
-use super::upstream::{self, BlackholeArguments, FlowSpecArguments};
+use super::upstream::{self, BlackholeArguments, DivertArguments, FlowSpecArguments};
 use super::{json, or_dash, print, target};
 use crate::clock::nanoseconds;
 
@@ -72,7 +72,9 @@ pub(super) enum AddCommand {
     Filter(Box<FilterArguments>),
     /// Have routers upstream act on what matches, by a FlowSpec rule.
     Flowspec(Box<FlowSpecArguments>),
-    /// Have networks upstream drop everything to an address.
+    /// Have the traffic to a prefix go another way.
+    Divert(DivertArguments),
+    /// Have networks upstream drop everything to an address, or everything from one.
     Blackhole(BlackholeArguments),
 }
 
@@ -167,6 +169,7 @@ pub(super) async fn run(client: Client, output: Output, command: MitigationComma
             let request = match add {
                 AddCommand::Filter(arguments) => asked(*arguments),
                 AddCommand::Flowspec(arguments) => upstream::flowspec(*arguments),
+                AddCommand::Divert(arguments) => upstream::divert(arguments),
                 AddCommand::Blackhole(arguments) => upstream::blackhole(arguments),
             };
             let dry_run = request.validate_only;

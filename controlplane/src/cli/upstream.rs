@@ -1,4 +1,4 @@
-//! `leveectl mitigations add flowspec` and `blackhole`: measures upstream, by hand.
+//! `leveectl mitigations add flowspec`, `divert` and `blackhole`: measures upstream, by hand.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use clap::Args;
 use levee_api::filter::Rule;
 use levee_api::grpc::v1;
 use levee_api::grpc::v1::add_mitigation_request::Measure;
-use levee_api::grpc::v1::flow_action::{Drop, Kind};
+use levee_api::grpc::v1::flow_action::{Drop, Kind, Sample};
 use levee_api::prefix::Prefix;
 
 use super::arguments::Changing;
@@ -30,6 +30,9 @@ pub(super) struct FlowSpecArguments {
     /// Also when routers cannot look at all of it, and would act on more than it matches.
     #[arg(long)]
     accept_wider: bool,
+    /// Who announces it; without it: the first announcer that can.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    announcer: String,
     #[command(flatten)]
     common: Common,
 }
@@ -37,17 +40,35 @@ pub(super) struct FlowSpecArguments {
 #[derive(Debug, Args)]
 pub(super) struct BlackholeArguments {
     /// Everything to it is dropped by the networks upstream.
+    #[arg(long, value_name = "PREFIX", value_parser = prefix, required_unless_present = "source")]
+    target: Option<Prefix>,
+    /// Instead of a target: everything from it is dropped (RFC 5635), by peers that are asked for that.
+    #[arg(long, value_name = "PREFIX", value_parser = prefix, conflicts_with = "target")]
+    source: Option<Prefix>,
+    /// With --source: the zone that is attacked, when there are several.
+    #[arg(long, default_value = "", requires = "source")]
+    zone: String,
+    /// Who announces it; without it: the first announcer that can.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    announcer: String,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DivertArguments {
+    /// What goes another way.
     #[arg(long, value_name = "PREFIX", value_parser = prefix)]
     target: Prefix,
+    /// The announcer or the scrubber that it goes by; without it: the first announcer that can.
+    #[arg(long, value_name = "NAME", default_value = "")]
+    via: String,
     #[command(flatten)]
     common: Common,
 }
 
 #[derive(Debug, Args)]
 struct Common {
-    /// Who announces it; without it: the first announcer that can.
-    #[arg(long, value_name = "NAME", default_value = "")]
-    announcer: String,
     /// From now until its end, such as 30m.
     #[arg(long, value_parser = duration)]
     ttl: Duration,
@@ -68,21 +89,28 @@ pub(super) fn flowspec(arguments: FlowSpecArguments) -> v1::AddMitigationRequest
         FlowAction::RateLimitPackets { pps } => Kind::LimitPps(pps),
         FlowAction::Redirect { to } => Kind::Redirect(to),
         FlowAction::Mark { dscp } => Kind::Mark(dscp.into()),
+        FlowAction::Sample => Kind::Sample(Sample {}),
     };
     let measure = v1::FlowSpecMeasure {
         destination: Some(arguments.target.into()),
         rule: arguments.signature.as_ref().map(Into::into),
         action: Some(v1::FlowAction { kind: Some(kind) }),
-        announcer: arguments.common.announcer.clone(),
+        announcer: arguments.announcer,
         accept_wider: arguments.accept_wider,
     };
     asked(arguments.common, Measure::Flowspec(measure))
 }
 
 pub(super) fn blackhole(arguments: BlackholeArguments) -> v1::AddMitigationRequest {
-    let prefix = Some(arguments.target.into());
-    let measure = v1::BlackholeMeasure { prefix, announcer: arguments.common.announcer.clone() };
-    asked(arguments.common, Measure::Blackhole(measure))
+    let BlackholeArguments { target, source, zone, announcer, common } = arguments;
+    let prefix = source.or(target).map(Into::into);
+    let measure = v1::BlackholeMeasure { prefix, announcer, source: source.is_some(), zone };
+    asked(common, Measure::Blackhole(measure))
+}
+
+pub(super) fn divert(arguments: DivertArguments) -> v1::AddMitigationRequest {
+    let measure = v1::DivertMeasure { prefix: Some(arguments.target.into()), via: arguments.via };
+    asked(arguments.common, Measure::Divert(measure))
 }
 
 fn asked(common: Common, measure: Measure) -> v1::AddMitigationRequest {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use levee_api::config::ApprovalRole;
+use levee_api::prefix::Prefix;
 use levee_api::zone::Zone;
 
 use super::guard::Others;
@@ -11,7 +12,9 @@ use crate::actor::{Actor, Role};
 use crate::clock::Now;
 use crate::driver::{DriverError, DriverName, OperationKey};
 use crate::incident::{Note, TimelineKind};
-use crate::ledger::{Effect, Evidence, IncidentId, Intent, Kind, Mitigation, MitigationId, Outcome as End, Spec};
+use crate::ledger::{
+    Direction, Effect, Evidence, IncidentId, Intent, Kind, Mitigation, MitigationId, Outcome as End, Spec,
+};
 use crate::runbook::{Input, StageState};
 use crate::server::link::{Operation, Outcome, Refused};
 use crate::store::{KillSwitch, Request, Write};
@@ -196,11 +199,23 @@ impl Core {
     /// The zone of a measure: the one that was named, or the one that its prefix is in.
     fn zone_for(&self, named: Option<&str>, spec: &Spec) -> Result<String, Refused> {
         let zones = &self.policy.config.zones;
-        let has = |zone: &Zone| spec.prefix().is_none_or(|prefix| zone.prefixes.iter().any(|of| of.covers(&prefix)));
+        // What is diverted may be wider than the zone that needs it; the sources of an attack are in none.
+        let is_about = |of: &Prefix, prefix: &Prefix| match spec {
+            Spec::Divert { .. } => of.overlaps(prefix),
+            _ => of.covers(prefix),
+        };
+        let has = |zone: &Zone| spec.prefix().is_none_or(|prefix| zone.prefixes.iter().any(|of| is_about(of, &prefix)));
+        if let (Spec::Blackhole { direction: Direction::Source, .. }, None, [only]) = (spec, named, zones.as_slice()) {
+            return Ok(only.name.clone());
+        }
         let about = spec.prefix().map(|prefix| prefix.to_string()).unwrap_or_default();
         let Some(name) = named else {
             let zone = zones.iter().find(|zone| has(zone)).map(|zone| zone.name.clone());
-            return zone.ok_or_else(|| Refused::Precondition(format!("{about} is in no zone of the configuration")));
+            return zone.ok_or_else(|| {
+                let whose = "; name the zone that it attacks, if these are sources";
+                let whose = if matches!(spec, Spec::Blackhole { .. }) { whose } else { "" };
+                Refused::Precondition(format!("{about} is in no zone of the configuration{whose}"))
+            });
         };
         match zones.iter().find(|zone| zone.name == name) {
             None => Err(Refused::NotFound { what: "zone", name: name.to_owned() }),

@@ -83,7 +83,11 @@ impl Core {
             return Some(format!("{driver} has no driver in this version"));
         };
         let kind = spec.kind();
-        if !can.kinds.contains(&kind) {
+        let of_sources = matches!(spec, Spec::Blackhole { direction: Direction::Source, .. });
+        if of_sources && !can.sources {
+            return Some(format!("{driver} cannot blackhole sources"));
+        }
+        if !of_sources && !can.kinds.contains(&kind) {
             return Some(format!("{driver} cannot do {kind}"));
         }
         let is_ipv4 = spec.prefix().is_none_or(|prefix| prefix.is_ipv4());
@@ -96,6 +100,7 @@ impl Core {
             FlowAction::RateLimit { .. } | FlowAction::RateLimitPackets { .. } => (can.rate_limit, "limit rates"),
             FlowAction::Redirect { .. } => (can.redirect, "redirect"),
             FlowAction::Mark { .. } => (can.mark, "mark"),
+            FlowAction::Sample => (can.sample, "sample"),
         };
         (!able).then(|| format!("{driver} cannot {what}"))
     }
@@ -156,6 +161,7 @@ impl Core {
             FlowSpecAction::Drop => FlowAction::Drop,
             FlowSpecAction::Redirect { to } => FlowAction::Redirect { to: to.clone() },
             FlowSpecAction::Mark { dscp } => FlowAction::Mark { dscp: *dscp },
+            FlowSpecAction::Sample => FlowAction::Sample,
         };
         Ok(rules.into_iter().map(|(rule, exact, _)| Spec::FlowSpec { rule, action: action(exact) }).collect())
     }

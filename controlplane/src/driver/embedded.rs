@@ -80,6 +80,7 @@ impl Embedded {
                 FlowAction::RateLimit { .. } | FlowAction::RateLimitPackets { .. } => Capability::RateLimit,
                 FlowAction::Redirect { .. } => Capability::Redirect,
                 FlowAction::Mark { .. } => Capability::Mark,
+                FlowAction::Sample => Capability::Sample,
             },
             Spec::Divert { .. } => Capability::Divert,
             Spec::Blackhole { direction: Direction::Destination, .. } => Capability::Blackhole,
@@ -185,7 +186,7 @@ impl Driver for Embedded {
         let kinds = [
             (Kind::FlowSpec, self.has(Capability::Flowspec)),
             (Kind::Divert, self.has(Capability::Divert)),
-            (Kind::Blackhole, self.has(Capability::Blackhole) || self.has(Capability::SourceBlackhole)),
+            (Kind::Blackhole, self.has(Capability::Blackhole)),
         ];
         Capabilities {
             kinds: kinds.into_iter().filter_map(|(kind, has)| has.then_some(kind)).collect(),
@@ -194,6 +195,8 @@ impl Driver for Embedded {
             rate_limit: self.has(Capability::RateLimit),
             redirect: self.has(Capability::Redirect),
             mark: self.has(Capability::Mark),
+            sample: self.has(Capability::Sample),
+            sources: self.has(Capability::SourceBlackhole),
             observe: true,
             feedback: false,
             // The speaker withdraws at the deadline, whoever asks for nothing any more.

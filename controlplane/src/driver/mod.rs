@@ -47,6 +47,10 @@ pub struct Capabilities {
     pub redirect: bool,
     /// FlowSpec rules that mark packets.
     pub mark: bool,
+    /// FlowSpec rules that have packets sampled.
+    pub sample: bool,
+    /// Blackholes for sources.
+    pub sources: bool,
     /// It can say what of ours is in force.
     pub observe: bool,
     /// The receiver reports how much the measure takes: calm can be judged by that while we see nothing ourselves.

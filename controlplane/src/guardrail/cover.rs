@@ -19,7 +19,7 @@ pub(super) const LEAST_PPS: u64 = 100;
 
 /// True when nearly nothing of what matches gets to where it was sent.
 pub(super) const fn takes(action: &FlowAction) -> bool {
-    !limits(action) && !matches!(action, FlowAction::Mark { .. })
+    !limits(action) && !action.lets_all_pass()
 }
 
 /// True when enough passes for what is legitimate to get through.

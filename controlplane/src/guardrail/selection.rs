@@ -52,7 +52,7 @@ const fn drops(action: &FlowAction) -> bool {
     match action {
         FlowAction::Drop => true,
         FlowAction::RateLimit { .. } | FlowAction::RateLimitPackets { .. } => !limits(action),
-        FlowAction::Redirect { .. } | FlowAction::Mark { .. } => false,
+        FlowAction::Redirect { .. } | FlowAction::Mark { .. } | FlowAction::Sample => false,
     }
 }
 

@@ -100,9 +100,8 @@ impl Guards {
     /// overlap with protected prefixes are refused anyway; this is about packets *from* them, and about rules that match
     /// the ports of management for a whole owned prefix.
     fn check_management(&self, rule: &FlowRule, action: &FlowAction) -> Result<(), Refusal> {
-        let takes = !matches!(action, FlowAction::Mark { .. });
         let tcp = rule.protocols.is_empty() || rule.protocols.contains(&TCP);
-        if !(takes && tcp) {
+        if action.lets_all_pass() || !tcp {
             return Ok(());
         }
         let from_protected = self

@@ -55,7 +55,7 @@ impl Effect {
     /// Of a measure that is asked for now. None when it takes nothing away that we could see.
     pub fn expected(spec: &Spec, rates: &Rates) -> Option<Self> {
         let before_bps = match spec {
-            Spec::FlowSpec { action: FlowAction::Mark { .. }, .. } => None,
+            Spec::FlowSpec { action, .. } if action.lets_all_pass() => None,
             _ => matched_bps(spec, rates),
         };
         Some(Self { before_bps: before_bps?, told: None, verdict: None, fell: None, overtaken: false })

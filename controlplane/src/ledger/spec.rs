@@ -140,9 +140,16 @@ pub enum FlowAction {
         /// 0..=63.
         dscp: u8,
     },
+    /// traffic-action: packets are sampled, and further rules are looked at.
+    Sample,
 }
 
 impl FlowAction {
+    /// True when everything that matches gets to where it was sent.
+    pub const fn lets_all_pass(&self) -> bool {
+        matches!(self, Self::Mark { .. } | Self::Sample)
+    }
+
     /// True when that is so, and known: packets and bits cannot be compared.
     pub const fn lets_pass_no_more_than(&self, other: &Self) -> bool {
         match (self, other) {
@@ -311,6 +318,7 @@ impl fmt::Display for FlowAction {
             Self::RateLimitPackets { pps } => write!(f, "limit {pps} pps"),
             Self::Redirect { to } => write!(f, "redirect to {to}"),
             Self::Mark { dscp } => write!(f, "mark {dscp}"),
+            Self::Sample => f.write_str("sample"),
         }
     }
 }

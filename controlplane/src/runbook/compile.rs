@@ -204,7 +204,7 @@ fn blindness(action: &Action, config: &Config) -> Blindness {
     let steps = |names: &[String]| if can_limit(names) { Blindness::Steps } else { Blindness::Holds };
     match action {
         Action::FlowSpec(flowspec) => match flowspec.prefer {
-            FlowSpecAction::Mark { .. } => Blindness::Sees,
+            FlowSpecAction::Mark { .. } | FlowSpecAction::Sample => Blindness::Sees,
             FlowSpecAction::RateLimit => Blindness::Limits,
             FlowSpecAction::Drop | FlowSpecAction::Redirect { .. } => steps(&flowspec.announcers),
         },

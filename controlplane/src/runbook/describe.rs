@@ -16,6 +16,7 @@ pub fn describe(stage: &Stage) -> String {
                 FlowSpecAction::Drop => "drop".to_owned(),
                 FlowSpecAction::Redirect { to } => format!("redirect to {to}"),
                 FlowSpecAction::Mark { dscp } => format!("mark {dscp}"),
+                FlowSpecAction::Sample => "sample".to_owned(),
             };
             format!("flowspec by {}: {action}, {ttl}", flowspec.announcers.join(", "))
         }

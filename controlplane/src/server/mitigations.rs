@@ -146,10 +146,14 @@ fn added(request: &v1::AddMitigationRequest, fields: &mut Fields) -> Option<Oper
             upstream::flowspec(rule, fields).map(|spec| (None, upstream::driver(&rule.announcer), spec))
         }
         Some(Measure::Blackhole(blackhole)) => {
-            upstream::blackhole(blackhole, fields).map(|spec| (None, upstream::driver(&blackhole.announcer), spec))
+            let zone = (!blackhole.zone.is_empty()).then(|| blackhole.zone.clone());
+            upstream::blackhole(blackhole, fields).map(|spec| (zone, upstream::driver(&blackhole.announcer), spec))
+        }
+        Some(Measure::Divert(divert)) => {
+            upstream::divert(divert, fields).map(|spec| (None, upstream::driver(&divert.via), spec))
         }
         None => {
-            fields.wrong("measure", "say what is to be done: a filter, a FlowSpec rule or a blackhole");
+            fields.wrong("measure", "say what is to be done: a filter, a FlowSpec rule, a diversion or a blackhole");
             None
         }
     };

@@ -33,7 +33,13 @@ pub(super) fn flowspec(asked: &v1::FlowSpecMeasure, fields: &mut Fields) -> Opti
 
 pub(super) fn blackhole(asked: &v1::BlackholeMeasure, fields: &mut Fields) -> Option<Spec> {
     let prefix = needed("blackhole.prefix", asked.prefix.as_ref(), fields)?;
-    Some(Spec::Blackhole { prefix, direction: Direction::Destination })
+    let direction = if asked.source { Direction::Source } else { Direction::Destination };
+    Some(Spec::Blackhole { prefix, direction })
+}
+
+pub(super) fn divert(asked: &v1::DivertMeasure, fields: &mut Fields) -> Option<Spec> {
+    let prefix = needed("divert.prefix", asked.prefix.as_ref(), fields)?;
+    Some(Spec::Divert { prefix })
 }
 
 fn needed(field: &str, prefix: Option<&v1::Prefix>, fields: &mut Fields) -> Option<Prefix> {
@@ -79,6 +85,7 @@ fn action(asked: Option<&v1::FlowAction>, fields: &mut Fields) -> Option<FlowAct
             Ok(dscp @ 0..=63) => Ok(FlowAction::Mark { dscp }),
             _ => Err(format!("{dscp} is no code point: there are 64, from 0 to 63")),
         },
+        Some(Kind::Sample(_)) => Ok(FlowAction::Sample),
         None => Err("say what is done with what matches".to_owned()),
     };
     fields.take("flowspec.action", action)

@@ -368,7 +368,7 @@ fn passes(action: &Action) -> f64 {
         Action::FlowSpec(flowspec) => match flowspec.prefer {
             FlowSpecAction::RateLimit => approximately(flowspec.rate_bps),
             FlowSpecAction::Drop | FlowSpecAction::Redirect { .. } => 0.0,
-            FlowSpecAction::Mark { .. } => f64::INFINITY,
+            FlowSpecAction::Mark { .. } | FlowSpecAction::Sample => f64::INFINITY,
         },
         Action::Divert(_) | Action::Blackhole(_) => 0.0,
         _ => f64::INFINITY,

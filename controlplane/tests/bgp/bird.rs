@@ -25,10 +25,8 @@ pub(super) struct Bird {
 
 impl Bird {
     pub(super) fn start(folder: TempDir, ours: Ipv4Addr, theirs: Ipv4Addr, more: &str) -> Option<Self> {
-        let program = find(&["bird"])?;
         let config = format!(
-            "log stderr all; timeformat log \"%T %s%6f\"; router id {theirs}; protocol device {{}}\n\
-             flow4 table f4; flow6 table f6;\n\
+            "flow4 table f4; flow6 table f6;\n\
              protocol bgp levee {{ local {theirs} port {PORT} as {THEIR_AS}; neighbor {ours} as {OUR_AS};\n\
              passive on; multihop; hold time 9; strict bind yes; {more}\n\
              ipv4 {{ import all; export none; gateway recursive; }};\n\
@@ -36,6 +34,14 @@ impl Bird {
              flow4 {{ table f4; import all; export none; }};\n\
              flow6 {{ table f6; import all; export none; }}; }}\n"
         );
+        Self::with(folder, theirs, &config)
+    }
+
+    /// One of another kind, of which the configuration says everything but who it is.
+    pub(super) fn with(folder: TempDir, theirs: Ipv4Addr, config: &str) -> Option<Self> {
+        let program = find(&["bird"])?;
+        let config =
+            format!("log stderr all; timeformat log \"%T %s%6f\"; router id {theirs}; protocol device {{}}\n{config}");
         let path = folder.path().join("bird.conf");
         std::fs::write(&path, config).unwrap();
         let (config, control) = (path.display().to_string(), folder.path().join("ctl").display().to_string());
@@ -92,7 +98,7 @@ impl Bird {
     }
 
     /// What it says to a command.
-    fn ask(&self, command: &str) -> String {
+    pub(super) fn ask(&self, command: &str) -> String {
         ask(&self.daemon.folder.path().join("ctl"), command).unwrap_or_else(|error| error.to_string())
     }
 

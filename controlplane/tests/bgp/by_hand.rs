@@ -8,7 +8,9 @@ use super::process::{Running, configured, start};
 use super::world::addresses;
 
 /// A budget that a test reaches.
-const GUARDRAILS: &str = "[guardrails]\nmax_flowspec_rules = 2\n";
+const GUARDRAILS: &str = "[guardrails]\nmax_flowspec_rules = 2\ntwo_person = false\n";
+/// What the router is told with measures that are not rules.
+const OF_PEER: &str = "source_blackhole_communities = [\"64497:667\"]\ndivert_communities = [\"64496:911\"]\n";
 
 struct Desk {
     _running: Running,
@@ -22,7 +24,7 @@ impl Desk {
         let bird = Bird::start(tempfile::tempdir().unwrap(), ours, theirs, "")?;
         bird.is_up().await;
         let place = Place::new();
-        let config = configured(&place, ours, theirs, "", super::process::EDGE);
+        let config = configured(&place, ours, theirs, OF_PEER, super::process::EDGE);
         let text = std::fs::read_to_string(&config).unwrap();
         std::fs::write(&config, text.replace("[guardrails]\n", GUARDRAILS)).unwrap();
         let running = start(&place, &config);
@@ -83,6 +85,35 @@ async fn rules_and_blackholes_by_hand_reach_the_router_and_end() {
 }
 
 #[tokio::test]
+async fn diversions_sources_and_samples_by_hand_reach_the_router_and_end() {
+    let Some(desk) = Desk::begin().await else { return };
+    let protected = desk.add(&["divert", "--target", "203.0.113.0/24", "--ttl", "10m"]).unwrap_err();
+    assert!(protected.contains("protected_prefixes"), "{protected}");
+    let mut ids = Vec::new();
+    for (arguments, there) in [
+        (
+            ["blackhole", "--source", "192.0.2.66", "--zone", "web"].as_slice(),
+            ["192.0.2.66/32", "(64497,667)"].as_slice(),
+        ),
+        (
+            &["flowspec", "--target", "203.0.113.7", "--match", "protocol=udp", "--sample"],
+            &["flow4 { dst 203.0.113.7/32; proto 17; }", "(generic, 0x80070000, 0x3)"],
+        ),
+        (&["divert", "--target", "203.0.113.128/25"], &["203.0.113.128/25", "(64496,911)"]),
+    ] {
+        let arguments = [arguments, &["--ttl", "10m", "--reason", "by hand"]].concat();
+        ids.push(number(&desk.add(&arguments).unwrap()));
+        desk.bird.until(arguments[0], there, &[]).await;
+    }
+    let shown = desk.says(&["mitigations", "list"]).unwrap();
+    assert!(["blackhole from 192.0.2.66/32", "sample", "divert"].iter().all(|word| shown.contains(word)), "{shown}");
+    for id in &ids {
+        desk.says(&["mitigations", "withdraw", id, "--reason", "over"]).unwrap();
+    }
+    desk.bird.until("the end of all", &[], &["192.0.2.66", "203.0.113.7/32", "203.0.113.128/25"]).await;
+}
+
+#[tokio::test]
 async fn what_would_do_harm_by_hand_is_refused_with_the_reason_and_nothing_leaves() {
     let Some(desk) = Desk::begin().await else { return };
     let dns = ["--match", "protocol=udp src_port=53", "--ttl", "10m"];
@@ -110,6 +141,8 @@ async fn what_would_do_harm_by_hand_is_refused_with_the_reason_and_nothing_leave
     let named = [&rule("203.0.113.7")[..], &["--announcer", "cores"]].concat();
     desk.refuses(&named, &["announcer", "cores"]);
     desk.refuses(&["blackhole", "--target", "203.0.113.64/26", "--ttl", "10m"], &["blackhole_ipv4_length", "/32"]);
+    desk.refuses(&["blackhole", "--source", "203.0.113.66", "--ttl", "10m"], &["owned_prefixes", "our own"]);
+    desk.refuses(&["blackhole", "--ttl", "10m"], &["--target", "required"]);
     desk.refuses(&["blackhole", "--target", "203.0.113.1", "--ttl", "10m"], &["protected_prefixes"]);
     assert_eq!(desk.says(&["mitigations", "list", "--all"]).unwrap(), "There is no such measure.\n");
 

@@ -14,6 +14,7 @@ mod daemon;
 #[expect(dead_code, reason = "the tests of the contract use the rest")]
 mod dataplane;
 mod deaf;
+mod diversion;
 mod driver;
 mod exabgp;
 mod fake;

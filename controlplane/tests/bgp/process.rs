@@ -49,7 +49,7 @@ pub(super) fn configured(place: &Place, ours: Ipv4Addr, theirs: Ipv4Addr, of_pee
          [[bgp.peer]]\nname = \"upstream\"\nannouncer = \"core\"\naddress = \"{theirs}\"\nport = {PORT}\nas = {THEIR_AS}\n\
          local_address = \"{ours}\"\nhold_time = \"9s\"\n{of_peer}\n\
          [[announcer]]\nname = \"core\"\nkind = \"embedded\"\n\
-         capabilities = [\"flowspec\", \"rate-limit\", \"blackhole\", \"source-blackhole\"]\n{runbook}"
+         capabilities = [\"flowspec\", \"rate-limit\", \"sample\", \"blackhole\", \"source-blackhole\", \"divert\"]\n{runbook}"
     );
     let path = place.folder.path().join("levee.toml");
     std::fs::write(&path, text).unwrap();

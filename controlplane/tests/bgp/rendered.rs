@@ -67,6 +67,8 @@ fn chosen() -> Vec<(FlowRule, FlowAction)> {
             },
             limit,
         ),
+        (amplification("203.0.113.38"), FlowAction::Sample),
+        (amplification("2001:db8::39"), FlowAction::Sample),
         // Less than a byte, and no whole number of them.
         (amplification("203.0.113.36"), FlowAction::RateLimit { bps: 1 }),
         (amplification("203.0.113.37"), FlowAction::RateLimit { bps: 1_000_001 }),

@@ -22,8 +22,8 @@ pub enum TrafficAction {
         /// Packets per second.
         rate: f32,
     },
-    /// 0x8007: whether later rules are looked at, and whether packets are sampled. Never sent by us: what the first bit means
-    /// is told in two ways.
+    /// 0x8007: whether later rules are looked at, and whether packets are sampled. Sent with both bits, or not at all: what the
+    /// first means is told in two ways, and a rule that samples is to hide no other.
     TrafficAction {
         /// The T bit: further rules are looked at (RFC 8955, section 7.3).
         goes_on: bool,
@@ -94,6 +94,7 @@ impl TrafficAction {
             FlowAction::RateLimit { bps } => Self::RateBytes { asn: 0, rate: rate(*bps) / 8.0 },
             FlowAction::RateLimitPackets { pps } => Self::RatePackets { asn: 0, rate: rate(*pps) },
             FlowAction::Mark { dscp } => Self::Mark { dscp: *dscp & 63 },
+            FlowAction::Sample => Self::TrafficAction { goes_on: true, sample: true },
             FlowAction::Redirect { to } => match redirect(to)? {
                 Self::RedirectToAddress { address, .. } if !rule.destination.is_ipv4() => {
                     return Err(BadRedirect::Version(address));
