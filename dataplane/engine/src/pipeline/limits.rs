@@ -249,7 +249,7 @@ impl Limits {
         lanes: &Lanes,
         now: Timestamp,
     ) -> Asked {
-        if above_pps > 0 && self.shared.allow(filter, above_pps, burst_of(above_pps), now) {
+        if above_pps > 0 && self.shared.allow(filter, above_pps, unasked_at_once(above_pps), now) {
             return Asked::No;
         }
         if self.verified.contains(pair, now) {
@@ -266,6 +266,12 @@ impl Limits {
         let own = (pps / OWN_PART).max(OWN_PPS).min(pps);
         self.sources.allow(self.keyed.source(limiter, Per::Source, lanes), Rate::of(own, burst_of(own)), now)
     }
+}
+
+/// Forty milliseconds at the rate, at least eight packets: what an attack that changes its shape gets through before it is
+/// asked. Who is asked and legitimate loses nothing, so that less is enough than for a limit.
+fn unasked_at_once(pps: u32) -> u32 {
+    (pps / 25).max(8)
 }
 
 /// A tenth of a second at the rate, at least eight packets.
