@@ -43,7 +43,7 @@ impl Taken {
         let mut taken = Self::default();
         for (side, packets) in taken.0.iter_mut().zip(SAMPLES.iter()) {
             for (word, packets) in side.iter_mut().zip(packets.chunks(64)) {
-                *word = packets.iter().fold(0, |bits, packet| bits << 1 | u64::from(packet.matches(rule)));
+                *word = packets.iter().fold(0, |bits, packet| (bits << 1) | u64::from(packet.matches(rule)));
             }
         }
         taken
@@ -152,5 +152,5 @@ fn service(part: u16) -> u16 {
 /// The value that lies as far between two others as `part` does between 0 and 65 536.
 fn among(part: u16, first: u16, last: u16) -> u16 {
     let values = u32::from(last - first) + 1;
-    first + u16::try_from(u32::from(part) * values >> 16).unwrap_or(0)
+    first + u16::try_from((u32::from(part) * values) >> 16).unwrap_or(0)
 }
