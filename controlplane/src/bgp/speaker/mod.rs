@@ -11,6 +11,7 @@ mod gtsm;
 mod lines;
 mod link;
 mod listener;
+mod pauses;
 mod peer;
 pub mod rib;
 mod settings;

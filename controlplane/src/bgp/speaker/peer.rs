@@ -1,7 +1,6 @@
 //! One peer: connecting, choosing between two connections, telling it what shall be announced.
 
 use std::future::pending;
-use std::hash::{Hash as _, Hasher as _};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,23 +14,16 @@ use super::Shared;
 use super::connection::{Connection, Event, State, Why, keeps_ours};
 use super::lines::Lines;
 use super::link::Link;
+use super::pauses::Pauses;
 use super::settings::PeerSettings;
 use super::socket;
 use super::status::{Ids, Status};
 use super::wire::{Notification, cease};
 
-/// First pause between two attempts to connect; doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// Longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// What connecting may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// A session that held so long makes the next pause short again.
-const STEADY: Duration = Duration::from_secs(60);
 /// What a peer is given to take our farewell.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// Connections of the peer that may end early, one after the other, before the next ones have to wait.
-const EARLY_ENDS: u32 = 5;
 /// Acknowledgements may take as long as this.
 const MOMENT: Duration = Duration::from_secs(1);
 /// After a start, what a peer has kept is not called complete before everything is put back, or so long after it.
@@ -59,13 +51,7 @@ pub(super) struct Peer {
     status: watch::Sender<Status>,
     links: [Option<Link>; 2],
     connecting: Option<Connecting>,
-    /// Not before this.
-    connect_at: Duration,
-    failures: u32,
-    /// Connections that have ended early, one after the other.
-    early_ends: u32,
-    /// Until then no connection of the peer is taken (DampPeerOscillations and IdleHoldTime of RFC 4271, section 8.1).
-    quiet_until: Duration,
+    pauses: Pauses,
     established_at: Duration,
     lines: Lines,
 }
@@ -86,10 +72,7 @@ impl Peer {
             status,
             links: [None, None],
             connecting: None,
-            connect_at: Duration::ZERO,
-            failures: 0,
-            early_ends: 0,
-            quiet_until: Duration::ZERO,
+            pauses: Pauses::default(),
             established_at: Duration::ZERO,
             lines: Lines::default(),
         }
@@ -103,7 +86,7 @@ impl Peer {
             if !self.settings.passive
                 && self.connecting.is_none()
                 && self.links.iter().all(Option::is_none)
-                && self.connect_at <= now
+                && self.pauses.connect_at() <= now
             {
                 self.connecting = Some(self.connect());
             }
@@ -169,7 +152,7 @@ impl Peer {
         let idle = self.connecting.is_none() && self.links.iter().all(Option::is_none) && !self.settings.passive;
         let complete =
             self.links.iter().flatten().any(|link| link.connection.state() == State::Established && !link.is_complete);
-        links.chain(idle.then_some(self.connect_at)).chain(complete.then(|| self.complete_at())).min()
+        links.chain(idle.then_some(self.pauses.connect_at())).chain(complete.then(|| self.complete_at())).min()
     }
 
     /// From when on what was told is called complete.
@@ -186,7 +169,7 @@ impl Peer {
     }
 
     fn accept(&mut self, stream: TcpStream) {
-        if self.shared.now() < self.quiet_until {
+        if !self.pauses.takes(self.shared.now()) {
             tracing::debug!(peer = %self.settings.name, "its sessions end too soon: this connection is not taken");
             return;
         }
@@ -276,7 +259,7 @@ impl Peer {
         if let Some(line) = self.lines.next(line, now) {
             tracing::info!(peer = %self.settings.name, "{line}");
         }
-        self.ended(now);
+        self.pauses.ended(&self.settings.name, self.lasted(now), now);
         self.may_retain(now);
     }
 
@@ -286,17 +269,9 @@ impl Peer {
         self.status.send_modify(|status| status.retained_until = Some(until));
     }
 
-    /// A session, or what should have become one, has ended.
-    fn ended(&mut self, now: Duration) {
-        let was_steady = self.status.borrow().negotiated.is_some() && now.saturating_sub(self.established_at) >= STEADY;
-        if was_steady {
-            (self.failures, self.early_ends) = (0, 0);
-            return;
-        }
-        self.early_ends = self.early_ends.saturating_add(1);
-        if let Some(too_many) = self.early_ends.checked_sub(EARLY_ENDS) {
-            self.quiet_until = now + pause(&self.settings.name, too_many);
-        }
+    /// For how long it has been established, if it is.
+    fn lasted(&self, now: Duration) -> Option<Duration> {
+        self.status.borrow().negotiated.is_some().then(|| now.saturating_sub(self.established_at))
     }
 
     fn end(&mut self, index: usize, notification: Notification, now: Duration) {
@@ -314,15 +289,18 @@ impl Peer {
         let rival = self.links.iter().flatten().any(|link| link.connection.state() > State::OpenSent);
         let collision = matches!(why, Why::Sent(Notification { code: 6, subcode: cease::COLLISION, .. }))
             || matches!(why, Why::Told(Notification { code: 6, subcode: cease::COLLISION, .. }));
-        let (was_complete, has_told_nothing, is_retained) =
-            (link.is_complete, link.has_told_nothing(), link.is_retained());
+        let (ours, was_complete) = (link.ours, link.is_complete);
+        let (has_told_nothing, is_retained) = (link.has_told_nothing(), link.is_retained());
         link.close(now);
         if rival && (collision || has_told_nothing) {
             return;
         }
-        self.ended(now);
+        let lasted = self.lasted(now);
+        if !ours || lasted.is_some() {
+            self.pauses.ended(&self.settings.name, lasted, now);
+        }
         // Before everything was told it keeps what it had from an earlier session, and what it was told over this one.
-        if self.status.borrow().negotiated.is_some() && is_retained {
+        if lasted.is_some() && is_retained {
             self.may_retain(now);
         }
         self.status.send_modify(|status| {
@@ -335,9 +313,7 @@ impl Peer {
     }
 
     fn failed(&mut self, text: String) {
-        let pause = pause(&self.settings.name, self.failures);
-        self.failures = self.failures.saturating_add(1);
-        self.connect_at = self.shared.now() + pause;
+        self.pauses.failed(&self.settings.name, self.shared.now());
         self.note(text);
     }
 
@@ -435,13 +411,4 @@ async fn ready(link: &Option<Link>) {
         Some(link) => link.ready().await,
         None => pending().await,
     }
-}
-
-/// Doubled each time, and a quarter more or less, so that many peers do not come at once.
-fn pause(name: &str, failures: u32) -> Duration {
-    let longest = LONGEST_PAUSE.min(FIRST_PAUSE * 2_u32.saturating_pow(failures.min(7)));
-    let mut hasher = siphasher::sip::SipHasher13::new();
-    (name, failures).hash(&mut hasher);
-    let percent = u32::try_from(75 + hasher.finish() % 50).unwrap_or(100);
-    longest * percent / 100
 }
