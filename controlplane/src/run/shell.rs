@@ -29,7 +29,7 @@ use crate::event_file::EventFile;
 use crate::guardrail::Guards;
 use crate::incident::{Incident, TimelineEntry};
 use crate::kill_switch::KillSwitchFiles;
-use crate::ledger::{IncidentId, Mitigation};
+use crate::ledger::{IncidentId, Mitigation, State};
 use crate::machine;
 use crate::notify;
 use crate::notify::ChannelView;
@@ -401,8 +401,9 @@ impl Shell {
     fn restore(&self) {
         let (now, appliance) = (self.clock.now(), &self.in_force.config().appliance.name);
         let may_be = !self.core.kill_switch_is_engaged();
-        let is_wanted = |entry: &&Mitigation| may_be && entry.is_wanted() && entry.may_be_in_force();
-        let wanted = self.core.ledger().live().filter(is_wanted);
+        // What was only being begun has guardrails to pass first, and what a copy says has to be looked for.
+        let was_in_force = |entry: &&Mitigation| may_be && entry.state == State::Active && !entry.unproven;
+        let wanted = self.core.ledger().live().filter(was_in_force);
         for entry in wanted.filter(|entry| !entry.remaining(&now).is_zero()) {
             self.ways.restore(&entry.driver, &entry.spec, &entry.tag(appliance), entry.remaining(&now));
         }
