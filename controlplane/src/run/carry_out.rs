@@ -18,6 +18,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::legitimate::Legitimate;
 use crate::core::Input;
 use crate::driver::{Driver, DriverError, DriverName, OwnerTag};
+use crate::guardrail::Refusal;
 use crate::ledger::{MitigationId, Order, Spec};
 use crate::notify::{DeliveryError, Message, Notifier};
 
@@ -194,20 +195,24 @@ impl Work {
             } else if matches!(given.order, Order::Withdraw(_)) {
                 // No end waits for another: one receiver that takes nothing would keep everything in force at all others.
                 let this = Arc::clone(&this);
-                let mut end = Box::pin(async move { this.answer(this.in_time(given).await) });
+                let mut end = Box::pin(async move { this.answer(this.in_time(given, Ok(())).await) });
                 // It begins now, before what is begun next.
                 if poll_fn(|context| Poll::Ready(end.as_mut().poll(context))).await.is_pending() {
                     tokio::spawn(end);
                 }
-            } else if this.driver.takes_many() && matches!(given.order, Order::Apply(_)) {
-                let (this, order) = (Arc::clone(&this), given.order.clone());
-                let begin = async move {
-                    this.answer(this.in_time(given).await);
-                    drop(room);
-                };
-                beginning.start(order, begin).await;
             } else {
-                this.answer(this.in_time(given).await);
+                // One after the other: each has the dataplane to itself, and its time.
+                let checked = this.check(&given).await;
+                if this.driver.takes_many() && matches!(given.order, Order::Apply(_)) {
+                    let (this, order) = (Arc::clone(&this), given.order.clone());
+                    let begin = async move {
+                        this.answer(this.in_time(given, checked).await);
+                        drop(room);
+                    };
+                    beginning.start(order, begin).await;
+                } else {
+                    this.answer(this.in_time(given, checked).await);
+                }
             }
         }
     }
@@ -217,26 +222,36 @@ impl Work {
         let _ = self.inputs.send(input);
     }
 
-    async fn in_time(&self, given: Given) -> Input {
+    fn is_called_off(&self, given: &Given) -> bool {
+        self.called_off.load(Ordering::Acquire) != given.called_off
+    }
+
+    /// Whether what is to be begun would hit too much that is legitimate.
+    async fn check(&self, given: &Given) -> Result<(), Refusal> {
+        match &given.order {
+            Order::Apply(operation) if !self.is_called_off(given) => self.legitimate.check(&operation.spec).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn in_time(&self, given: Given, checked: Result<(), Refusal>) -> Input {
         let order = given.order.clone();
-        let answered = tokio::time::timeout(ANSWER_WITHIN, self.carry_out(given)).await;
+        let answered = tokio::time::timeout(ANSWER_WITHIN, self.carry_out(given, checked)).await;
         answered.unwrap_or_else(|_| failed(order, retry(format!("no answer within {ANSWER_WITHIN:?}"))))
     }
 
-    async fn carry_out(&self, given: Given) -> Input {
+    async fn carry_out(&self, given: Given, checked: Result<(), Refusal>) -> Input {
+        // Asking takes its time: this is the last moment at which nothing has happened yet.
+        let is_called_off = self.is_called_off(&given);
         match given.order {
             Order::Apply(operation) => {
                 let crate::ledger::Operation { key, spec, tag, remaining, .. } = &operation;
-                let is_called_off = || self.called_off.load(Ordering::Acquire) != given.called_off;
-                let checked = if is_called_off() { Ok(()) } else { self.legitimate.check(spec).await };
-                // Asking takes its time: this is the last moment at which nothing has happened yet.
-                let result = if is_called_off() {
-                    Err(retry("the kill switch or another configuration came before it".to_owned()))
-                } else {
-                    match checked {
-                        Ok(()) => self.driver.apply(key, spec, tag, *remaining).await,
-                        Err(refusal) => Err(DriverError::Refused(refusal)),
+                let result = match checked {
+                    _ if is_called_off => {
+                        Err(retry("the kill switch or another configuration came before it".to_owned()))
                     }
+                    Ok(()) => self.driver.apply(key, spec, tag, *remaining).await,
+                    Err(refusal) => Err(DriverError::Refused(refusal)),
                 };
                 Input::Applied { id: operation.id, key: operation.key, result }
             }

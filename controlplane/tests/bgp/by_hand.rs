@@ -76,8 +76,13 @@ async fn rules_and_blackholes_by_hand_reach_the_router_and_end() {
     desk.bird.until("the rule", &[on_the_wire, "(generic, 0x80060000, 0x47f42400)", "(65535,65281)"], &[]).await;
     let id2 = number(&desk.add(&["blackhole", "--target", "203.0.113.9", "--ttl", "10m"]).unwrap());
     desk.bird.until("the blackhole", &["203.0.113.9/32", "(65535,666)"], &[]).await;
-    let shown = desk.says(&["flowspec", "show", "--all"]).unwrap();
-    assert!(shown.contains("# told upstream") && shown.contains("203.0.113.9"), "{shown}");
+    // The router has it a moment before its acknowledgement has come back.
+    let are_told = || {
+        let shown = desk.says(&["flowspec", "show", "--all"])?;
+        let are_told = shown.matches("# told upstream").count() == 2 && shown.contains("203.0.113.9");
+        if are_told { Ok(()) } else { Err(shown) }
+    };
+    desk.bird.holds("both as they are shown", are_told).await;
     for id in [&id, &id2] {
         desk.says(&["mitigations", "withdraw", id, "--reason", "over"]).unwrap();
     }
