@@ -2,6 +2,7 @@
 
 use std::iter;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use levee_api::config::{self, Dataplane};
 use levee_engine::packet::Direction;
@@ -23,6 +24,8 @@ const MAX_WORKERS: u8 = 128;
 const BUFFERS: u32 = 2 * 2 * 2 * 2 * DESCRIPTORS as u32;
 /// What DPDK needs besides packet buffers: rings, queues, its own tables.
 const OTHER_MEMORY_MIB: u64 = 64;
+/// Pools of this process so far: each has a name of its own.
+static POOLS: AtomicU32 = AtomicU32::new(0);
 
 /// What cannot be planned: the configuration contradicts itself.
 #[derive(Debug, Error)]
@@ -269,13 +272,10 @@ impl Attached {
                 Sharing::All => (0..usize::from(self.workers), self.workers),
                 Sharing::One(worker) => (worker..worker + 1, 1),
             };
-            let pool = Mempool::create(
-                &self.eal,
-                &format!("levee_port{}", outside.number()),
-                planned.shape,
-                outside.numa_node(),
-            )
-            .map_err(|reason| BringUpError::Memory { wire: planned.name.clone(), reason })?;
+            // Numbers of ports come again as soon as a port is closed, which is before the last buffer is back in its pool.
+            let name = format!("levee_wire{}", POOLS.fetch_add(1, Ordering::Relaxed));
+            let pool = Mempool::create(&self.eal, &name, planned.shape, outside.numa_node())
+                .map_err(|reason| BringUpError::Memory { wire: planned.name.clone(), reason })?;
             let setup = Setup { mtu: planned.mtu, pool: pool.clone(), queues: queues.into() };
             let start = |port: Port| {
                 port.start(&setup).map_err(|reason| BringUpError::Start { wire: planned.name.clone(), reason })
