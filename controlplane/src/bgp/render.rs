@@ -268,6 +268,9 @@ fn junos(name: &str, rule: &FlowRule, action: &FlowAction) -> Result<String, Uns
         lines.push(format!("{head} match {field} [ {} ]", joined(list, " ", number)));
     }
     if let Some((mask, value)) = rule.tcp_flags {
+        if mask > 0x3f {
+            return Err(Unspeakable::Action("Junos", "the TCP flags of congestion notification".to_owned()));
+        }
         let set = flags(value & mask).into_iter().map(str::to_owned);
         let clear = flags(mask & !value).into_iter().map(|flag| format!("!{flag}"));
         lines.push(format!("{head} match tcp-flags \"{}\"", set.chain(clear).collect::<Vec<_>>().join(" & ")));

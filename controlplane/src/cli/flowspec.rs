@@ -36,7 +36,7 @@ pub(super) struct Build {
     #[arg(long, value_name = "PREFIX", value_parser = prefix)]
     target: Prefix,
     /// What is to match, in the words in which Levee shows filters; several times for several filters.
-    #[arg(long = "match", value_name = "WORDS", required = true, value_parser = signature)]
+    #[arg(long = "match", value_name = "WORDS", required = true, value_parser = signature, allow_hyphen_values = true)]
     matches: Vec<Rule>,
     #[command(flatten)]
     action: ActionArguments,
@@ -52,10 +52,10 @@ pub(super) struct Build {
 #[derive(Debug, Clone, Args)]
 pub(super) struct ActionArguments {
     /// Let so many bits per second pass.
-    #[arg(long, value_name = "BPS", value_parser = whole::<u64>, conflicts_with_all = ["limit_pps", "redirect", "mark"])]
+    #[arg(long, value_name = "BPS", value_parser = some, conflicts_with_all = ["limit_pps", "redirect", "mark"])]
     limit_bps: Option<u64>,
     /// Let so many packets per second pass.
-    #[arg(long, value_name = "PPS", value_parser = whole::<u64>, conflicts_with_all = ["redirect", "mark"])]
+    #[arg(long, value_name = "PPS", value_parser = some, conflicts_with_all = ["redirect", "mark"])]
     limit_pps: Option<u64>,
     /// Send it there: a route target such as 64496:100, or an IPv4 address.
     #[arg(long, value_name = "WHERE", conflicts_with = "mark")]
@@ -66,6 +66,11 @@ pub(super) struct ActionArguments {
     /// Let it pass, and have samples of it collected.
     #[arg(long, conflicts_with_all = ["limit_bps", "limit_pps", "redirect"])]
     sample: bool,
+}
+
+fn some(text: &str) -> Result<u64, String> {
+    let rate = whole::<u64>(text)?;
+    if rate == 0 { Err("a limit of nothing is to drop: say so by no action".to_owned()) } else { Ok(rate) }
 }
 
 impl ActionArguments {
@@ -154,10 +159,10 @@ pub(super) fn build(arguments: Build, json: bool) -> ExitCode {
         for built in &built.rules {
             let _ = writeln!(text, "{}", built.rule);
             if !built.exact {
-                let wider = built.wider_bits.exp2();
+                let wider = lowering::times(built.wider_bits);
                 let _ = writeln!(
                     text,
-                    "# wider than its filters, about {wider:.3} times: without {}{}",
+                    "# wider than its filters, about {wider} times: without {}{}",
                     built.omitted.join(", "),
                     if action == FlowAction::Drop {
                         "; a runbook limits with such a rule, and drops nothing"
@@ -193,7 +198,9 @@ pub(super) fn parse(arguments: &Parse, json: bool) -> ExitCode {
             Err(_) => return fail("an extended community has sixteen digits"),
         }
     }
+    let everywhere = rule.destination().is_some_and(|destination| destination.length() == 0);
     let why_not = rule.encode().err().map(|unfit| unfit.to_string());
+    let why_not = why_not.or_else(|| everywhere.then(|| "its destination is everybody".to_owned()));
     let parsed = Parsed {
         rule: rule.to_string(),
         doubts: doubts(&actions),

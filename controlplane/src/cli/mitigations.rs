@@ -90,7 +90,7 @@ pub(super) struct FilterArguments {
     #[arg(long = "role")]
     roles: Vec<String>,
     /// What it matches, such as "protocol=udp src_port=53 ip_length=1000-1500"; docs/reference/lanes.md has the words.
-    #[arg(long = "match", value_parser = signature, value_name = "SIGNATURE")]
+    #[arg(long = "match", value_parser = signature, value_name = "SIGNATURE", allow_hyphen_values = true)]
     signature: Rule,
     /// What happens to what matches.
     #[arg(long, value_enum, default_value_t = ActionArgument::Drop)]

@@ -1,7 +1,7 @@
 //! What a filter matches, as operators write it: the words that Levee itself uses when it shows filters.
 
 use levee_api::config::nearest;
-use levee_api::filter::{HeaderBox, Pattern, Rule, Side};
+use levee_api::filter::{Constraint, HeaderBox, Pattern, Rule, Side};
 use levee_api::lane::{Bits, Lane, TcpFlags};
 
 use super::prefix_argument::prefix;
@@ -17,7 +17,10 @@ pub(super) fn signature(text: &str) -> Result<Rule, String> {
     if words.is_empty() {
         return Err("say what it matches; `any` is everything".to_owned());
     }
-    for word in words.into_iter().filter(|word| *word != "any") {
+    // Whether they are ports or type and code of ICMP depends on the protocol.
+    let is_port = |word: &&str| word.starts_with("src_port=") || word.starts_with("dst_port=");
+    let (ports, others): (Vec<&str>, Vec<&str>) = words.into_iter().filter(|word| *word != "any").partition(is_port);
+    for word in others.into_iter().chain(ports) {
         rule = with(rule, word)?;
     }
     if rule.matches.is_empty() {
@@ -37,6 +40,9 @@ fn with(mut rule: Rule, word: &str) -> Result<Rule, String> {
         match name {
             "src" => rule.matches = rule.matches.prefix(Side::Source, prefix(value)?),
             "dst" => rule.matches = rule.matches.prefix(Side::Destination, prefix(value)?),
+            _ if name.starts_with("payload[") && rule.pattern.is_some() => {
+                return Err(format!("{word:?}: a signature has one piece of payload"));
+            }
             _ if name.starts_with("payload[") => rule.pattern = Some(pattern(name, value, word)?),
             _ => rule.matches = lane(rule.matches, name, value, word)?,
         }
@@ -57,10 +63,23 @@ fn lane(matches: HeaderBox, name: &str, value: &str, word: &str) -> Result<Heade
         return Err(format!("{word:?}: {lo} is more than {hi}"));
     }
     Ok(match lane {
+        Lane::SrcPort | Lane::DstPort if is_icmp(&matches) => matches.range(lane, lo, hi),
         Lane::SrcPort => matches.port(Side::Source, lo, hi),
         Lane::DstPort => matches.port(Side::Destination, lo, hi),
         lane => matches.range(lane, lo, hi),
     })
+}
+
+/// True when nothing but ICMP or ICMPv6 matches.
+fn is_icmp(matches: &HeaderBox) -> bool {
+    let is_one = |constraint| {
+        matches!(
+            constraint,
+            Constraint::Range { lane: Lane::Protocol, lo: 1, hi: 1 }
+                | Constraint::Range { lane: Lane::Protocol, lo: 58, hi: 58 }
+        )
+    };
+    matches.constraints().into_iter().any(is_one)
 }
 
 fn number(lane: Lane, text: &str, word: &str) -> Result<u16, String> {
@@ -96,7 +115,9 @@ fn flag(matches: HeaderBox, name: &str, set: bool) -> Result<HeaderBox, String> 
 fn pattern(name: &str, value: &str, word: &str) -> Result<Pattern, String> {
     let wrong = || format!("{word:?}: write payload[OFFSET]=HEX with 1 to 16 bytes");
     let offset = name.trim_start_matches("payload[").strip_suffix(']').and_then(|offset| offset.parse().ok());
-    let is_hex = value.is_ascii() && value.len().is_multiple_of(2) && (2..=32).contains(&value.len());
+    let is_hex = value.bytes().all(|digit| digit.is_ascii_hexdigit())
+        && value.len().is_multiple_of(2)
+        && (2..=32).contains(&value.len());
     if !is_hex {
         return Err(wrong());
     }
@@ -139,6 +160,14 @@ mod tests {
     }
 
     #[test]
+    fn of_icmp_they_are_type_and_code_in_any_order() {
+        let echo = HeaderBox::any().exact(Lane::Protocol, 1).exact(Lane::SrcPort, 8).exact(Lane::DstPort, 0);
+        for text in ["protocol=icmp src_port=8 dst_port=0", "src_port=8 dst_port=0 protocol=1"] {
+            assert_eq!(signature(text).unwrap().matches, echo, "{text}");
+        }
+    }
+
+    #[test]
     fn a_wrong_word_is_told_with_what_to_write() {
         for (text, told) in [
             ("", "any"),
@@ -148,6 +177,8 @@ mod tests {
             ("+sin", "one of"),
             ("src=1.2.3", "prefix"),
             ("payload[0]=abc", "HEX"),
+            ("payload[0]=+1", "HEX"),
+            ("payload[0]=01 payload[4]=02", "one piece"),
             ("ttl=1 ttl=2", "no packet"),
             ("syn", "LANE=VALUE"),
         ] {

@@ -23,7 +23,7 @@ pub(super) struct FlowSpecArguments {
     target: Prefix,
     /// What it matches, such as "protocol=udp src_port=53"; without it: everything to the target. docs/reference/lanes.md has
     /// the words, and `leveectl flowspec build` shows what routers make of them.
-    #[arg(long = "match", value_name = "SIGNATURE", value_parser = signature)]
+    #[arg(long = "match", value_name = "SIGNATURE", value_parser = signature, allow_hyphen_values = true)]
     signature: Option<Rule>,
     #[command(flatten)]
     action: ActionArguments,

@@ -167,6 +167,15 @@ impl Core {
         {
             return Err(Refused::NotFound { what: "open incident", name: id.to_string() });
         }
+        if let Spec::FlowSpec { rule, action } = spec
+            && !rule.destination.is_host()
+            && !action.lets_all_pass()
+            && rule.is_bare()
+        {
+            // As with runbooks.
+            let why = format!("everybody in {} would share what it lets pass: say what it matches", rule.destination);
+            return Err(Refused::Precondition(why));
+        }
         let zone = self.zone_for(named.0, spec)?;
         let driver = self.driver_for(named.1, spec)?;
         let Actor::Operator { name, .. } = &asked.actor else {

@@ -60,8 +60,9 @@ fn are_all_protocols(protocols: &[u8]) -> bool {
     protocols.is_empty() || protocols.contains(&TCP) && protocols.contains(&UDP)
 }
 
-/// A destination to which a rule takes everything together with others that are in force: its own, or one within it.
-pub(super) fn taken_together(rule: &FlowRule, others: &[&FlowRule]) -> Option<Prefix> {
+/// A destination to which a rule takes everything together with others that are in force: its own, or one within it; and to
+/// whom there.
+pub(super) fn taken_together(rule: &FlowRule, others: &[&FlowRule]) -> Option<(Prefix, &'static str)> {
     let near = others.iter().copied().filter(|other| other.destination.overlaps(&rule.destination));
     let mut by_destination: BTreeMap<Prefix, Taken> = BTreeMap::new();
     for near in near.chain([rule]) {
@@ -69,17 +70,23 @@ pub(super) fn taken_together(rule: &FlowRule, others: &[&FlowRule]) -> Option<Pr
         *taken = taken.and(&Taken::by(near));
     }
     let within = by_destination.keys().filter(|destination| rule.destination.covers(destination));
-    within.copied().find(|destination| {
+    within.copied().find_map(|destination| {
         let around = (0..=destination.length()).map(|length| Prefix::containing(destination.address(), length));
         let taken = around.filter_map(|around| by_destination.get(&around));
-        taken.fold(Taken::default(), |all, taken| all.and(taken)).is_everything()
+        let taken = taken.fold(Taken::default(), |all, taken| all.and(taken));
+        Some((destination, taken.everything(destination.is_host())?))
     })
 }
 
 impl FlowRule {
     /// True when it matches nearly all packets to its destination.
-    pub(super) fn is_bare(&self) -> bool {
-        Taken::by(self).is_everything()
+    pub(crate) fn is_bare(&self) -> bool {
+        self.everything().is_some()
+    }
+
+    /// To whom, if it does.
+    pub(super) fn everything(&self) -> Option<&'static str> {
+        Taken::by(self).everything(self.destination.is_host())
     }
 
     /// True when it is about a protocol or two and a few source ports, as what reflectors send is.
@@ -179,14 +186,39 @@ mod tests {
         };
         let (host, net) = ("203.0.113.7/32", "203.0.113.0/24");
         let (udp, tcp) = (of(host, &[17]), of(host, &[6]));
-        assert_eq!(taken_together(&tcp, &[&udp]), Some(udp.destination));
-        assert_eq!(taken_together(&of(net, &[6]), &[&udp]), Some(udp.destination), "to the host within it");
-        assert_eq!(taken_together(&tcp, &[&of(net, &[17])]), Some(tcp.destination), "by what is around it");
+        assert_eq!(taken_together(&tcp, &[&udp]), Some((udp.destination, "a server")));
+        assert_eq!(
+            taken_together(&of(net, &[17]), &[&tcp]),
+            Some((tcp.destination, "a server")),
+            "to the host within it"
+        );
+        assert!(of(net, &[6]).is_bare() && !of(net, &[17]).is_bare(), "of a network less is everything");
+        assert_eq!(
+            taken_together(&tcp, &[&of(net, &[17])]),
+            Some((tcp.destination, "a server")),
+            "by what is around it"
+        );
         assert_eq!(taken_together(&tcp, &[&of("203.0.113.8/32", &[17])]), None, "to others");
         assert_eq!(taken_together(&udp, &[&udp]), None, "the same twice");
         let syn = rule(|rule| (rule.protocols, rule.tcp_flags) = (vec![6], Some((2, 2))));
-        assert_eq!(taken_together(&syn, &[&udp]), None, "connections go on");
+        assert_eq!(taken_together(&syn, &[&udp]), Some((udp.destination, "a server")), "no connection begins");
+        let small =
+            rule(|rule| (rule.protocols, rule.tcp_flags, rule.lengths) = (vec![6], Some((2, 2)), ranges(&[(40, 40)])));
+        assert_eq!(taken_together(&small, &[&udp]), None, "a SYN that no system sends");
+        for networks in [
+            (1..=223).map(|net| format!("{net}.0.0.0/8")).collect::<Vec<_>>(),
+            ["2001::/16".to_owned()].into_iter().chain((0x2400..0x2e00).map(|net| format!("{net:x}::/16"))).collect(),
+        ] {
+            let to = if networks[0].contains(':') { "2001:db8::7/128" } else { host };
+            let from =
+                |net: &String| FlowRule { source: Some(net.parse().unwrap()), ..FlowRule::to(to.parse().unwrap()) };
+            let rules: Vec<FlowRule> = networks.iter().map(from).collect();
+            assert!(rules.iter().all(|rule| !rule.is_bare()));
+            let (last, others) = rules.split_last().unwrap();
+            assert!(taken_together(last, &others.iter().collect::<Vec<_>>()).is_some(), "{to} from everywhere");
+            assert_eq!(taken_together(last, &others.iter().take(5).collect::<Vec<_>>()), None, "from a few networks");
+        }
         let halves = [(0, 32_767), (32_768, 65_535)].map(|half| rule(|rule| rule.source_ports = ranges(&[half])));
-        assert_eq!(taken_together(&halves[0], &[&halves[1]]), Some(udp.destination));
+        assert_eq!(taken_together(&halves[0], &[&halves[1]]), Some((udp.destination, "a server")));
     }
 }

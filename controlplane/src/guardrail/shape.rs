@@ -4,7 +4,7 @@ use levee_api::config::Lengths;
 use levee_api::prefix::Prefix;
 
 use super::cover::{self, LEAST_BPS, LEAST_PPS, limits, taken_together, takes};
-use super::{Guards, Refusal, refusal};
+use super::{Guards, Protected, Refusal, refusal};
 use crate::ledger::{FlowAction, FlowRule, PortRange, Spec};
 
 const TCP: u8 = 6;
@@ -65,13 +65,16 @@ impl Guards {
         }
         let (limits, takes) = (limits(action), takes(action));
         let is_wide = rule.destination.length() < self.rules.flowspec_length.of(rule.destination.is_ipv4());
-        if (rule.is_bare() || is_wide) && takes && is_limit(action) {
+        let everything = rule.everything();
+        if (everything.is_some() || is_wide) && takes && is_limit(action) {
             let least = format!("{LEAST_BPS} bps or {LEAST_PPS} pps");
             return Err(refusal("flowspec_shape", action, least, "a limit that lets so little pass drops everything"));
         }
-        if rule.is_bare() && takes {
-            let text = "it takes everything away from its destination: that is a blackhole, ask for one, or only limit";
-            return Err(refusal("flowspec_shape", rule, "a protocol, a port, a length, flags or a source", text));
+        if let Some(whom) = everything
+            && takes
+        {
+            let text = format!("it takes away what comes to {whom}: that is a blackhole, ask for one, or only limit");
+            return Err(refusal("flowspec_shape", rule, "a part of what usually comes", &text));
         }
         // What is wide has to be narrow in another way, and must not drop.
         if is_wide && !(rule.is_narrow() && limits) {
@@ -88,18 +91,25 @@ impl Guards {
             return Ok(());
         }
         let others: Vec<&FlowRule> = others.iter().filter(|(_, action)| takes(action)).map(|(rule, _)| *rule).collect();
-        let Some(destination) = taken_together(rule, &others) else { return Ok(()) };
+        let Some((destination, whom)) = taken_together(rule, &others) else { return Ok(()) };
         let text = format!(
-            "with the rules that are in force it takes everything away from {destination}: that is a blackhole, ask for one, or \
-             only limit"
+            "with the rules that are in force it takes away what comes to {whom} at {destination}: that is a blackhole, ask for \
+             one, or only limit"
         );
-        Err(refusal("flowspec_shape", rule, "a part of what comes", &text))
+        Err(refusal("flowspec_shape", rule, "a part of what usually comes", &text))
     }
 
     /// A rule travels over sessions that it must not cut, and the appliance has to stay reachable. Destinations that
     /// overlap with protected prefixes are refused anyway; this is about packets *from* them, and about rules that match
     /// the ports of management for a whole owned prefix.
     fn check_management(&self, rule: &FlowRule, action: &FlowAction) -> Result<(), Refusal> {
+        let named = |protected: &&Protected| rule.source.is_some_and(|source| protected.prefix.covers(&source));
+        if !action.lets_all_pass()
+            && let Some(protected) = self.protected.iter().find(named)
+        {
+            let text = format!("it would take away what {} sends", protected.what);
+            return Err(refusal("protected_prefixes", rule, format!("not from {}", protected.prefix), &text));
+        }
         let tcp = rule.protocols.is_empty() || rule.protocols.contains(&TCP);
         if action.lets_all_pass() || !tcp {
             return Ok(());

@@ -102,7 +102,7 @@ fn each_refusal_names_guardrail_value_and_limit() {
         &of(|rule| (rule.protocols, rule.source_ports) = (vec![], vec![])),
         "flowspec_shape",
         "to 198.51.100.0/24",
-        "a protocol",
+        "a part of",
     );
     no(&of(|rule| rule.source_ports[0].last = 1), "flowspec_shape", "53-1", "0-65535");
     no(&of(|rule| rule.dscps = vec![PortRange { first: 60, last: 64 }]), "flowspec_shape", "60-64", "0-63");
@@ -112,7 +112,7 @@ fn each_refusal_names_guardrail_value_and_limit() {
     no(&flowspec(cut, FlowAction::RateLimit { bps: 1_000_000 }), "flowspec_ipv4_length", "198.51.0.0/16", "/24");
     let mut cut = FlowRule::to(prefix("198.51.100.0/24"));
     (cut.source_ports, cut.lengths) = (halves(), halves());
-    no(&flowspec(cut.clone(), FlowAction::Drop), "flowspec_shape", "198.51.100.0/24", "a protocol");
+    no(&flowspec(cut.clone(), FlowAction::Drop), "flowspec_shape", "198.51.100.0/24", "a part of");
     no(&flowspec(cut, FlowAction::RateLimit { bps: 1 }), "flowspec_shape", "limit 1 bps", "100000 bps");
     no(&flowspec(rule("198.51.0.0/16"), FlowAction::RateLimitPackets { pps: 1 }), "flowspec_shape", "1 pps", "100 pps");
     no(

@@ -4,6 +4,7 @@
 //! The sample is of no network in particular. It is there to tell a rule that selects from one that takes everything, not to
 //! say what a rule would cost: that is asked of the dataplane, which knows the target's own traffic.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
 use crate::ledger::{FlowRule, PortRange};
@@ -17,13 +18,22 @@ const SAMPLE: u32 = 1_024;
 const WORDS: usize = SAMPLE as usize / 64;
 /// Shorter prefixes of sources are large parts of the internet.
 const SHORTEST_SOURCE: (u8, u8) = (8, 16);
+/// The parts of the IPv6 address space that most networks are in, by their first sixteen bits and how many of these are fixed.
+const NETWORKS: [(u16, u32); 8] =
+    [(0x2001, 16), (0x2400, 12), (0x2600, 12), (0x2600, 12), (0x2800, 12), (0x2a00, 12), (0x2a00, 12), (0x2c00, 12)];
 /// What servers listen on, besides 443.
 const SERVICES: [u16; 12] = [80, 53, 22, 25, 123, 443, 853, 993, 3_389, 5_060, 8_080, 27_015];
 const FLAGS: [u16; 16] =
     [0x10, 0x10, 0x10, 0x10, 0x10, 0x10, 0x10, 0x10, 0x18, 0x18, 0x18, 0x18, 0x18, 0x02, 0x11, 0x04];
+const SYN: u16 = 0x02;
+/// Of SYNs, by the options that systems send.
+const SYN_LENGTHS: [u16; 8] = [60, 60, 60, 60, 52, 52, 48, 64];
 
 /// A packet, as far as rules look at it.
+#[derive(Clone, Copy)]
 struct Usual {
+    /// By the version of the rule.
+    sources: (Ipv4Addr, Ipv6Addr),
     protocol: u8,
     /// From and to; of ICMP type and code.
     ports: (u16, u16),
@@ -43,7 +53,7 @@ impl Taken {
         let mut taken = Self::default();
         for (side, packets) in taken.0.iter_mut().zip(SAMPLES.iter()) {
             for (word, packets) in side.iter_mut().zip(packets.chunks(64)) {
-                *word = packets.iter().fold(0, |bits, packet| (bits << 1) | u64::from(packet.matches(rule)));
+                *word = packets.iter().fold(0, |bits, packet| (bits << 1) | u64::from(packet.is_lost(rule)));
             }
         }
         taken
@@ -57,10 +67,12 @@ impl Taken {
         self
     }
 
-    /// Three quarters of what comes to a server or to a client. What is left of a service is of no use then.
-    pub(super) fn is_everything(&self) -> bool {
+    /// To whom everything that comes is taken: three quarters of it, because what is left of a service is of no use then; of what
+    /// comes to a network (and not to one host), half.
+    pub(super) fn everything(&self, is_host: bool) -> Option<&'static str> {
+        let most = if is_host { SAMPLE / 4 * 3 } else { SAMPLE / 2 };
         let taken = |side: &[u64; WORDS]| side.iter().map(|word| word.count_ones()).sum::<u32>();
-        self.0.iter().any(|side| taken(side) >= SAMPLE / 4 * 3)
+        self.0.iter().zip(["a server", "a client"]).find(|(side, _)| taken(side) >= most).map(|(_, whom)| whom)
     }
 }
 
@@ -70,11 +82,13 @@ static SAMPLES: LazyLock<[Vec<Usual>; 2]> =
 impl Usual {
     fn new(index: u32, to_server: bool) -> Self {
         // Evenly spread in each and independent of each other: multiples of irrational numbers (a Weyl sequence).
-        let [kind, port, other, length, rest] = [0x9e37_79b9_u32, 0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53b]
-            .map(|step| {
-                let spread = (index + 1).wrapping_mul(step | 1);
-                u16::try_from(spread >> 16).unwrap_or(u16::MAX)
-            });
+        let [kind, port, other, length, rest, network, host] =
+            [0x9e37_79b9_u32, 0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53b, 0x510e_527f, 0x9b05_688c].map(
+                |step| {
+                    let spread = (index + 1).wrapping_mul(step | 1);
+                    u16::try_from(spread >> 16).unwrap_or(u16::MAX)
+                },
+            );
         let (service, ephemeral) = (service(port), among(other, 1_024, u16::MAX));
         let protocol = match kind {
             ..39_000 => TCP,
@@ -87,7 +101,13 @@ impl Usual {
             _ if to_server => (ephemeral, service),
             _ => (service, ephemeral),
         };
+        // Below the addresses of multicast.
+        let [high, low] = among(network, 0x0100, 0xdfff).to_be_bytes();
+        let [third, fourth] = host.to_be_bytes();
+        let (first, fixed) = NETWORKS.get(usize::from(network & 7)).copied().unwrap_or((0x2001, 16));
+        let first = first | network.checked_shr(fixed).unwrap_or(0);
         Self {
+            sources: (Ipv4Addr::new(high, low, third, fourth), Ipv6Addr::new(first, host, 0, 0, 0, 0, 0, 1)),
             protocol,
             ports,
             length: match length {
@@ -99,6 +119,15 @@ impl Usual {
             tcp_flags: FLAGS.get(usize::from(rest & 15)).copied().unwrap_or_default(),
             later_fragment: rest >> 4 & 63 == 63,
         }
+    }
+
+    /// A packet of a connection that cannot be opened does not come at all.
+    fn is_lost(&self, rule: &FlowRule) -> bool {
+        let opening = || {
+            let length = SYN_LENGTHS.get(usize::from(self.ports.0 & 7)).copied().unwrap_or(60);
+            Self { length, tcp_flags: SYN, later_fragment: false, ..*self }
+        };
+        self.matches(rule) || self.protocol == TCP && opening().matches(rule)
     }
 
     fn matches(&self, rule: &FlowRule) -> bool {
@@ -116,7 +145,9 @@ impl Usual {
             later_fragment,
         } = rule;
         let everywhere = source.is_none_or(|source| {
-            source.length() < if source.is_ipv4() { SHORTEST_SOURCE.0 } else { SHORTEST_SOURCE.1 }
+            let shortest = if source.is_ipv4() { SHORTEST_SOURCE.0 } else { SHORTEST_SOURCE.1 };
+            let ours: IpAddr = if source.is_ipv4() { self.sources.0.into() } else { self.sources.1.into() };
+            source.length() < shortest || source.contains(ours)
         });
         let protocol = if self.protocol == ICMP && !destination.is_ipv4() { ICMPV6 } else { self.protocol };
         let has_ports = self.protocol != ICMP;

@@ -6,7 +6,7 @@ use levee_api::grpc::v1::flow_action::Kind;
 use levee_api::prefix::Prefix;
 
 use super::refusal::Fields;
-use crate::bgp::lowering::{LeftOut, Wanted, lower};
+use crate::bgp::lowering::{LeftOut, Wanted, lower, times};
 use crate::bgp::speaker::export::destination;
 use crate::driver::DriverName;
 use crate::ledger::{Direction, FlowAction, FlowRule, Spec};
@@ -59,9 +59,9 @@ fn lowered(to: Prefix, rule: Option<&Rule>, accept_wider: bool) -> Result<FlowRu
     match &lowering.rules[..] {
         [one] if one.exact || accept_wider => Ok(one.rule.clone()),
         [one] => {
-            let (wider, without) = (one.wider_bits.exp2(), one.omitted.join(", "));
+            let (wider, without) = (times(one.wider_bits), one.omitted.join(", "));
             Err(format!(
-                "routers cannot look at {without}: they would act on more, {}, about {wider:.3} times as much; \
+                "routers cannot look at {without}: they would act on more, {}, about {wider} times as much; \
                  accept that it is wider, or match something else",
                 one.rule
             ))

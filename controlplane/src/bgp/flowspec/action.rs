@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
+use levee_api::prefix::Prefix;
+
 use crate::ledger::{FlowAction, FlowRule};
 
 /// What routers do with packets that match.
@@ -78,6 +80,9 @@ pub enum BadRedirect {
     /// Needs an attribute of its own (RFC 5701).
     #[error("{0} is an IPv6 address, and routers that redirect to those are rare: give a route target")]
     Ipv6(IpAddr),
+    /// Nobody's, or the one that is defended.
+    #[error("{0} is no place to send what comes for {1}: give the address of a router that takes it")]
+    Nowhere(Ipv4Addr, Prefix),
     /// What matches is of another version than the address.
     #[error("{0} is an IPv4 address, and the rule is about IPv6: give a route target")]
     Version(Ipv4Addr),
@@ -98,6 +103,15 @@ impl TrafficAction {
             FlowAction::Redirect { to } => match redirect(to)? {
                 Self::RedirectToAddress { address, .. } if !rule.destination.is_ipv4() => {
                     return Err(BadRedirect::Version(address));
+                }
+                Self::RedirectToAddress { address, .. }
+                    if address.is_unspecified()
+                        || address.is_loopback()
+                        || address.is_multicast()
+                        || address.is_broadcast()
+                        || rule.destination.contains(address.into()) =>
+                {
+                    return Err(BadRedirect::Nowhere(address, rule.destination));
                 }
                 redirect => redirect,
             },
@@ -163,6 +177,10 @@ fn redirect(to: &str) -> Result<TrafficAction, BadRedirect> {
         Err(_) => {}
     }
     let (administrator, number) = to.split_once(':').ok_or_else(wrong)?;
+    // Numbers with a sign would be read here, and not by routers.
+    if to.contains('+') || administrator == "0" {
+        return Err(wrong());
+    }
     if let Ok(address) = administrator.parse::<Ipv4Addr>() {
         let number = number.parse().map_err(|_| wrong())?;
         return Ok(TrafficAction::RedirectIpv4 { address, number });

@@ -189,7 +189,23 @@ fn actions_have_the_bytes_that_routers_know() {
     ] {
         assert_eq!(found, bytes(wanted), "{wanted}");
     }
-    for bad in ["", "65002", "65002:", ":1", "65002:4294967296", "4200000000:65536", "2001:db8::1", "1.2.3:4", "-1:2"] {
+    for bad in [
+        "+64496:1",
+        "64496:+1",
+        "0:0",
+        "0.0.0.0",
+        "127.0.0.1",
+        "203.0.113.7",
+        "",
+        "65002",
+        "65002:",
+        ":1",
+        "65002:4294967296",
+        "4200000000:65536",
+        "2001:db8::1",
+        "1.2.3:4",
+        "-1:2",
+    ] {
         assert!(TrafficAction::of(&rule, &FlowAction::Redirect { to: bad.to_owned() }).is_err(), "{bad}");
     }
     let v6 = to("2001:db8::7/128");

@@ -23,25 +23,23 @@ pub(super) fn merge(rules: Vec<Lowered>) -> Vec<Lowered> {
 }
 
 fn together(a: &Lowered, b: &Lowered) -> Option<Lowered> {
-    // A rule that limits does not stand in for one that may drop.
-    let rule = if covers(&a.rule, &b.rule) && (a.exact || !b.exact) {
-        a.rule.clone()
+    // A rule that limits does not stand in for one that may drop. Of one that takes another in, the other's omissions no longer
+    // matter.
+    let (rule, omitted): (FlowRule, Vec<String>) = if covers(&a.rule, &b.rule) && (a.exact || !b.exact) {
+        (a.rule.clone(), a.omitted.clone())
     } else if covers(&b.rule, &a.rule) && (b.exact || !a.exact) {
-        b.rule.clone()
+        (b.rule.clone(), b.omitted.clone())
     } else if a.exact == b.exact {
-        union(&a.rule, &b.rule)?
+        let rule = union(&a.rule, &b.rule)?;
+        // Each by itself can be announced; both together would be everything.
+        if rule.is_bare() && !(a.rule.is_bare() || b.rule.is_bare()) {
+            return None;
+        }
+        let more = b.omitted.iter().filter(|what| !a.omitted.contains(what));
+        (rule, a.omitted.iter().chain(more).cloned().collect())
     } else {
         return None;
     };
-    let mut omitted = a.omitted.clone();
-    let is_a = rule == a.rule && rule != b.rule;
-    let is_b = rule == b.rule && rule != a.rule;
-    // Of a rule that takes another in, the other's omissions no longer matter.
-    if is_b {
-        omitted.clone_from(&b.omitted);
-    } else if !is_a {
-        omitted.extend(b.omitted.iter().filter(|what| !a.omitted.contains(what)).cloned());
-    }
     let mut filters: Vec<usize> = a.filters.iter().chain(&b.filters).copied().collect();
     filters.sort_unstable();
     filters.dedup();

@@ -63,6 +63,11 @@ pub enum LeftOut {
     Budget(usize),
 }
 
+/// So many powers of two, for people.
+pub fn times(bits: f64) -> String {
+    if bits < 20.0 { format!("{:.3}", bits.exp2()) } else { format!("2^{bits:.0}") }
+}
+
 /// What has become of all of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lowering {

@@ -61,10 +61,10 @@ pub(super) fn lower(wanted: &Wanted<'_>, destination: Prefix) -> Result<Lowered,
         making.omit("roles in conversations".to_owned(), 0.0);
     }
     let Making { rule, omitted, wider_bits } = making;
-    if rule == FlowRule::to(rule.destination) && !wanted.rule.matches.is_any() {
+    let exact = omitted.is_empty();
+    if !exact && rule.is_bare() || rule == FlowRule::to(rule.destination) && !wanted.rule.matches.is_any() {
         return Err(LeftOut::Everything);
     }
-    let exact = omitted.is_empty();
     Ok(Lowered { rule, exact, omitted, wider_bits, effect: wanted.effect, filters: Vec::new() })
 }
 
@@ -138,7 +138,7 @@ impl Making {
             self.rule.protocols = (lo..=hi).collect();
         } else if asked.flags.value != 0 {
             // Nothing else has flags.
-            self.rule.protocols = vec![TCP];
+            self.rule.protocols = (lo..=hi).contains(&TCP).then(|| vec![TCP])?;
         } else if (lo, hi) != (0, 255) {
             self.omit(format!("protocols {lo} to {hi}"), spare(256, lo.into(), hi.into()));
         }
@@ -203,6 +203,7 @@ impl Making {
             None => {}
             // What compares ports has them.
             Some(true) if has_ports && named => {}
+            Some(true) if has_types => return None,
             Some(true) => {
                 self.rule.later_fragment = Some(false);
                 self.omit("a header with ports".to_owned(), 1.0);

@@ -131,7 +131,10 @@ fn flags_types_and_fragments_keep_their_meaning() {
     assert_eq!(texts(&lowered(&[fragments], "203.0.113.7", 1)), ["to 203.0.113.7/32 protocol 17 later fragments"]);
     // They have no header that could have ports, types or flags.
     let first = fragments.bits(Bits::FIRST_FRAGMENT, Bits::FIRST_FRAGMENT);
-    for none in [fragments.bits(Bits::PORTS, Bits::PORTS), fragments.port(Side::Source, 53, 53), first] {
+    // Nor do echo requests have ports, or protocols beyond TCP its flags.
+    let icmp = HeaderBox::any().exact(Lane::Protocol, 1).port(Side::Source, 8, 8);
+    let beyond = HeaderBox::any().range(Lane::Protocol, 17, 255).flags(TcpFlags::SYN, TcpFlags::SYN);
+    for none in [fragments.bits(Bits::PORTS, Bits::PORTS), fragments.port(Side::Source, 53, 53), first, icmp, beyond] {
         let lowering = lowered(&[none], "203.0.113.7", 1);
         assert_eq!(lowering.left_out, [(0, LeftOut::NeverMatches(prefix("203.0.113.7")))], "{lowering:?}");
     }
