@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::legitimate::Legitimate;
@@ -78,6 +78,7 @@ impl Ways {
                 called_off: Arc::clone(&called_off),
                 inputs: inputs.clone(),
                 legitimate: legitimate.clone(),
+                checking: Mutex::default(),
             };
             let driver = Arc::clone(&work.driver);
             tokio::spawn(work.run(begins, ends));
@@ -162,6 +163,8 @@ struct Work {
     called_off: Arc<AtomicU64>,
     inputs: mpsc::UnboundedSender<Input>,
     legitimate: Legitimate,
+    /// Held while that is asked.
+    checking: Mutex<()>,
 }
 
 impl Work {
@@ -201,17 +204,16 @@ impl Work {
                     tokio::spawn(end);
                 }
             } else {
-                // One after the other: each has the dataplane to itself, and its time.
-                let checked = this.check(&given).await;
-                if this.driver.takes_many() && matches!(given.order, Order::Apply(_)) {
-                    let (this, order) = (Arc::clone(&this), given.order.clone());
-                    let begin = async move {
-                        this.answer(this.in_time(given, checked).await);
-                        drop(room);
-                    };
+                let (order, one) = (given.order.clone(), Arc::clone(&this));
+                let begin = async move {
+                    let checked = one.check(&given).await;
+                    one.answer(one.in_time(given, checked).await);
+                    drop(room);
+                };
+                if this.driver.takes_many() && matches!(order, Order::Apply(_)) {
                     beginning.start(order, begin).await;
                 } else {
-                    this.answer(this.in_time(given, checked).await);
+                    begin.await;
                 }
             }
         }
@@ -229,8 +231,12 @@ impl Work {
     /// Whether what is to be begun would hit too much that is legitimate.
     async fn check(&self, given: &Given) -> Result<(), Refusal> {
         match &given.order {
-            Order::Apply(operation) if !self.is_called_off(given) => self.legitimate.check(&operation.spec).await,
-            _ => Ok(()),
+            Order::Apply(operation) => {
+                // One after the other: each has the dataplane to itself, and its time.
+                let _alone = self.checking.lock().await;
+                if self.is_called_off(given) { Ok(()) } else { self.legitimate.check(&operation.spec).await }
+            }
+            Order::Withdraw(_) | Order::Observe { .. } => Ok(()),
         }
     }
 
