@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use levee_api::config::{Config, Idle};
@@ -37,14 +37,11 @@ fn eal() -> Eal {
 const ZONE: &str = "[[zone]]\nname = \"servers\"\nprefixes = [\"192.0.2.0/24\", \"2001:db8:2::/48\"]\nmode = \"enforce\"\n\
                     visibility = \"both\"\nservices = [{ proto = \"tcp\", ports = [80] }]\n";
 
-/// A configuration with a wire between two ports, for so many workers. Tests run beside each other in one process, in which the
-/// memory of each wire has its name.
+/// A configuration with a wire between two ports, for so many workers.
 fn config(workers: usize, outside: &str, inside: &str) -> Config {
-    static WIRES: AtomicUsize = AtomicUsize::new(0);
-    let wire = WIRES.fetch_add(1, Ordering::Relaxed);
     let cpus: Vec<usize> = (0..workers).collect();
     let text = format!(
-        "schema = 1\n[dataplane]\nworkers = {cpus:?}\nmemory = \"no-huge\"\n[[dataplane.wire]]\nname = \"uplink-{wire}\"\n\
+        "schema = 1\n[dataplane]\nworkers = {cpus:?}\nmemory = \"no-huge\"\n[[dataplane.wire]]\nname = \"uplink\"\n\
          outside = \"{outside}\"\ninside = \"{inside}\"\n{ZONE}"
     );
     Config::parse("levee.toml", &text).expect("a configuration")

@@ -233,14 +233,14 @@ fn doubts(actions: &[TrafficAction]) -> Vec<String> {
     for rate in actions.iter().filter_map(rate) {
         if rate.is_nan() || rate.is_infinite() {
             doubts.push(format!("a rate of {rate} is no number: what routers make of it is not defined"));
-        } else if rate.is_sign_negative() && rate < 0.0 {
+        } else if rate < 0.0 {
             doubts.push(format!("a rate of {rate} is less than nothing: routers take it for 0, and drop"));
         }
     }
     for (index, one) in actions.iter().enumerate() {
         let of_its_kind = |other: &&TrafficAction| discriminant(*other) == discriminant(one);
-        let before = actions.iter().take(index).filter(of_its_kind);
-        if !matches!(one, TrafficAction::Other(_)) && before.clone().any(|other| other != one) {
+        let mut before = actions.iter().take(index).filter(of_its_kind);
+        if !matches!(one, TrafficAction::Other(_)) && before.any(|other| other != one) {
             doubts.push(format!("{one}: it contradicts another of its kind, and routers choose one of them"));
         }
     }

@@ -178,6 +178,7 @@ mod tests {
             assert!(!rule.is_narrow(), "{rule}");
         }
     }
+
     #[test]
     fn rules_that_together_take_everything_are_found_out() {
         let of = |destination: &str, protocols: &[u8]| FlowRule {

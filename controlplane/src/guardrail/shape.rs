@@ -14,7 +14,7 @@ impl Guards {
     /// What a measure looks like: what is too short or takes too much, for whomever it is.
     ///
     /// # Errors
-    /// `…_length`, `flowspec_shape`, `management_ports`.
+    /// `…_length`, `flowspec_shape`, `management_ports`, `protected_prefixes`.
     pub fn check_shape(&self, spec: &Spec) -> Result<(), Refusal> {
         match spec {
             Spec::Filter(_) => Ok(()),
@@ -65,14 +65,12 @@ impl Guards {
         }
         let (limits, takes) = (limits(action), takes(action));
         let is_wide = rule.destination.length() < self.rules.flowspec_length.of(rule.destination.is_ipv4());
-        let everything = rule.everything();
-        if (everything.is_some() || is_wide) && takes && is_limit(action) {
+        let everything = if takes { rule.everything() } else { None };
+        if takes && (everything.is_some() || is_wide) && is_limit(action) {
             let least = format!("{LEAST_BPS} bps or {LEAST_PPS} pps");
             return Err(refusal("flowspec_shape", action, least, "a limit that lets so little pass drops everything"));
         }
-        if let Some(whom) = everything
-            && takes
-        {
+        if let Some(whom) = everything {
             let text = format!("it takes away what comes to {whom}: that is a blackhole, ask for one, or only limit");
             return Err(refusal("flowspec_shape", rule, "a part of what usually comes", &text));
         }
@@ -103,15 +101,15 @@ impl Guards {
     /// overlap with protected prefixes are refused anyway; this is about packets *from* them, and about rules that match
     /// the ports of management for a whole owned prefix.
     fn check_management(&self, rule: &FlowRule, action: &FlowAction) -> Result<(), Refusal> {
+        if action.lets_all_pass() {
+            return Ok(());
+        }
         let named = |protected: &&Protected| rule.source.is_some_and(|source| protected.prefix.covers(&source));
-        if !action.lets_all_pass()
-            && let Some(protected) = self.protected.iter().find(named)
-        {
+        if let Some(protected) = self.protected.iter().find(named) {
             let text = format!("it would take away what {} sends", protected.what);
             return Err(refusal("protected_prefixes", rule, format!("not from {}", protected.prefix), &text));
         }
-        let tcp = rule.protocols.is_empty() || rule.protocols.contains(&TCP);
-        if action.lets_all_pass() || !tcp {
+        if !(rule.protocols.is_empty() || rule.protocols.contains(&TCP)) {
             return Ok(());
         }
         let from_protected = self

@@ -21,7 +21,7 @@ const SHORTEST_SOURCE: (u8, u8) = (8, 16);
 /// The parts of the IPv6 address space that most networks are in, by their first sixteen bits and how many of these are fixed.
 const NETWORKS: [(u16, u32); 8] =
     [(0x2001, 16), (0x2400, 12), (0x2600, 12), (0x2600, 12), (0x2800, 12), (0x2a00, 12), (0x2a00, 12), (0x2c00, 12)];
-/// What servers listen on, besides 443.
+/// What servers listen on.
 const SERVICES: [u16; 12] = [80, 53, 22, 25, 123, 443, 853, 993, 3_389, 5_060, 8_080, 27_015];
 const FLAGS: [u16; 16] =
     [0x10, 0x10, 0x10, 0x10, 0x10, 0x10, 0x10, 0x10, 0x18, 0x18, 0x18, 0x18, 0x18, 0x02, 0x11, 0x04];
